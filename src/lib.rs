@@ -1,0 +1,13 @@
+//! roentgen: a medical imaging inference engine.
+//!
+//! DICOM instances become a geometry-checked volume, the volume goes through the preprocessing
+//! steps of a model package (WGSL on a GPU, or the CPU implementation) into ONNX Runtime, and what
+//! the model found comes back as [`Findings`], from which every result object is written.
+//!
+//! World coordinates are patient LPS millimetres in `f64`. Voxel index (i, j, k) is
+//! (column, row, slice), `i` fastest. `ARCHITECTURE.md` says where everything is.
+
+// Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
+pub mod geometry;
+
+pub use geometry::{Affine, Grid};

@@ -1,0 +1,3 @@
+//! The process edge: everything else is in the library.
+
+fn main() {}
