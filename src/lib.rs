@@ -8,6 +8,8 @@
 //! (column, row, slice), `i` fastest. `ARCHITECTURE.md` says where everything is.
 
 // Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
+pub mod volume;
 pub mod geometry;
 
 pub use geometry::{Affine, Grid};
+pub use volume::{ImageVolume, LabelMap, Volume};
