@@ -1,0 +1,113 @@
+//! The concepts that this program itself writes. Those of a finding come from its model package.
+
+/// DICOM Controlled Terminology (PS3.16 annex D).
+pub mod dcm {
+    use crate::codes::Code;
+
+    macro_rules! concepts {
+        ($($name:ident = $value:literal $meaning:literal)*) => {
+            $(#[doc = concat!("(", $value, ", DCM, \"", $meaning, "\")")] pub const $name: Code = Code::new($value, "DCM", $meaning);)*
+        };
+    }
+
+    concepts! {
+        ALGORITHM_FAMILY = "111000" "Algorithm Family"
+        ALGORITHM_NAME = "111001" "Algorithm Name"
+        ALGORITHM_PARAMETERS = "111002" "Algorithm Parameters"
+        ALGORITHM_VERSION = "111003" "Algorithm Version"
+        IMAGE_LIBRARY = "111028" "Image Library"
+        HORIZONTAL_PIXEL_SPACING = "111026" "Horizontal Pixel Spacing"
+        VERTICAL_PIXEL_SPACING = "111066" "Vertical Pixel Spacing"
+        PIXEL_DATA_ROWS = "110910" "Pixel Data Rows"
+        PIXEL_DATA_COLUMNS = "110911" "Pixel Data Columns"
+        SLICE_THICKNESS = "112225" "Slice Thickness"
+        SPACING_BETWEEN_SLICES = "112226" "Spacing between slices"
+        FRAME_OF_REFERENCE_UID = "112227" "Frame of Reference UID"
+        MEASUREMENT_FAILURE = "114006" "Measurement failure"
+        COMPUTED_TOMOGRAPHY = "CT" "Computed Tomography"
+        MAGNETIC_RESONANCE = "MR" "Magnetic Resonance"
+        POSITRON_EMISSION_TOMOGRAPHY = "PT" "Positron emission tomography"
+        ATTENUATION_COEFFICIENT = "112031" "Attenuation Coefficient"
+        TRACKING_IDENTIFIER = "112039" "Tracking Identifier"
+        TRACKING_UNIQUE_IDENTIFIER = "112040" "Tracking Unique Identifier"
+        SEGMENTATION = "113076" "Segmentation"
+        PROCESSING_EQUIPMENT = "109102" "Processing Equipment"
+        OBSERVER_TYPE = "121005" "Observer Type"
+        DEVICE = "121007" "Device"
+        DEVICE_OBSERVER_UID = "121012" "Device Observer UID"
+        DEVICE_OBSERVER_NAME = "121013" "Device Observer Name"
+        DEVICE_OBSERVER_MANUFACTURER = "121014" "Device Observer Manufacturer"
+        DEVICE_OBSERVER_MODEL_NAME = "121015" "Device Observer Model Name"
+        DEVICE_OBSERVER_SERIAL_NUMBER = "121016" "Device Observer Serial Number"
+        LANGUAGE_OF_CONTENT = "121049" "Language of Content Item and Descendants"
+        PRESENCE_OF_PROPERTY = "121052" "Presence of property"
+        PROCEDURE_REPORTED = "121058" "Procedure reported"
+        FINDING = "121071" "Finding"
+        SOURCE_OF_MEASUREMENT = "121112" "Source of Measurement"
+        MR_SIGNAL_INTENSITY = "110852" "MR signal intensity"
+        MODALITY = "121139" "Modality"
+        REFERENCED_SEGMENT = "121191" "Referenced Segment"
+        SOURCE_SERIES_FOR_SEGMENTATION = "121232" "Source Series for Segmentation"
+        SOURCE_IMAGE_FOR_PROCESSING = "121322" "Source Image for Image Processing Operation"
+        DERIVATION = "121401" "Derivation"
+        ARTIFICIAL_INTELLIGENCE = "123110" "Artificial Intelligence"
+        MEASUREMENT_GROUP = "125007" "Measurement Group"
+        IMAGING_MEASUREMENT_REPORT = "126000" "Imaging Measurement Report"
+        IMAGING_MEASUREMENTS = "126010" "Imaging Measurements"
+        IMAGE_LIBRARY_GROUP = "126200" "Image Library Group"
+    }
+}
+
+/// SNOMED CT concepts within the subset that PS3.16 licenses.
+pub mod sct {
+    use crate::codes::Code;
+
+    /// Title of a finding's category in TID 1411 and 1501.
+    pub const FINDING_CATEGORY: Code = Code::new("276214006", "SCT", "Finding category");
+    /// Where a finding is.
+    pub const FINDING_SITE: Code = Code::new("363698007", "SCT", "Finding Site");
+    /// Side of the body.
+    pub const LATERALITY: Code = Code::new("272741003", "SCT", "Laterality");
+    /// The finding is there.
+    pub const PRESENT: Code = Code::new("52101004", "SCT", "Present");
+    /// The finding is not there.
+    pub const ABSENT: Code = Code::new("272519000", "SCT", "Absent");
+    /// Arithmetic mean, as a derivation.
+    pub const MEAN: Code = Code::new("373098007", "SCT", "Mean");
+    /// Standard deviation, as a derivation.
+    pub const STANDARD_DEVIATION: Code = Code::new("386136009", "SCT", "Standard Deviation");
+    /// Volume of a region.
+    pub const VOLUME: Code = Code::new("118565006", "SCT", "Volume");
+}
+
+/// Units (UCUM).
+pub mod ucum {
+    use crate::codes::Code;
+
+    /// Millilitre.
+    pub const MILLILITRE: Code = Code::new("ml", "UCUM", "ml");
+    /// Hounsfield unit.
+    pub const HOUNSFIELD: Code = Code::new("[hnsf'U]", "UCUM", "Hounsfield unit");
+    /// Millimetre.
+    pub const MILLIMETRE: Code = Code::new("mm", "UCUM", "mm");
+    /// Number of pixels.
+    pub const PIXELS: Code = Code::new("{pixels}", "UCUM", "pixels");
+    /// No unit.
+    pub const ONE: Code = Code::new("1", "UCUM", "no units");
+}
+
+/// Imaging procedures in general (LOINC, CID 100), and the language of our text.
+pub mod other {
+    use crate::codes::Code;
+
+    /// Some CT.
+    pub const CT_PROCEDURE: Code = Code::new("25045-6", "LN", "CT unspecified body region");
+    /// Some MRI.
+    pub const MRI_PROCEDURE: Code = Code::new("25056-3", "LN", "MRI unspecified body region");
+    /// Some PET.
+    pub const PET_PROCEDURE: Code = Code::new("44136-0", "LN", "PET unspecified body region");
+    /// Some imaging procedure.
+    pub const IMAGING_PROCEDURE: Code = Code::new("363679005", "SCT", "Imaging procedure");
+    /// English.
+    pub const ENGLISH: Code = Code::new("en-US", "RFC5646", "English (United States)");
+}
