@@ -1,0 +1,16 @@
+//! DICOM attributes in and out: typed access, checks, decoding of stored values, atomic writing. The only raw tags.
+
+mod build;
+mod codec;
+mod error;
+mod instance;
+mod layout;
+mod pixels;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use build::{IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, write_atomically, write_object};
+pub use dicom::dictionary_std::tags;
+pub use error::DatasetError;
+pub use instance::{Instance, PixelFormat};
+pub use pixels::{StoredAs, check_decodable, read_stored, same_content};
