@@ -1,0 +1,54 @@
+//! Instances to sorted, checked series, and those to a volume on one grid.
+//!
+//! [`discover`] finds the series below files and folders, [`Series::gate`] says whether one is a regular stack of slices, and why not,
+//! and [`Stack::load`] puts its stored values on the grid.
+
+mod discover;
+mod gate;
+mod lattice;
+mod reason;
+mod stack;
+#[cfg(test)]
+mod tests;
+
+pub use discover::{Discovery, Skipped, discover};
+pub use gate::GeometryPolicy;
+pub use reason::{Reason, Refusal};
+pub use stack::{Loaded, SeriesError, Stack};
+
+use crate::codes::Uid;
+use crate::dataset::Instance;
+
+/// The instances that belong together, before anything is said about their geometry.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Study Instance UID (0020,000D), or one derived from the instances, with a warning.
+    pub study_uid: Uid,
+    /// Series Instance UID (0020,000E), or one derived from the instances, with a warning.
+    pub series_uid: Uid,
+    /// Modality (0008,0060) of the first instance.
+    pub modality: String,
+    /// Series Number (0020,0011) of the first instance.
+    pub series_number: Option<i64>,
+    /// At least one, by Instance Number and then SOP Instance UID.
+    pub instances: Vec<Instance>,
+    /// What the reader of a result should know. No text of a header.
+    pub warnings: Vec<String>,
+    /// Why these instances must not be used together, found while they were grouped.
+    defects: Vec<Reason>,
+}
+
+impl Series {
+    /// The series of these `instances`, in any order, for programs that hold them already. All must have the same series UID, or none.
+    ///
+    /// # Panics
+    /// Without instances: a broken promise of the caller.
+    pub fn new(instances: Vec<Instance>) -> Self {
+        discover::series_of(instances)
+    }
+
+    /// Series Description (0008,103E) of the first instance: free text, for selection by rules only, never for a message or a log.
+    pub fn description(&self) -> &str {
+        &self.instances[0].series_description
+    }
+}
