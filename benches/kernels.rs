@@ -1,0 +1,137 @@
+//! Kernels on this machine: the CPU implementation, and the GPU one (its wait and transfers inside) where there is an adapter.
+//!
+//! `cargo bench --bench kernels -- --quick`; the adapter's name is in each GPU case. `ROENTGEN_BENCH_LARGE=1` takes a chest CT
+//! (512 x 512 x 300) instead of a small one.
+
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use roentgen::geometry::{Affine, Grid};
+use roentgen::gpu::{self, Gpu};
+use roentgen::kernels::components::{ComponentRuns, Connectivity, components_cpu};
+use roentgen::kernels::components_gpu::components_gpu;
+use roentgen::kernels::label_statistics::{label_statistics_cpu, label_statistics_gpu};
+use roentgen::kernels::{Interpolation, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
+use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
+
+/// A CT of 0.7 x 0.7 x 1.0 mm: a bright ellipsoid in air, with noise.
+fn source() -> ImageVolume {
+    let dims = if std::env::var_os("ROENTGEN_BENCH_LARGE").is_some() { [512, 512, 300] } else { [256, 256, 96] };
+    let grid = Grid::new(dims, Affine::scale_then_shift([0.7, 0.7, 1.0], [0.0; 3])).expect("a grid");
+    let mut noise = 1u32;
+    let stored = (0..grid.voxel_count()).map(|n| {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let inside = radius(&dims, n) < 0.8;
+        (if inside { 1064 } else { 24 }) + (noise >> 26) as i16
+    });
+    let stored = Volume::new(grid, stored.collect());
+    ImageVolume { stored, rescale: vec![Rescale { slope: 1.0, intercept: -1024.0 }; dims[2] as usize], quantity: Quantity::Hounsfield }
+}
+
+/// Distance of voxel `n` from the centre, 1 at the middle of each face.
+fn radius(dims: &[u32; 3], n: usize) -> f64 {
+    let [nx, ny, nz] = dims.map(|d| d as usize);
+    let voxel = [n % nx, n / nx % ny, n / nx / ny];
+    let square = |v: usize, d: usize| ((2.0 * v as f64 + 1.0) / d as f64 - 1.0).powi(2);
+    (square(voxel[0], nx) + square(voxel[1], ny) + square(voxel[2], nz)).sqrt()
+}
+
+/// Scores of nested shells.
+fn shells(dims: [u32; 3], channels: usize) -> Vec<f32> {
+    let voxels = dims.iter().map(|&d| d as usize).product();
+    (0..channels).flat_map(|c| (0..voxels).map(move |n| -(radius(&dims, n) - 0.2 * c as f64).abs() as f32)).collect()
+}
+
+fn case(gpu: Option<&Gpu>) -> Option<(&Gpu, String)> {
+    gpu.map(|gpu| (gpu, format!("gpu {}", gpu.summary().name)))
+}
+
+fn resample(c: &mut Criterion) {
+    let gpu = gpu::for_tests();
+    let image = source();
+    let target = image.grid().respaced([1.5; 3]).expect("a grid");
+    let p = Resample {
+        target_dims: target.dims(),
+        source_from_target: image.grid().voxel_from_lps() * target.lps_from_voxel(),
+        interpolation: Interpolation::Linear,
+        clip: Some([-1000.0, 1000.0]),
+        subtract: -100.0,
+        divide: 400.0,
+    };
+    let [nx, ny, nz] = p.target_dims;
+    let centre = p.source_from_target.column(3);
+    let x_to_z = Affine::from_columns([0., 0., 1.5], [1.5 / 0.7, 0., 0.], [0., 1.5 / 0.7, 0.], centre);
+    let turned = Resample { source_from_target: x_to_z, target_dims: [nz, nx, ny], ..p.clone() };
+    let (sin, cos) = 0.1f64.sin_cos();
+    let tilt = Affine::from_columns([cos, sin, 0.], [-sin, cos, 0.], [0., 0., 1.], [0.; 3]);
+    let oblique = Resample { source_from_target: tilt * p.source_from_target, ..p.clone() };
+
+    let mut group = c.benchmark_group("resample to 1.5 mm");
+    group.sample_size(10).throughput(Throughput::Elements(target.voxel_count() as u64));
+    group.bench_function("cpu", |b| b.iter(|| resample_cpu(&image, &p)));
+    group.bench_function("cpu, axes permuted", |b| b.iter(|| resample_cpu(&image, &turned)));
+    group.bench_function("cpu, oblique", |b| b.iter(|| resample_cpu(&image, &oblique)));
+    if let Some((gpu, name)) = case(gpu.as_ref()) {
+        group.bench_function(name, |b| b.iter(|| resample_gpu(gpu, &image, &p).expect("the GPU works")));
+    }
+    group.finish();
+}
+
+fn scores_to_labels(c: &mut Criterion) {
+    let gpu = gpu::for_tests();
+    let target = *source().grid();
+    let network = target.respaced([1.5; 3]).expect("a grid");
+    let scores = shells(network.dims(), 5);
+    let p = ScoresToLabels {
+        network_dims: network.dims(),
+        target_dims: target.dims(),
+        network_from_target: network.voxel_from_lps() * target.lps_from_voxel(),
+        label_of_channel: &[0, 1, 2, 3, 4],
+    };
+    let mut group = c.benchmark_group("scores to labels, 5 classes");
+    group.sample_size(10).throughput(Throughput::Elements(target.voxel_count() as u64));
+    group.bench_function("cpu", |b| b.iter(|| scores_to_labels_cpu(&scores, &p)));
+    if let Some((gpu, name)) = case(gpu.as_ref()) {
+        group.bench_function(name, |b| b.iter(|| scores_to_labels_gpu(gpu, &scores, &p).expect("the GPU works")));
+    }
+    group.finish();
+}
+
+/// Shells of five labels with speckles of a sixth, as noise makes them.
+fn label_map() -> LabelMap {
+    let grid = *source().grid();
+    let dims = grid.dims();
+    let label = |n: usize| if n.wrapping_mul(2_654_435_761).is_multiple_of(257) { 6 } else { (radius(&dims, n) * 4.0).min(5.0) as u8 };
+    Volume::new(grid, (0..grid.voxel_count()).map(label).collect())
+}
+
+fn components(c: &mut Criterion) {
+    let gpu = gpu::for_tests();
+    let labels = label_map();
+    let dims = labels.grid().dims();
+    let mut group = c.benchmark_group("components, 26 neighbours");
+    group.sample_size(10).throughput(Throughput::Elements(labels.voxels().len() as u64));
+    group.bench_function("cpu, sizes", |b| b.iter(|| ComponentRuns::of(labels.voxels(), dims, Connectivity::TwentySix)));
+    group.bench_function("cpu, a number a voxel", |b| b.iter(|| components_cpu(labels.voxels(), dims, Connectivity::TwentySix)));
+    if let Some((gpu, name)) = case(gpu.as_ref()) {
+        group.bench_function(name, |b| {
+            b.iter(|| components_gpu(gpu, labels.voxels(), dims, Connectivity::TwentySix).expect("the GPU works"));
+        });
+    }
+    group.finish();
+}
+
+fn label_statistics(c: &mut Criterion) {
+    let gpu = gpu::for_tests();
+    let (labels, image) = (label_map(), source());
+    let mut group = c.benchmark_group("label statistics, 6 labels");
+    group.sample_size(10).throughput(Throughput::Elements(labels.voxels().len() as u64));
+    group.bench_function("cpu", |b| b.iter(|| label_statistics_cpu(&labels, &image)));
+    if let Some((gpu, name)) = case(gpu.as_ref()) {
+        group.bench_function(name, |b| b.iter(|| label_statistics_gpu(gpu, &labels, &image).expect("the GPU works")));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, resample, scores_to_labels, components, label_statistics);
+criterion_main!(benches);

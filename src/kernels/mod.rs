@@ -1,0 +1,23 @@
+//! One file per shader: parameters, GPU dispatch, and the CPU implementation.
+//!
+//! A caller without a [`Gpu`](crate::gpu::Gpu) calls the `_cpu` function, one with it the `_gpu` function; both give the same
+//! result up to the rounding that each function states. [`Backend`] chooses between them.
+
+mod backend;
+pub mod components;
+pub mod components_gpu;
+pub mod label_statistics;
+mod lattice;
+mod resample;
+mod rows;
+mod scores_to_labels;
+mod simd;
+mod slabs;
+
+pub use backend::{Backend, ComponentFilter};
+pub use lattice::{Interpolation, Step};
+pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu};
+pub use scores_to_labels::{ScoresToLabels, ScoresToLabelsParams, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu};
+
+#[cfg(test)]
+mod tests;

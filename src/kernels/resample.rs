@@ -1,0 +1,477 @@
+//! From stored integers to the network's input in one pass: rescale, interpolation, clip and normalisation.
+//!
+//! `out = (clip(interpolated(slope_k * stored + intercept_k)) - subtract) / divide`, where slope and intercept belong to the slice
+//! of each interpolated voxel (PS3.3 C.11.1). Both implementations fold `subtract` and `divide` into slope, intercept and clip, in
+//! `f64`, and subtract a pivot from the integers first, so that values near output 0 keep all their digits whatever the
+//! intercept. The source is never expanded to floats. Shader: `shaders/resample.wgsl`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::lattice::{Interpolation, Lattice};
+use super::rows::fill_rows;
+use super::simd::wide;
+use super::slabs::{self, Slab};
+use crate::geometry::Affine;
+use crate::gpu::{Gpu, GpuError};
+use crate::volume::ImageVolume;
+
+pub(super) const WGSL: &str = concat!(include_str!("../../shaders/shared/lattice.wgsl"), include_str!("../../shaders/resample.wgsl"));
+
+/// What [`resample_cpu`] and [`resample_gpu`] make of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resample {
+    /// Voxels along i, j, k of the result.
+    pub target_dims: [u32; 3],
+    /// Source voxel (i, j, k) from target voxel (i, j, k). Outside the source its edge voxels continue.
+    pub source_from_target: Affine,
+    /// How values between voxel centres are made.
+    pub interpolation: Interpolation,
+    /// Lowest and highest physical value, after interpolation; values beyond become these.
+    pub clip: Option<[f64; 2]>,
+    /// Physical value that becomes 0.
+    pub subtract: f64,
+    /// Physical units that become 1; not 0.
+    pub divide: f64,
+}
+
+/// Uniforms of `shaders/resample.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct ResampleParams {
+    /// Voxels of the whole source.
+    pub source_dims: [u32; 3],
+    /// First source slice whose cells this pass computes.
+    pub first_owned: u32,
+    /// Voxels of the whole target.
+    pub target_dims: [u32; 3],
+    /// End of the source slices whose cells this pass computes.
+    pub end_owned: u32,
+    /// Target slice that the output starts with.
+    pub first_slice: u32,
+    /// Lowest output.
+    pub low: f32,
+    /// Highest output.
+    pub high: f32,
+    /// WGSL alignment.
+    pub pad: u32,
+}
+
+/// Output from stored value in one source slice: `slope * (stored - pivot) + offset`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct SliceScale {
+    /// Output a stored unit.
+    pub slope: f32,
+    /// Output at the pivot.
+    pub offset: f32,
+    /// The stored value nearest to output 0.
+    pub pivot: i32,
+    /// WGSL alignment.
+    pub pad: u32,
+}
+
+impl Resample {
+    fn lattice(&self, image: &ImageVolume) -> Lattice {
+        Lattice::new(image.grid().dims(), self.target_dims, &self.source_from_target, self.interpolation)
+    }
+
+    fn slice_scales(&self, image: &ImageVolume) -> Vec<SliceScale> {
+        assert!(self.divide != 0.0 && self.divide.is_finite() && self.subtract.is_finite(), "normalisation is invertible");
+        assert_eq!(image.rescale.len(), image.grid().dims()[2] as usize, "one rescale a slice");
+        let fold = |rescale: &crate::volume::Rescale| {
+            let zero = (self.subtract - rescale.intercept) / rescale.slope;
+            let pivot = if zero.is_finite() { zero.round().clamp(f64::from(i16::MIN), f64::from(i16::MAX)) } else { 0.0 };
+            SliceScale {
+                slope: (rescale.slope / self.divide) as f32,
+                offset: ((rescale.slope * pivot + rescale.intercept - self.subtract) / self.divide) as f32,
+                pivot: pivot as i32,
+                pad: 0,
+            }
+        };
+        image.rescale.iter().map(fold).collect()
+    }
+
+    /// Lowest and highest output.
+    fn limits(&self) -> [f32; 2] {
+        let Some([low, high]) = self.clip else { return [f32::MIN, f32::MAX] };
+        assert!(low <= high, "clip is in order");
+        let [a, b] = [low, high].map(|v| ((v - self.subtract) / self.divide) as f32);
+        [a.min(b), a.max(b)] // a negative divisor turns them round
+    }
+}
+
+/// Resamples on the CPU: `i` fastest, the shape is `target_dims`.
+///
+/// Parallel axes (any permutation and flip) go row by row through per-axis tables, other maps voxel by voxel. The same bits on
+/// every processor and for any number of threads.
+///
+/// # Panics
+/// Where `divide` is 0 or `clip` is not in order: broken promises of the caller.
+pub fn resample_cpu(image: &ImageVolume, p: &Resample) -> Vec<f32> {
+    let lattice = p.lattice(image);
+    let scales = p.slice_scales(image);
+    let limits = p.limits();
+    let mut out = vec![0.0; p.target_dims.iter().map(|&n| n as usize).product()];
+    let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
+    let stored = image.stored.voxels();
+    if let Some((along, [x, y, z])) = lattice.tables() {
+        fill_rows(&mut out, p.target_dims, along, Vec::new, |blended, j, k, range, values| {
+            let (places, weights) = (&x.lower[range.clone()], &x.weight[range]);
+            let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return };
+            let start = first.min(last) as usize;
+            let end = (first.max(last) as usize + 2).min(nx);
+            let (j0, j1, wj) = y.cell(j);
+            let (k0, k1, wk) = z.cell(k);
+            let corner = |j: usize, k: usize, weight: f32| Row {
+                stored: &stored[(k * ny + j) * nx..][start..end],
+                factor: weight * scales[k].slope,
+                pivot: scales[k].pivot,
+            };
+            let offset = (1.0 - wk) * scales[k0].offset + wk * scales[k1].offset;
+            blended.resize(end - start + 1, 0.0);
+            let sums = &mut blended[..end - start];
+            match (wj == 0.0, wk == 0.0) {
+                (true, true) => blend(sums, [corner(j0, k0, 1.0)], offset),
+                (false, true) => blend(sums, [corner(j0, k0, 1.0 - wj), corner(j1, k0, wj)], offset),
+                (true, false) => blend(sums, [corner(j0, k0, 1.0 - wk), corner(j0, k1, wk)], offset),
+                (false, false) => {
+                    let (front, back) = (1.0 - wk, wk);
+                    let near = [corner(j0, k0, (1.0 - wj) * front), corner(j1, k0, wj * front)];
+                    let far = [corner(j0, k1, (1.0 - wj) * back), corner(j1, k1, wj * back)];
+                    let [a, b] = near;
+                    let [c, d] = far;
+                    blend(sums, [a, b, c, d], offset);
+                }
+            }
+            blended[end - start] = blended[end - start - 1]; // the upper corner of the last voxel, of weight 0
+            pick(values, blended, places, weights, start, limits);
+        });
+    } else {
+        let linear = p.interpolation == Interpolation::Linear;
+        fill_rows(
+            &mut out,
+            p.target_dims,
+            [0, 1, 2],
+            || (),
+            |(), j, k, range, values| {
+                let row = lattice.row(j, k);
+                for (i, value) in range.zip(values) {
+                    let cell = lattice.cell(i, &row);
+                    let scaled = |i: usize, j: usize, k: usize| {
+                        let scale = scales[k];
+                        scale.slope * (i32::from(stored[(k * ny + j) * nx + i]) - scale.pivot) as f32 + scale.offset
+                    };
+                    let ([i0, j0, k0], [i1, j1, k1], [wi, wj, wk]) = (cell.lower, cell.upper, cell.weight);
+                    let sum = if linear {
+                        let along_i = |j, k| lerp(scaled(i0, j, k), scaled(i1, j, k), wi);
+                        let along_j = |k| lerp(along_i(j0, k), along_i(j1, k), wj);
+                        lerp(along_j(k0), along_j(k1), wk)
+                    } else {
+                        scaled(i0, j0, k0)
+                    };
+                    *value = clip(sum, limits);
+                }
+            },
+        );
+    }
+    out
+}
+
+/// A source row and how it enters a sum.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    stored: &'a [i16],
+    factor: f32,
+    pivot: i32,
+}
+
+wide! {
+    /// `sums[i] = offset + sum over rows of factor * (stored[i] - pivot)`.
+    fn blend<const N: usize>(sums: &mut [f32], rows: [Row<'_>; N], offset: f32) {
+        let rows = rows.map(|row| Row { stored: &row.stored[..sums.len()], ..row });
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let mut total = offset;
+            for row in &rows {
+                total += row.factor * (i32::from(row.stored[i]) - row.pivot) as f32;
+            }
+            *sum = total;
+        }
+    }
+}
+
+wide! {
+    /// Interpolates along the row: `values[n]` lies at `places[n] + weights[n]`, and `sums` starts at `start`.
+    fn pick(values: &mut [f32], sums: &[f32], places: &[u32], weights: &[f32], start: usize, limits: [f32; 2]) {
+        for ((value, &place), &weight) in values.iter_mut().zip(places).zip(weights) {
+            let pair = &sums[place as usize - start..][..2];
+            *value = lerp(pair[0], pair[1], weight);
+        }
+        for value in values {
+            *value = clip(*value, limits);
+        }
+    }
+}
+
+#[inline(always)]
+fn lerp(a: f32, b: f32, weight: f32) -> f32 {
+    a + weight * (b - a)
+}
+
+/// One instruction each way, unlike `f32::clamp`: there is no NaN here.
+#[inline(always)]
+fn clip(value: f32, [low, high]: [f32; 2]) -> f32 {
+    let raised = if value > low { value } else { low };
+    if raised < high { raised } else { high }
+}
+
+/// Resamples on a GPU, with the result of [`resample_cpu`] up to rounding (1e-5 of the range of values).
+///
+/// Source and target go through in slabs of slices, so volumes larger than a storage binding work.
+///
+/// # Errors
+/// [`GpuError::TooLarge`] where two source slices or one target slice exceed a binding, or a target slice has more rows than a
+/// dispatch has workgroups; [`GpuError::OutOfMemory`]; [`GpuError::Lost`].
+///
+/// # Panics
+/// As [`resample_cpu`].
+pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<f32>, GpuError> {
+    let lattice = p.lattice(image);
+    let [low, high] = p.limits();
+    let [source_dims, target_dims] = [lattice.source_dims, lattice.target_dims];
+    let plane = image.grid().slice_voxels();
+    let nearest = if p.interpolation == Interpolation::Nearest { 1.0 } else { 0.0 };
+    let pipeline = gpu.pipeline("resample", WGSL, &[("nearest", nearest)])?;
+    let scales = gpu.upload("resample: scales", &p.slice_scales(image))?;
+    let steps = gpu.upload("resample: steps", &lattice.all_steps())?;
+    let sources = slabs::overlapping(gpu, "source slices, bytes", source_dims[2], plane as u64 * 2)?;
+    let stored: Vec<_> = sources
+        .iter()
+        .map(|slab| {
+            gpu.upload("resample: stored", &image.stored.voxels()[slab.loaded.start as usize * plane..slab.loaded.end as usize * plane])
+        })
+        .collect::<Result<_, _>>()?;
+
+    let target_plane = target_dims[0] as usize * target_dims[1] as usize;
+    let depth = slabs::target_depth(gpu, "a target slice, bytes", target_dims, 4, slabs::MOST_VOXELS)?;
+    let resampled = gpu.storage("resample: output", (target_plane * depth) as u64 * 4)?;
+    let mut out = vec![0.0f32; target_plane * target_dims[2] as usize];
+    for (n, values) in out.chunks_mut(target_plane * depth).enumerate() {
+        let first_slice = n * depth;
+        let slices = values.len() / target_plane;
+        let touched = lattice.source_slices(first_slice, first_slice + slices);
+        for (slab, stored) in sources.iter().zip(&stored).filter(|(slab, _)| slab.owns_any(touched)) {
+            let Slab { owned, .. } = slab;
+            let params = ResampleParams {
+                source_dims,
+                first_owned: owned.start,
+                target_dims,
+                end_owned: owned.end,
+                first_slice: first_slice as u32,
+                low,
+                high,
+                pad: 0,
+            };
+            let params = gpu.uniform("resample: params", &params)?;
+            let groups = [target_dims[0].div_ceil(64), target_dims[1], slices as u32];
+            gpu.dispatch("resample", &pipeline, &[&params, stored, &scales, &steps, &resampled], groups)?;
+        }
+        gpu.read_into(&resampled, values)?;
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::{LINEARS, any_linear, covering, interpolated, noisy_image, voxels};
+    use super::*;
+    use crate::geometry::Grid;
+    use crate::gpu;
+    use crate::volume::{Quantity, Rescale, Volume};
+
+    /// Of the range of values: weights and sums in `f32` (24 bits) with up to 8 terms.
+    const TOLERANCE: f64 = 1e-5;
+
+    fn plain(target_dims: [u32; 3], source_from_target: Affine) -> Resample {
+        let interpolation = Interpolation::Linear;
+        Resample { target_dims, source_from_target, interpolation, clip: None, subtract: 0.0, divide: 1.0 }
+    }
+
+    fn physical(image: &ImageVolume, [i, j, k]: [usize; 3]) -> f64 {
+        let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
+        let Rescale { slope, intercept } = image.rescale[k];
+        slope * f64::from(image.stored.voxels()[(k * ny + j) * nx + i]) + intercept
+    }
+
+    /// The formula, voxel by voxel; `None` for a nearest voxel that rounding may choose otherwise.
+    fn oracle(image: &ImageVolume, p: &Resample, voxel: [u32; 3]) -> Option<f64> {
+        let dims = image.grid().dims();
+        let mut position = p.source_from_target.apply(voxel.map(f64::from));
+        if p.interpolation == Interpolation::Nearest {
+            if position.iter().any(|x| (x.fract().abs() - 0.5).abs() < 1e-5) {
+                return None;
+            }
+            position = position.map(f64::round);
+        }
+        let value = interpolated(dims, position, |corner| physical(image, corner));
+        let clipped = p.clip.map_or(value, |[low, high]| value.clamp(low, high));
+        Some((clipped - p.subtract) / p.divide)
+    }
+
+    fn check(image: &ImageVolume, p: &Resample) -> Result<(), TestCaseError> {
+        let out = resample_cpu(image, p);
+        let range = 6000.0 / p.divide.abs(); // of `noisy_image`
+        for (&value, voxel) in out.iter().zip(voxels(p.target_dims)) {
+            if let Some(expected) = oracle(image, p, voxel) {
+                let off = (f64::from(value) - expected).abs();
+                prop_assert!(off <= TOLERANCE * range, "{value} is not {expected} at {voxel:?} of {p:?}");
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn cpu_follows_the_formula(
+            source_dims in prop::array::uniform3(1..14u32),
+            target_dims in prop::array::uniform3(1..20u32),
+            linear in any_linear(),
+            nearest in any::<bool>(),
+            clip in prop::option::of(Just([-500.0, 900.0])),
+            subtract in -300.0..300.0f64,
+            divide in prop_oneof![0.5..900.0f64, -900.0..-0.5f64],
+            seed in 0..1000usize,
+        ) {
+            let interpolation = if nearest { Interpolation::Nearest } else { Interpolation::Linear };
+            let source_from_target = covering(source_dims, target_dims, linear);
+            let p = Resample { target_dims, source_from_target, interpolation, clip, subtract, divide };
+            check(&noisy_image(source_dims, seed), &p)?;
+        }
+    }
+
+    #[test]
+    fn identity_is_exact_and_flips_are_reversals() {
+        let image = noisy_image([7, 6, 5], 3);
+        let same = resample_cpu(&image, &plain([7, 6, 5], Affine::IDENTITY));
+        for (&value, [i, j, k]) in same.iter().zip(voxels([7, 6, 5])) {
+            let exact = physical(&image, [i as usize, j as usize, k as usize]);
+            assert!((f64::from(value) - exact).abs() <= exact.abs() * 2e-7, "{value} is not {exact}");
+        }
+        let turned = Affine::scale_then_shift([-1.0; 3], [6., 5., 4.]);
+        let mut back = resample_cpu(&image, &plain([7, 6, 5], turned));
+        back.reverse();
+        assert_eq!(same, back);
+    }
+
+    #[test]
+    fn unsigned_values_keep_their_digits() {
+        // 0 to 1000, stored minus 32768: the intercept must not eat the fraction.
+        let grid = Grid::new([2, 1, 1], Affine::IDENTITY).expect("a grid");
+        let rescale = vec![Rescale { slope: 0.01, intercept: 327.68 }];
+        let image = ImageVolume { stored: Volume::new(grid, vec![-32768, -32767]), rescale, quantity: Quantity::Arbitrary };
+        let out = resample_cpu(&image, &plain([3, 1, 1], Affine::scale_then_shift([0.5, 1., 1.], [0.; 3])));
+        for (value, expected) in out.iter().zip([0.0, 0.005, 0.01]) {
+            assert!((f64::from(*value) - expected).abs() < 1e-8, "{value} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn oblique_and_parallel_paths_meet() {
+        let image = noisy_image([30, 20, 12], 5);
+        let p = plain([40, 25, 18], covering([30, 20, 12], [40, 25, 18], LINEARS[0]));
+        let nudge = Affine::from_columns([1., 1e-7, 0.], [0., 1., 0.], [0., 0., 1.], [0.; 3]);
+        let nudged = Resample { source_from_target: p.source_from_target * nudge, ..p.clone() };
+        assert!(p.lattice(&image).aligned.is_some() && nudged.lattice(&image).aligned.is_none());
+        for (a, b) in resample_cpu(&image, &p).iter().zip(resample_cpu(&image, &nudged)) {
+            assert!((a - b).abs() < 0.06, "{a} is not {b}");
+        }
+    }
+
+    // import numpy as np
+    // from scipy.ndimage import map_coordinates
+    // i, j, k = np.meshgrid(np.arange(5), np.arange(4), np.arange(3), indexing="ij")
+    // stored = (i * 37 + j * j * 11 - k * 50 + (i * j * k) % 7 * 20).astype(np.int16)
+    // hu = stored * np.array([1.0, 2.0, 0.5]) + np.array([-10.0, 5.0, 0.0])           # slope and intercept of each slice
+    // a, b, c = np.meshgrid(np.arange(4), np.arange(3), np.arange(2), indexing="ij")
+    // at = [1.3 * a - 0.4, 1.1 * b + 0.25, 0.9 * c + 0.6]                             # source voxel from target voxel
+    // out = map_coordinates(hu, at, order=1, mode="nearest")
+    // out = (np.clip(out, -20, 150) - 30) / 80
+    // print("aligned", np.round(out.ravel(order="F"), 6).tolist())
+    // M = np.array([[0.9, -0.3, 0.2], [0.25, 0.8, -0.1], [-0.15, 0.2, 0.7]])
+    // at = [M[r, 0] * a + M[r, 1] * b + M[r, 2] * c + t for r, t in enumerate([0.4, -0.2, 0.3])]
+    // out = map_coordinates(hu, at, order=1, mode="nearest")
+    // out = (np.clip(out, -20, 150) - 30) / 80
+    // print("oblique", np.round(out.ravel(order="F"), 6).tolist())
+    #[test]
+    fn scipy_agrees() {
+        let dims = [5, 4, 3];
+        let stored = voxels(dims).map(|v| {
+            let [i, j, k] = v.map(|n| n as i16);
+            i * 37 + j * j * 11 - k * 50 + (i * j * k) % 7 * 20
+        });
+        let rescale = [(1.0, -10.0), (2.0, 5.0), (0.5, 0.0)].map(|(slope, intercept)| Rescale { slope, intercept }).to_vec();
+        let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
+        let image = ImageVolume { stored: Volume::new(grid, stored.collect()), rescale, quantity: Quantity::Hounsfield };
+        let cases = [
+            (Affine::scale_then_shift([1.3, 1.1, 0.9], [-0.4, 0.25, 0.6]), ALIGNED),
+            (Affine::from_columns([0.9, 0.25, -0.15], [-0.3, 0.8, 0.2], [0.2, -0.1, 0.7], [0.4, -0.2, 0.3]), OBLIQUE),
+        ];
+        for (map, expected) in cases {
+            let p = Resample { clip: Some([-20.0, 150.0]), subtract: 30.0, divide: 80.0, ..plain([4, 3, 2], map) };
+            for (value, expected) in resample_cpu(&image, &p).into_iter().zip(expected) {
+                assert!((value - expected).abs() < 2e-6, "{value} is not {expected}");
+            }
+        }
+    }
+    const ALIGNED: [f32; 24] = [
+        -0.625, -0.349, 0.7105, 1.5, -0.625, 0.344, 1.5, 1.5, 0.2375, 1.5, 1.5, 1.5, -0.625, -0.625, 0.239844, 1.058594, -0.625, 0.047031,
+        1.303594, 1.5, -0.207031, 1.140156, 1.5, 1.5,
+    ];
+    const OBLIQUE: [f32; 24] = [
+        -0.57825, 0.044844, 0.55875, 1.009375, -0.625, 0.059031, 0.7655, 1.197094, -0.625, 0.363781, 1.43125, 1.5, -0.625, -0.119687,
+        0.858, 1.5, -0.625, 0.171266, 1.5, 1.5, -0.625, 0.456953, 1.5, 1.5,
+    ];
+
+    #[test]
+    fn gpu_agrees_with_cpu() -> Result<(), GpuError> {
+        let Some(mut gpu) = gpu::for_tests() else { return Ok(()) };
+        let whole = gpu.max_storage_bytes();
+        let mut worst: f32 = 0.0;
+        for (source_dims, target_dims) in [([13, 11, 9], [12, 13, 8]), ([5, 1, 1], [1, 7, 3]), ([33, 65, 3], [70, 9, 11])] {
+            let image = noisy_image(source_dims, 11);
+            for linear in LINEARS {
+                for interpolation in [Interpolation::Linear, Interpolation::Nearest] {
+                    let map = covering(source_dims, target_dims, linear);
+                    let p = Resample { interpolation, clip: Some([-900.0, 4000.0]), divide: 6000.0, ..plain(target_dims, map) };
+                    let cpu = resample_cpu(&image, &p);
+                    // Two source slices, one target slice and the steps: the smallest device that will do.
+                    let needs =
+                        [source_dims[0] * source_dims[1] * 4, target_dims[0] * target_dims[1] * 4, target_dims.iter().sum::<u32>() * 32];
+                    let least = u64::from(needs.into_iter().max().unwrap_or(0)) + 4;
+                    for limit in [whole, least] {
+                        gpu.limit_storage(limit);
+                        for (a, b) in resample_gpu(&gpu, &image, &p)?.into_iter().zip(&cpu) {
+                            worst = worst.max((a - b).abs());
+                        }
+                    }
+                }
+            }
+        }
+        println!("largest difference {worst:e} of the range");
+        assert!(f64::from(worst) < TOLERANCE);
+        Ok(())
+    }
+
+    #[test]
+    fn a_slice_larger_than_a_binding_is_refused() {
+        let Some(mut gpu) = gpu::for_tests() else { return };
+        gpu.limit_storage(1 << 12);
+        let wide = noisy_image([64, 64, 3], 0);
+        let small = noisy_image([4, 4, 3], 0);
+        for (image, target_dims) in [(&wide, [4, 4, 3]), (&small, [64, 64, 3])] {
+            let refused = resample_gpu(&gpu, image, &plain(target_dims, Affine::IDENTITY)).expect_err("it does not fit");
+            assert!(matches!(refused, GpuError::TooLarge { .. }), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The same loop compiled twice: for every x86-64, and for AVX2 where the processor has it.
+//!
+//! No fused multiply-add is enabled, so both give the same bits.
+
+/// Defines `fn name(args)` that runs `body`, with AVX2 instructions where there are any.
+macro_rules! wide {
+    ($(#[$meta:meta])* fn $name:ident $(<const $n:ident: usize>)? ($($arg:ident: $type:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        fn $name $(<const $n: usize>)? ($($arg: $type),*) {
+            #[inline(always)]
+            fn portable $(<const $n: usize>)? ($($arg: $type),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2 $(<const $n: usize>)? ($($arg: $type),*) { portable($($arg),*) }
+
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has AVX2, the only requirement of this function.
+                    #[allow(unsafe_code, reason = "calling a function compiled for more instructions")]
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            portable($($arg),*)
+        }
+    };
+}
+pub(super) use wide;

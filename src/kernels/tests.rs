@@ -1,0 +1,158 @@
+//! Shaders are valid and laid out as Rust says; what the tests of both kernels share.
+
+use std::mem::offset_of;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::geometry::{Affine, Grid};
+use crate::volume::{ImageVolume, Quantity, Rescale, Volume};
+
+/// The linear interpolation of `value` at `position`, from the formula: coordinates clamped, 8 corners weighted by products.
+pub(super) fn interpolated(dims: [u32; 3], position: [f64; 3], value: impl Fn([usize; 3]) -> f64) -> f64 {
+    let at: [f64; 3] = std::array::from_fn(|s| position[s].clamp(0.0, f64::from(dims[s] - 1)));
+    let corners = (0..8).map(|corner| {
+        let upper: [bool; 3] = std::array::from_fn(|s| corner >> s & 1 == 1);
+        let voxel = std::array::from_fn(|s| ((at[s].floor() as usize) + usize::from(upper[s])).min(dims[s] as usize - 1));
+        let weight = (0..3).map(|s| if upper[s] { at[s].fract() } else { 1.0 - at[s].fract() });
+        weight.product::<f64>() * value(voxel)
+    });
+    corners.sum()
+}
+
+/// Voxels of a grid, `i` fastest.
+pub(super) fn voxels(dims: [u32; 3]) -> impl Iterator<Item = [u32; 3]> {
+    let [nx, ny, nz] = dims;
+    (0..nz).flat_map(move |k| (0..ny).flat_map(move |j| (0..nx).map(move |i| [i, j, k])))
+}
+
+/// The n-th of a fixed sequence of numbers, 0 to 1.
+pub(super) fn noise(n: usize) -> f64 {
+    let mixed = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Noise over the range of 12 bits, each slice with a rescale of its own.
+pub(super) fn noisy_image(dims: [u32; 3], seed: usize) -> ImageVolume {
+    let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
+    let stored = (0..grid.voxel_count()).map(|n| (noise(n + seed) * 4096.0) as i16 - 24).collect();
+    let rescale = |k| Rescale { slope: 0.5 + noise(k as usize + seed), intercept: -1024.0 + 9.0 * noise(k as usize + seed + 77) };
+    ImageVolume { stored: Volume::new(grid, stored), rescale: (0..dims[2]).map(rescale).collect(), quantity: Quantity::Hounsfield }
+}
+
+/// A map from target to source voxels that covers the source and a little more.
+pub(super) fn covering(source: [u32; 3], target: [u32; 3], linear: [[f64; 3]; 3]) -> Affine {
+    let [x, y, z] = linear;
+    let about_zero = Affine::from_columns(x, y, z, [0.0; 3]);
+    let middle = about_zero.apply(target.map(|n| (f64::from(n) - 1.0) / 2.0));
+    Affine::from_columns(x, y, z, std::array::from_fn(|s| (f64::from(source[s]) - 1.0) / 2.0 - middle[s] + 0.07))
+}
+
+/// Columns of permutations with flips and spacings, and of rotations with spacings.
+pub(super) fn any_linear() -> impl Strategy<Value = [[f64; 3]; 3]> {
+    let scales = prop::array::uniform3(prop_oneof![0.2..3.0f64, -3.0..-0.2f64, Just(1.0), Just(-1.0)]);
+    let order = Just([0, 1, 2]).prop_shuffle();
+    let parallel = (scales.clone(), order)
+        .prop_map(|(scale, order)| std::array::from_fn(|t| std::array::from_fn(|s| if s == order[t] { scale[t] } else { 0.0 })));
+    let turned = (scales, prop::array::uniform3(-3.0..3.0f64)).prop_map(|(scale, angles)| {
+        let [(sa, ca), (sb, cb), (sc, cc)] = angles.map(f64::sin_cos);
+        let rotation = [
+            [ca * cb, sa * cb, -sb],
+            [ca * sb * sc - sa * cc, sa * sb * sc + ca * cc, cb * sc],
+            [ca * sb * cc + sa * sc, sa * sb * cc - ca * sc, cb * cc],
+        ];
+        std::array::from_fn(|t| rotation[t].map(|v| v * scale[t]))
+    });
+    prop_oneof![parallel, turned]
+}
+
+/// Linear parts that meet each path: parallel, permuted with flips (i along j, i along k), rotated.
+pub(super) const LINEARS: [[[f64; 3]; 3]; 4] = [
+    [[1.3, 0., 0.], [0., 0.7, 0.], [0., 0., 0.9]],
+    [[0., -1.2, 0.], [0.8, 0., 0.], [0., 0., -1.1]],
+    [[0., 0., 0.75], [0., 1.4, 0.], [-0.9, 0., 0.]],
+    [[0.9, -0.3, 0.2], [0.25, 0.8, -0.1], [-0.15, 0.2, 0.7]],
+];
+
+/// Name, size, and offset of each member.
+type Layout<'a> = (&'a str, usize, &'a [(&'a str, usize)]);
+
+/// Parses and validates `source`, and compares its structs with Rust's.
+fn check(source: &str, entry: &str, structs: &[Layout<'_>]) {
+    let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+        .validate(&module)
+        .unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
+    let entries: Vec<_> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
+    assert_eq!(entries, [entry]);
+    for &(name, size, offsets) in structs {
+        let (_, found) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some(name)).expect("the struct is in the shader");
+        let naga::TypeInner::Struct { members, span } = &found.inner else { panic!("{name} is no struct") };
+        assert_eq!(*span as usize, size, "size of {name}");
+        let members: Vec<_> = members.iter().map(|m| (m.name.as_deref().unwrap_or(""), m.offset as usize)).collect();
+        assert_eq!(members, offsets, "offsets of {name}");
+    }
+}
+
+macro_rules! layout {
+    ($type:ty, $($member:ident),*) => {
+        (stringify!($type), size_of::<$type>(), &[$((stringify!($member), offset_of!($type, $member))),*])
+    };
+}
+
+#[test]
+fn resample_shader() {
+    check(
+        resample::WGSL,
+        "resample",
+        &[
+            layout!(ResampleParams, source_dims, first_owned, target_dims, end_owned, first_slice, low, high, pad),
+            layout!(SliceScale, slope, offset, pivot, pad),
+            layout!(Step, cell, fraction),
+        ],
+    );
+}
+
+#[test]
+fn scores_to_labels_shader() {
+    check(
+        scores_to_labels::WGSL,
+        "scores_to_labels",
+        &[
+            layout!(
+                ScoresToLabelsParams,
+                network_dims,
+                first_owned,
+                target_dims,
+                end_owned,
+                first_slice,
+                slices,
+                loaded_slices,
+                channels,
+                words_a_row,
+                pad0,
+                pad1,
+                pad2
+            ),
+            layout!(Step, cell, fraction),
+        ],
+    );
+}
+
+#[test]
+fn components_shaders() {
+    for (source, entry) in [
+        (components_gpu::INIT_WGSL, "components_init"),
+        (components_gpu::MERGE_WGSL, "components_merge"),
+        (components_gpu::FLATTEN_WGSL, "components_flatten"),
+    ] {
+        use components_gpu::ComponentsParams;
+        check(source, entry, &[layout!(ComponentsParams, dims, threads_a_row, most_axes, pad0, pad1, pad2)]);
+    }
+}
+
+#[test]
+fn label_statistics_shader() {
+    use label_statistics::LabelStatisticsParams;
+    check(label_statistics::WGSL, "label_statistics", &[layout!(LabelStatisticsParams, plane, columns, labels, pad, slot_of_label)]);
+}
