@@ -1,0 +1,309 @@
+//! The manifest `model.toml`, format 1. Fields that it does not know are errors, never ignored.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::ModelError;
+use crate::codes::Code;
+use crate::kernels::Interpolation;
+use crate::series::GeometryPolicy;
+
+/// The manifest format that this program reads.
+const FORMAT: i64 = 1;
+const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize"];
+const POSTPROCESS_STEPS: &[&str] = &["argmax", "components"];
+
+/// A model package's manifest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`FORMAT`].
+    pub format: i64,
+    /// What it is.
+    pub model: Model,
+    /// Every file that decides results, with its hash.
+    pub file: Vec<File>,
+    /// Which series it takes.
+    pub select: Select,
+    /// The network's input.
+    pub input: Input,
+    /// From stored values to the network's input, in order.
+    pub preprocess: Vec<PreprocessStep>,
+    /// How the network is applied.
+    pub inference: Inference,
+    /// The network's output.
+    pub output: Output,
+    /// From class scores to the label map, in order.
+    pub postprocess: Vec<PostprocessStep>,
+    /// What the labels mean.
+    pub finding: Vec<Finding>,
+}
+
+/// Who and what.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Short name, also the folder's: letters, digits, `-`.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// What kind of answer it gives.
+    pub task: Task,
+    /// Who made it.
+    pub manufacturer: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// One sentence, copied into every result.
+    pub intended_use: String,
+    /// `none`, or the mark that it carries.
+    pub regulatory_status: String,
+}
+
+/// What kind of answer a model gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// A class for each voxel.
+    Segmentation,
+}
+
+/// One file of the package.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Relative to the manifest.
+    pub path: String,
+    /// SHA-256 of its bytes, lower-case hex.
+    pub sha256: String,
+}
+
+/// Which series the package takes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Select {
+    /// Modality (0008,0060), one of these.
+    pub modality: Vec<String>,
+    /// Fewest slices.
+    pub min_slices: usize,
+    /// Largest distance between slices, mm.
+    pub max_slice_spacing_mm: f64,
+    /// What to do with a stack that is no regular grid.
+    #[serde(default)]
+    pub geometry: GeometryPolicy,
+}
+
+/// The network's input tensor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Its name in the graph.
+    pub tensor: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Axis order.
+    pub layout: Layout,
+}
+
+/// Element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    Float32,
+}
+
+/// Axis order of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Layout {
+    /// Batch, channel, slice (k), row (j), column (i).
+    #[serde(rename = "NCDHW")]
+    Ncdhw,
+}
+
+/// One preprocessing step. Geometry steps come before value steps, since all run as one pass over the voxels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PreprocessStep {
+    /// Axes permuted and flipped so that i, j, k run along these patient directions; no voxel moves.
+    Orient {
+        /// `LPS`.
+        to: String,
+    },
+    /// Another spacing, same centre.
+    Resample {
+        /// Along i, j, k after `orient`, mm.
+        spacing_mm: [f64; 3],
+        /// Between voxel centres.
+        interpolation: Interpolation,
+    },
+    /// Values below `min` become `min`, above `max` become `max`; physical units.
+    Clip {
+        /// Lowest value that stays.
+        min: f64,
+        /// Highest value that stays.
+        max: f64,
+    },
+    /// `(value - subtract) / divide`.
+    Normalize {
+        /// Physical units.
+        subtract: f64,
+        /// Physical units, not 0.
+        divide: f64,
+    },
+}
+
+/// How the network is applied to volumes larger than one tile.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inference {
+    /// Voxels of the network grid that one run answers for, along i, j, k.
+    pub tile: [u32; 3],
+    /// Voxels added around a tile and cut off again: the radius of the network's receptive field, so that tiles leave no seam.
+    pub halo: u32,
+}
+
+/// The network's output tensor: class scores with the input's layout, one channel for each finding.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Its name in the graph.
+    pub tensor: String,
+}
+
+/// One postprocessing step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PostprocessStep {
+    /// Scores interpolated on the source grid; the highest class wins, the lower channel where two tie.
+    Argmax,
+    /// Connected components (26 neighbours) of each label: small ones become background.
+    Components {
+        /// Smallest component that stays, ml.
+        #[serde(default)]
+        min_ml: f64,
+        /// Only the largest component of each label stays.
+        #[serde(default)]
+        keep_largest: bool,
+    },
+}
+
+/// What one channel of the output means.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// Channel of the output tensor.
+    pub channel: usize,
+    /// Value in the label map, 1 to 255.
+    pub segment: u8,
+    /// For people.
+    pub name: String,
+    /// Recommended display colour, sRGB.
+    pub colour: [u8; 3],
+    /// Segmented property category (CID 7150).
+    pub category: Code,
+    /// Segmented property type, and the SR's Finding.
+    #[serde(rename = "type")]
+    pub finding_type: Code,
+    /// Where in the body.
+    pub site: Option<Code>,
+    /// Which side.
+    pub laterality: Option<Code>,
+    /// Numbers to report.
+    pub measurements: Vec<MeasurementKind>,
+}
+
+/// A number that can be measured on a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeasurementKind {
+    /// Voxels times voxel volume, ml.
+    Volume,
+    /// Mean physical value.
+    Mean,
+    /// Population standard deviation of the physical values.
+    StandardDeviation,
+}
+
+impl Manifest {
+    /// Reads a manifest's text; `path` is only for messages.
+    ///
+    /// # Errors
+    /// A newer format, an unknown step, or a text that is no manifest, each with the place.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
+        let invalid =
+            |e: toml::de::Error| ModelError::Manifest { message: e.to_string().trim_end().replace('\n', " "), path: path.to_owned() };
+        let table: toml::Table = toml::from_str(text).map_err(invalid)?;
+        match table.get("format").and_then(toml::Value::as_integer) {
+            Some(found) if found > FORMAT => return Err(ModelError::NewerFormat { found, known: FORMAT, path: path.to_owned() }),
+            _ => {}
+        }
+        for (stage, known) in [("preprocess", PREPROCESS_STEPS), ("postprocess", POSTPROCESS_STEPS)] {
+            let steps = table.get(stage).and_then(toml::Value::as_array).into_iter().flatten();
+            for step in steps.filter_map(|s| s.get("step")?.as_str()) {
+                if !known.contains(&step) {
+                    return Err(ModelError::UnknownStep { stage, step: step.to_owned(), known, path: path.to_owned() });
+                }
+            }
+        }
+        let manifest: Self = toml::from_str(text).map_err(invalid)?;
+        manifest.check().map_err(|what| ModelError::Unsupported { what, path: path.to_owned() })?;
+        Ok(manifest)
+    }
+
+    /// What TOML's types cannot say.
+    fn check(&self) -> Result<(), String> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        let tidy = |s: &str| !s.is_empty() && s.len() <= 32 && s.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c));
+        require(self.format == FORMAT, "`format` is not 1")?;
+        require(
+            tidy(&self.model.name) && tidy(&self.model.version),
+            "`model.name` and `model.version` take 1 to 32 letters, digits, - . _ +",
+        )?;
+        require(self.file.len() == 1, "this version runs packages with one file, the ONNX graph")?;
+        require(
+            self.select.modality.iter().all(|m| m == "CT" || m == "MR"),
+            "`select.modality` has another modality than CT or MR, whose values this version cannot name",
+        )?;
+        require(self.inference.tile.iter().all(|&t| t > 0), "`inference.tile` has an empty axis")?;
+        require(self.postprocess.first() == Some(&PostprocessStep::Argmax), "the first `postprocess` step must be `argmax`")?;
+        let later = self.postprocess.iter().skip(1);
+        require(later.clone().all(|s| *s != PostprocessStep::Argmax), "`postprocess` has a second `argmax`")?;
+        for step in &self.preprocess {
+            match step {
+                PreprocessStep::Orient { to } => require(to == "LPS", "`orient` goes to \"LPS\" only")?,
+                PreprocessStep::Resample { spacing_mm, .. } => {
+                    require(spacing_mm.iter().all(|&s| (0.05..=50.0).contains(&s)), "`resample.spacing_mm` is outside 0.05 to 50 mm")?;
+                }
+                PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
+                PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
+            }
+        }
+        let rank = |s: &PreprocessStep| match s {
+            PreprocessStep::Orient { .. } => 0,
+            PreprocessStep::Resample { .. } => 1,
+            PreprocessStep::Clip { .. } => 2,
+            PreprocessStep::Normalize { .. } => 3,
+        };
+        require(
+            self.preprocess.is_sorted_by(|a, b| rank(a) < rank(b)),
+            "`preprocess` steps come at most once each and in the order orient, resample, clip, normalize",
+        )?;
+        require(!self.finding.is_empty(), "no `finding`")?;
+        for (n, finding) in self.finding.iter().enumerate() {
+            require(finding.segment > 0, "`finding.segment` 0 is background")?;
+            require(finding.channel == n, "`finding.channel` counts from 0 in the order of the findings")?;
+            let others = &self.finding[n + 1..];
+            require(
+                others.iter().all(|o| o.segment != finding.segment && o.name != finding.name),
+                "two findings share a segment or a name",
+            )?;
+            for code in [Some(&finding.category), Some(&finding.finding_type), finding.site.as_ref(), finding.laterality.as_ref()] {
+                let fits =
+                    code.is_none_or(|c| (1..=16).contains(&c.value.len()) && !c.scheme.is_empty() && (1..=64).contains(&c.meaning.len()));
+                require(fits, "a code has an empty part, or a value over 16 or a meaning over 64 characters")?;
+            }
+        }
+        Ok(())
+    }
+}

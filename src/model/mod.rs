@@ -1,0 +1,13 @@
+//! Model packages: manifest, hashes, input and output contract, series selection, intended use.
+//!
+//! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, and no code. Its steps are a closed set.
+
+mod error;
+mod manifest;
+mod package;
+mod select;
+
+pub use error::ModelError;
+pub use manifest::{Dtype, Finding, Inference, Layout, Manifest, MeasurementKind, Model, PostprocessStep, PreprocessStep, Select, Task};
+pub use package::{Installed, Package, PackageFolders, PackageId};
+pub use select::{Eligible, Ineligible};

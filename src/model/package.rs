@@ -1,0 +1,121 @@
+//! A package on disk: found, read, and checked against its hashes.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Manifest, ModelError};
+
+/// Which model package.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PackageId {
+    /// Its name.
+    pub name: String,
+    /// Its semantic version.
+    pub version: String,
+    /// SHA-256 of the package (manifest and files), hex.
+    pub sha256: String,
+    /// Who made it.
+    pub manufacturer: String,
+    /// One sentence.
+    pub intended_use: String,
+}
+
+impl PackageId {
+    /// Version as written into every object: semantic version and the first 12 digits of the hash.
+    pub fn version_string(&self) -> String {
+        format!("{}+sha256.{}", self.version, &self.sha256[..12])
+    }
+}
+
+/// A package whose files have the hashes that its manifest names.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Name, version and hash.
+    pub id: PackageId,
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// The ONNX graph: the bytes that were hashed are the bytes that run.
+    pub onnx: Vec<u8>,
+}
+
+impl Package {
+    /// Reads the package in `folder`. Its hash is that of the manifest, which names the hash of every other file.
+    ///
+    /// # Errors
+    /// [`ModelError`] for a file that cannot be read, a manifest that cannot be carried out, or a wrong hash.
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let read = |path: PathBuf| std::fs::read(&path).map_err(|source| ModelError::Read { path, source });
+        let manifest_path = folder.join("model.toml");
+        let text = read(manifest_path.clone())?;
+        let manifest = Manifest::parse(&String::from_utf8_lossy(&text), &manifest_path)?;
+        let file = &manifest.file[0];
+        let onnx_path = folder.join(&file.path);
+        let onnx = read(onnx_path.clone())?;
+        let found = sha256_hex(&onnx);
+        if found != file.sha256 {
+            return Err(ModelError::Hash { found, expected: file.sha256.clone(), path: onnx_path });
+        }
+        let id = PackageId {
+            name: manifest.model.name.clone(),
+            version: manifest.model.version.clone(),
+            sha256: sha256_hex(&text),
+            manufacturer: manifest.model.manufacturer.clone(),
+            intended_use: manifest.model.intended_use.clone(),
+        };
+        Ok(Self { manifest, id, folder: folder.to_owned(), onnx })
+    }
+}
+
+/// Where packages are looked for by name, first to last.
+#[derive(Debug, Clone)]
+pub struct PackageFolders(Vec<PathBuf>);
+
+/// A folder that holds a manifest, and the package in it or what is wrong with it.
+pub type Installed = (PathBuf, Result<Package, ModelError>);
+
+impl PackageFolders {
+    /// `models` in the working directory, beside the executable and up to three folders above it, and in the user's data folder.
+    pub fn standard() -> Self {
+        let beside_executable = std::env::current_exe().unwrap_or_default();
+        let mut folders = vec![PathBuf::from("models")];
+        folders.extend(beside_executable.ancestors().skip(1).take(4).map(|folder| folder.join("models")));
+        folders.extend(directories::ProjectDirs::from("", "", "roentgen").map(|dirs| dirs.data_dir().join("models")));
+        Self(folders)
+    }
+
+    /// Every package in these folders, by name; of two with one folder name the first found.
+    pub fn installed(&self) -> Vec<Installed> {
+        let mut seen = std::collections::BTreeMap::new();
+        for folder in &self.0 {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().join("model.toml").is_file() {
+                    seen.entry(entry.file_name()).or_insert_with(|| entry.path());
+                }
+            }
+        }
+        seen.into_values().map(|path| (path.clone(), Package::read(&path))).collect()
+    }
+
+    /// The package in the folder `wanted`, or the installed one of that name.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with the names there are, or what is wrong with the package.
+    pub fn find(&self, wanted: &str) -> Result<Package, ModelError> {
+        let named = self.0.iter().map(|folder| folder.join(wanted));
+        match std::iter::once(PathBuf::from(wanted)).chain(named).find(|path| path.join("model.toml").is_file()) {
+            Some(path) => Package::read(&path),
+            None => {
+                let names = self.installed().into_iter().filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));
+                Err(ModelError::NotFound { wanted: wanted.to_owned(), known: names.collect() })
+            }
+        }
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
