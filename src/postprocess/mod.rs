@@ -1,0 +1,51 @@
+//! Class scores on the network's grid to a label map on the source grid.
+
+use thiserror::Error;
+
+use crate::geometry::{Coded, Grid};
+use crate::gpu::GpuError;
+use crate::infer::Scores;
+use crate::kernels::{Backend, ComponentFilter, ScoresToLabels};
+use crate::model::PostprocessStep;
+use crate::volume::{LabelMap, Volume};
+
+/// Why postprocessing cannot run.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct PostprocessError(#[from] GpuError);
+
+impl Coded for PostprocessError {
+    fn code(&self) -> &'static str {
+        self.0.code()
+    }
+}
+
+/// Carries out the manifest's steps: `label_of_channel[c]` is the label of class `c`.
+///
+/// # Errors
+/// [`PostprocessError`] where the device fails.
+pub fn labels_on(
+    source: &Grid,
+    scores: &Scores,
+    label_of_channel: &[u8],
+    steps: &[PostprocessStep],
+    backend: &Backend,
+) -> Result<LabelMap, PostprocessError> {
+    let kernel = ScoresToLabels {
+        network_dims: scores.grid.dims(),
+        target_dims: source.dims(),
+        network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
+        label_of_channel,
+    };
+    let mut labels = backend.scores_to_labels(&scores.values, &kernel)?;
+    for step in steps {
+        match *step {
+            PostprocessStep::Argmax => {} // done above: the manifest guarantees that it is first, and one
+            PostprocessStep::Components { min_ml, keep_largest } => {
+                let min_voxels = (min_ml * 1000.0 / source.voxel_volume_mm3()).ceil() as u64;
+                backend.filter_components(&mut labels, source.dims(), ComponentFilter { min_voxels, keep_largest });
+            }
+        }
+    }
+    Ok(Volume::new(*source, labels))
+}
