@@ -8,6 +8,7 @@
 //! (column, row, slice), `i` fastest. `ARCHITECTURE.md` says where everything is.
 
 // Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
+pub mod findings;
 pub mod measure;
 pub mod postprocess;
 pub mod infer;
@@ -21,5 +22,6 @@ pub mod codes;
 pub mod volume;
 pub mod geometry;
 
+pub use findings::Findings;
 pub use geometry::{Affine, Grid};
 pub use volume::{ImageVolume, LabelMap, Volume};

@@ -1,0 +1,119 @@
+//! What a model found in one series: the one value that every result object is a view of.
+
+use serde::Serialize;
+
+use crate::codes::{Code, Uid};
+use crate::dataset::Instance;
+pub use crate::model::PackageId;
+use crate::volume::LabelMap;
+
+/// What a model found in one series, with everything that is needed to trust and to trace it.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// The series that was analysed.
+    pub source: Source,
+    /// Segment numbers on the source grid.
+    pub labels: LabelMap,
+    /// In the order of the package.
+    pub findings: Vec<Finding>,
+    /// Where the numbers come from.
+    pub provenance: Provenance,
+    /// What a reader of the result should know; no patient text.
+    pub warnings: Vec<String>,
+}
+
+impl Findings {
+    /// UID of the result object in `slot` ("sr", "seg", "sr-series", ...): the same inputs, package, parameters and
+    /// format give the same UID, anything else another.
+    pub fn result_uid(&self, slot: &str) -> Uid {
+        let mut inputs: Vec<_> = self.source.instances.iter().zip(&self.source.content_sha256).collect();
+        inputs.sort_by(|a, b| a.0.sop_instance_uid.cmp(&b.0.sop_instance_uid));
+        let mut parts = vec!["result", RESULT_FORMAT, slot, &self.provenance.package.sha256];
+        parts.extend(inputs.iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]));
+        parts.extend(self.provenance.parameters.iter().flat_map(|p| [p.name.as_str(), &p.value]));
+        crate::codes::uid_by_name(&parts)
+    }
+}
+
+/// Changes whenever the same findings would be written as other bytes.
+pub const RESULT_FORMAT: &str = "1";
+
+/// The analysed series: its instances in slice order `k`, and the SHA-256 of each one's bytes, in hex.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// In slice order of the label map's grid.
+    pub instances: Vec<Instance>,
+    /// SHA-256 of each instance as it was read, hex.
+    pub content_sha256: Vec<String>,
+}
+
+/// One coded finding, with its region and its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// For people, and as Tracking Identifier: "lung".
+    pub name: String,
+    /// Stable across runs of the same job.
+    pub tracking_uid: Uid,
+    /// Its label in the label map; none for a finding without region.
+    pub segment: Option<SegmentNumber>,
+    /// Recommended display colour, sRGB.
+    pub colour: [u8; 3],
+    /// Segmented property category (CID 7150).
+    pub category: Code,
+    /// Segmented property type, and the SR's Finding.
+    pub finding_type: Code,
+    /// Where in the body.
+    pub site: Option<Code>,
+    /// Which side.
+    pub laterality: Option<Code>,
+    /// Whether it was found: a segment without voxels is absent.
+    pub present: bool,
+    /// Numbers with units.
+    pub measurements: Vec<Measurement>,
+}
+
+/// Value in the label map and Segment Number (0062,0004): 1 to 255.
+pub type SegmentNumber = u8;
+
+/// One number with its unit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    /// What was measured.
+    pub concept: Code,
+    /// How it was derived from the voxels: mean, standard deviation.
+    pub derivation: Option<Code>,
+    /// The number; none where it cannot be computed.
+    pub value: Option<f64>,
+    /// UCUM unit.
+    pub unit: Code,
+}
+
+/// Where the numbers come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Provenance {
+    /// Version of this program.
+    pub roentgen_version: String,
+    /// The model package.
+    pub package: PackageId,
+    /// The compute device that ran the kernels.
+    pub device: String,
+    /// The ONNX Runtime execution provider that ran the network.
+    pub provider: String,
+    /// Version of the ONNX Runtime library.
+    pub onnxruntime_version: String,
+    /// Everything that decides the result beside inputs and package, in order: steps with their values, device class, provider.
+    pub parameters: Vec<Parameter>,
+    /// What the geometry gate decided, and why.
+    pub geometry: Vec<String>,
+    /// When the analysis began, local time, RFC 3339.
+    pub started: jiff::ZonedDateTime,
+}
+
+/// One named setting that decided the result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parameter {
+    /// `preprocess.1.resample`, for one.
+    pub name: String,
+    /// Its value as text.
+    pub value: String,
+}
