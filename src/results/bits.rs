@@ -1,0 +1,93 @@
+//! One bit a voxel: label map slices packed as frames of a BINARY Segmentation (PS3.5 annex D.1, PS3.3 C.8.20.2).
+
+use rayon::prelude::*;
+
+/// The frames `(slice, label)` one after the other, a bit for each voxel that has the label.
+///
+/// The first voxel is the lowest bit of the first byte. Frames follow each other without padding, so a frame of a size that is no
+/// multiple of 8 begins within a byte; only the end of the last byte is padded with zeros.
+///
+/// `slice_of(k)` gives the voxels of slice k; all have `plane` voxels.
+pub(super) fn pack_frames<'a>(plane: usize, frames: &[(u32, u8)], slice_of: impl Fn(u32) -> &'a [u8] + Sync) -> Vec<u8> {
+    // The fewest frames that fill whole bytes: such groups are packed independently.
+    let group = (1..=8).find(|n| (plane * n).is_multiple_of(8)).expect("8 frames fill whole bytes");
+    let mut packed = vec![0; (plane * frames.len()).div_ceil(8)];
+    packed.par_chunks_mut(plane * group / 8).zip(frames.par_chunks(group)).for_each(|(bytes, frames)| {
+        let mut writer = BitWriter { bytes, at: 0, pending: 0, bits: 0 };
+        for &(k, label) in frames {
+            pack_slice(slice_of(k), label, &mut writer);
+        }
+        writer.finish();
+    });
+    packed
+}
+
+fn pack_slice(voxels: &[u8], label: u8, writer: &mut BitWriter) {
+    let (eights, rest) = voxels.as_chunks::<8>();
+    for eight in eights {
+        writer.push(equal_bytes(u64::from_le_bytes(*eight), label), 8);
+    }
+    let tail = rest.iter().enumerate().fold(0, |bits, (n, &voxel)| bits | u32::from(voxel == label) << n);
+    writer.push(tail, rest.len() as u32);
+}
+
+/// Bit n is set where byte n of `eight` equals `label`.
+fn equal_bytes(eight: u64, label: u8) -> u32 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const LOW_SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let differing = eight ^ (LOW * u64::from(label));
+    let zeros = !(((differing & LOW_SEVEN) + LOW_SEVEN) | differing | LOW_SEVEN); // 0x80 in each zero byte
+    ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+/// Appends bits, lowest first.
+struct BitWriter<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+    pending: u32,
+    bits: u32,
+}
+
+impl BitWriter<'_> {
+    fn push(&mut self, value: u32, bits: u32) {
+        self.pending |= value << self.bits;
+        self.bits += bits;
+        if self.bits >= 8 {
+            self.bytes[self.at] = self.pending as u8;
+            self.at += 1;
+            self.pending >>= 8;
+            self.bits -= 8;
+        }
+    }
+
+    fn finish(self) {
+        if self.bits > 0 {
+            self.bytes[self.at] = self.pending as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a bit at a time.
+        #[test]
+        fn packed_bits_are_the_voxels(plane in 1usize..70, slices in prop::collection::vec(0u32..5, 1..20), seed in any::<u64>()) {
+            let voxels: Vec<u8> = (0..plane * 5).map(|n| (seed.rotate_left(n as u32 % 64) ^ n as u64) as u8 % 3).collect();
+            let frames: Vec<(u32, u8)> = slices.iter().map(|&k| (k, (k % 3) as u8)).collect();
+            let packed = pack_frames(plane, &frames, |k| &voxels[k as usize * plane..][..plane]);
+            prop_assert_eq!(packed.len(), (plane * frames.len()).div_ceil(8));
+            for (f, &(k, label)) in frames.iter().enumerate() {
+                for n in 0..plane {
+                    let bit = f * plane + n;
+                    let expected = voxels[k as usize * plane + n] == label;
+                    prop_assert_eq!(packed[bit / 8] >> (bit % 8) & 1 == 1, expected, "frame {}, voxel {}", f, n);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Why findings could not be written.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::dataset::WriteError;
+use crate::findings::SegmentNumber;
+use crate::geometry::Coded;
+
+/// Why findings could not be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ResultsError {
+    /// The label map does not lie on the instances it is said to come from.
+    #[error("label map of {} x {} x {} voxels does not lie on {instances} single-frame instances of {columns} x {rows} pixels", dims[0], dims[1], dims[2])]
+    SourceMismatch {
+        /// Voxels of the label map along i, j, k.
+        dims: [u32; 3],
+        /// Number of source instances.
+        instances: usize,
+        /// Columns of the first instance that differs, or of the first.
+        columns: u32,
+        /// Its rows.
+        rows: u32,
+    },
+    /// Findings and label map say different things.
+    #[error("label {label} of the label map {problem}")]
+    Contradiction {
+        /// The value in the label map.
+        label: SegmentNumber,
+        /// What does not fit.
+        problem: &'static str,
+    },
+    /// An attribute that every object needs is missing in the source.
+    #[error("source instances lack {attribute}, without which no result object can refer to them")]
+    SourceLacks {
+        /// Name of the attribute.
+        attribute: &'static str,
+    },
+    /// The output folder holds something that is not a result of ours, which is not ours to replace.
+    #[error("output folder holds other files than results (`{found}`, for one): name a new or an empty folder")]
+    Occupied {
+        /// Name of one such file, without folder.
+        found: String,
+    },
+    /// An object could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The folder could not be made, synced or renamed.
+    #[error("cannot {action} the output folder: {source}")]
+    Folder {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Coded for ResultsError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::SourceMismatch { .. } => "results.source-mismatch",
+            Self::Contradiction { .. } => "results.contradiction",
+            Self::SourceLacks { .. } => "results.source-lacks",
+            Self::Occupied { .. } => "results.occupied",
+            Self::Write(err) => err.code(),
+            Self::Folder { .. } => "results.folder",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Occupied { .. } => Some("results replace only earlier results in a folder; name another folder".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The findings as JSON: for programs that read no DICOM. No patient text and no path of this machine.
+
+use serde::Serialize;
+
+use super::envelope::ResultObject;
+use super::segments::Segments;
+use crate::codes::Uid;
+use crate::findings::{Finding, Findings, Provenance};
+use crate::geometry::Grid;
+
+/// Version of this layout; grows when a field changes its meaning or goes away, not when one is added.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    schema_version: u32,
+    study_instance_uid: &'a str,
+    series_instance_uid: &'a str,
+    frame_of_reference_uid: &'a str,
+    modality: &'a str,
+    source_instances: Vec<SourceInstance<'a>>,
+    grid: GridDescription,
+    findings: Vec<NumberedFinding<'a>>,
+    provenance: &'a Provenance,
+    package_version: String,
+    warnings: &'a [String],
+    results: Vec<Object>,
+    picture: &'static str,
+}
+
+#[derive(Serialize)]
+struct SourceInstance<'a> {
+    sop_instance_uid: &'a str,
+    sha256: &'a str,
+}
+
+/// Where the label map lies; index (i, j, k) is (column, row, slice).
+#[derive(Serialize)]
+struct GridDescription {
+    dims: [u32; 3],
+    spacing_mm: [f64; 3],
+    orientation: String,
+    lps_mm_from_voxel: [[f64; 4]; 3],
+}
+
+#[derive(Serialize)]
+struct NumberedFinding<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    /// Segment Number in the Segmentation, which numbers present findings without gaps.
+    segment_number: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Object {
+    file: &'static str,
+    modality: &'static str,
+    sop_class_uid: &'static str,
+    sop_instance_uid: Uid,
+    series_instance_uid: Uid,
+}
+
+/// The findings as JSON text, UTF-8, ending in a line feed.
+pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
+    let first = &findings.source.instances[0];
+    let object = |file, object: ResultObject| Object {
+        file,
+        modality: object.modality,
+        sop_class_uid: object.sop_class_uid,
+        sop_instance_uid: object.sop_instance_uid,
+        series_instance_uid: object.series_uid,
+    };
+    let mut results = vec![object(super::SR_FILE, ResultObject::report(findings))];
+    if !segments.all().is_empty() {
+        results.push(object(super::SEG_FILE, ResultObject::segmentation(findings)));
+    }
+    let hashed = findings.source.instances.iter().zip(&findings.source.content_sha256);
+    let document = Document {
+        schema: "roentgen-findings",
+        schema_version: SCHEMA_VERSION,
+        study_instance_uid: &first.study_uid,
+        series_instance_uid: &first.series_uid,
+        frame_of_reference_uid: &first.frame_of_reference_uid,
+        modality: &first.modality,
+        source_instances: hashed.map(|(i, sha256)| SourceInstance { sop_instance_uid: &i.sop_instance_uid, sha256 }).collect(),
+        grid: description(findings.labels.grid()),
+        findings: findings
+            .findings
+            .iter()
+            .map(|finding| NumberedFinding { finding, segment_number: segments.number_of(finding) })
+            .collect(),
+        provenance: &findings.provenance,
+        package_version: findings.provenance.package.version_string(),
+        warnings: &findings.warnings,
+        results,
+        picture: super::PNG_FILE,
+    };
+    let mut text = serde_json::to_string_pretty(&document).expect("the document has only string keys");
+    text.push('\n');
+    text
+}
+
+fn description(grid: &Grid) -> GridDescription {
+    GridDescription {
+        dims: grid.dims(),
+        spacing_mm: grid.spacing_mm(),
+        orientation: grid.orientation().to_string(),
+        lps_mm_from_voxel: grid.lps_from_voxel().rows(),
+    }
+}
