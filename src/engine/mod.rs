@@ -1,0 +1,224 @@
+//! One series in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
+
+mod timings;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use thiserror::Error;
+
+pub use timings::{Stage, Timings};
+
+use crate::codes::{dcm, sct, ucum};
+use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance, Source};
+use crate::geometry::Coded;
+use crate::gpu::{DeviceChoice, GpuError};
+use crate::infer::runtime::{self, RuntimeError};
+use crate::infer::{InferError, Network, Provider};
+use crate::kernels::Backend;
+use crate::measure::{self, MeasureError, RegionNumbers};
+use crate::model::{self, Manifest, MeasurementKind, Package};
+use crate::postprocess::{self, PostprocessError};
+use crate::preprocess::{Plan, PreprocessError};
+use crate::series::{SeriesError, Stack};
+use crate::volume::{ImageVolume, Quantity};
+
+/// Why a series could not be analysed, or the engine not started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// ONNX Runtime is not there.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The compute device that was asked for is not there.
+    #[error(transparent)]
+    Device(#[from] GpuError),
+    /// Instances could not be decoded.
+    #[error(transparent)]
+    Series(#[from] SeriesError),
+    /// Preprocessing failed.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+    /// The network failed.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// Postprocessing failed.
+    #[error(transparent)]
+    Postprocess(#[from] PostprocessError),
+    /// Measuring failed.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+}
+
+impl Coded for EngineError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Runtime(e) => e.code(),
+            Self::Device(e) => e.code(),
+            Self::Series(e) => e.code(),
+            Self::Preprocess(e) => e.code(),
+            Self::Infer(e) => e.code(),
+            Self::Postprocess(e) => e.code(),
+            Self::Measure(e) => e.code(),
+        }
+    }
+}
+
+/// What an engine runs on.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where kernels run.
+    pub device: DeviceChoice,
+    /// Where the network runs.
+    pub provider: Provider,
+    /// The ONNX Runtime library, instead of looking for it.
+    pub onnxruntime_library: Option<PathBuf>,
+}
+
+/// One package, loaded, on one device. It analyses one series at a time.
+#[derive(Debug)]
+pub struct Engine {
+    package: Package,
+    backend: Backend,
+    network: Network,
+    provider: Provider,
+    onnxruntime_version: String,
+}
+
+/// What the engine hands out: findings, the image that they lie on, and where the time went.
+#[derive(Debug)]
+pub struct Analysis {
+    /// What was found.
+    pub findings: Findings,
+    /// The analysed image, for pictures.
+    pub image: ImageVolume,
+    /// Wall time of each stage.
+    pub timings: Timings,
+}
+
+impl Engine {
+    /// Loads ONNX Runtime, the device and the package's network.
+    ///
+    /// # Errors
+    /// [`EngineError`] where one of them is not there; nothing is exchanged for something else.
+    pub fn new(package: Package, options: &Options) -> Result<Self, EngineError> {
+        let backend = Backend::open(&options.device)?;
+        let runtime = runtime::load(options.onnxruntime_library.as_deref())?;
+        let network = Network::load(runtime, &package, options.provider)?;
+        Ok(Self { package, backend, network, provider: options.provider, onnxruntime_version: runtime.version.clone() })
+    }
+
+    /// The package that it runs.
+    pub fn package(&self) -> &Package {
+        &self.package
+    }
+
+    /// The device that its kernels run on.
+    pub fn device(&self) -> String {
+        self.backend.to_string()
+    }
+
+    /// Analyses one series; `on_stage` hears of each stage as it begins.
+    ///
+    /// # Errors
+    /// What went wrong in which stage; the engine can go on with the next series.
+    pub fn analyse(&mut self, stack: Stack, cancel: &AtomicBool, on_stage: &mut dyn FnMut(Stage)) -> Result<Analysis, EngineError> {
+        let started = jiff::ZonedDateTime::now();
+        let mut timings = Timings::default();
+        let manifest = &self.package.manifest;
+
+        let loaded = timings.time(Stage::Load, on_stage, || stack.load())?;
+        let image = loaded.image;
+        let plan = Plan::new(&manifest.preprocess, image.grid())?;
+        let input = timings.time(Stage::Preprocess, on_stage, || plan.run(&self.backend, &image))?;
+        let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
+        drop(input);
+        let label_of_channel: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
+        let labels = timings.time(Stage::Postprocess, on_stage, || {
+            postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)
+        })?;
+        drop(scores);
+        let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, &image, &label_of_channel))?;
+
+        let source = Source { instances: stack.instances, content_sha256: loaded.content_sha256 };
+        let provenance = Provenance {
+            roentgen_version: env!("CARGO_PKG_VERSION").to_owned(),
+            package: self.package.id.clone(),
+            device: self.backend.to_string(),
+            provider: self.provider.name().to_owned(),
+            onnxruntime_version: self.onnxruntime_version.clone(),
+            parameters: parameters(manifest, &self.backend, self.provider),
+            geometry: stack.notes,
+            started,
+        };
+        let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings: stack.warnings };
+        findings.findings = manifest
+            .finding
+            .iter()
+            .zip(&numbers)
+            .map(|(described, numbers)| finding(described, numbers, image.quantity, &findings))
+            .collect();
+        Ok(Analysis { findings, image, timings })
+    }
+}
+
+fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quantity, findings: &Findings) -> Finding {
+    Finding {
+        name: described.name.clone(),
+        tracking_uid: findings.result_uid(&format!("tracking/{}", described.segment)),
+        segment: Some(described.segment),
+        colour: described.colour,
+        category: described.category.clone(),
+        finding_type: described.finding_type.clone(),
+        site: described.site.clone(),
+        laterality: described.laterality.clone(),
+        present: numbers.voxels > 0,
+        measurements: described.measurements.iter().map(|kind| measurement(*kind, numbers, quantity)).collect(),
+    }
+}
+
+fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantity) -> Measurement {
+    let intensity = |derivation, value| {
+        let (concept, unit) = match quantity {
+            Quantity::Hounsfield => (dcm::ATTENUATION_COEFFICIENT, ucum::HOUNSFIELD),
+            Quantity::Arbitrary => (dcm::MR_SIGNAL_INTENSITY, ucum::ONE),
+        };
+        Measurement { concept, derivation: Some(derivation), value, unit }
+    };
+    match kind {
+        MeasurementKind::Volume => {
+            Measurement { concept: sct::VOLUME, derivation: None, value: Some(numbers.volume_ml), unit: ucum::MILLILITRE }
+        }
+        MeasurementKind::Mean => intensity(sct::MEAN, numbers.mean),
+        MeasurementKind::StandardDeviation => intensity(sct::STANDARD_DEVIATION, numbers.standard_deviation),
+    }
+}
+
+/// Everything beside inputs and package that decides the result, and the package's steps for readers of the result.
+fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider) -> Vec<Parameter> {
+    let mut parameters = Vec::new();
+    let mut add = |name: String, value: String| parameters.push(Parameter { name, value });
+    let mut add_step = |stage: &str, step: serde_json::Value| {
+        let serde_json::Value::Object(mut fields) = step else { return };
+        let Some(name) = fields.remove("step").and_then(|s| Some(s.as_str()?.to_owned())) else { return };
+        if fields.is_empty() {
+            add(format!("{stage}.{name}"), "on".to_owned());
+        }
+        for (field, value) in fields {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            add(format!("{stage}.{name}.{field}"), text);
+        }
+    };
+    let json = |step: Result<_, serde_json::Error>| step.expect("steps hold finite numbers and text only");
+    for step in &manifest.preprocess {
+        add_step("preprocess", json(serde_json::to_value(step)));
+    }
+    for step in &manifest.postprocess {
+        add_step("postprocess", json(serde_json::to_value(step)));
+    }
+    add("inference.tile".to_owned(), format!("{:?}", manifest.inference.tile));
+    add("inference.halo".to_owned(), manifest.inference.halo.to_string());
+    add("device".to_owned(), backend.class().to_owned());
+    add("provider".to_owned(), provider.name().to_owned());
+    parameters
+}
