@@ -8,6 +8,7 @@
 //! (column, row, slice), `i` fastest. `ARCHITECTURE.md` says where everything is.
 
 // Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
+pub mod cli;
 pub mod phantom;
 pub mod engine;
 pub mod results;

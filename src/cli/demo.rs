@@ -1,0 +1,137 @@
+//! `roentgen demo`: a phantom of our own through the whole path, beside its truth.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::run::{FindingLine, Report, Verdict};
+use super::{EngineArgs, Outcome, run, text};
+use crate::engine::Engine;
+use crate::infer::fetch;
+use crate::infer::runtime::{self, RuntimeError};
+use crate::phantom::{self, Sampling, Truth};
+use crate::results;
+
+/// Try it out: makes a chest CT study of its own, analyses it, and holds the result against the known truth.
+///
+/// The study is a phantom made of simple shapes: no patient, no download. Where ONNX Runtime is missing, it is fetched
+/// first as `roentgen setup` does, and said so.
+#[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub(super) struct Demo {
+    /// Folder for the study and the results; replaced when it is there from an earlier demo.
+    #[arg(long, short, value_name = "DIR", default_value = "roentgen-demo")]
+    output: PathBuf,
+
+    /// The package: the name of an installed one, or a folder.
+    #[arg(long, value_name = "NAME", default_value = "ct-tissue")]
+    package: String,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    /// Print the comparison as JSON instead of text.
+    #[arg(long)]
+    json: bool,
+
+    /// Print the time of each stage and the peak memory.
+    #[arg(long)]
+    timings: bool,
+}
+
+/// Found beside put in.
+#[derive(Debug, Serialize)]
+struct Comparison {
+    tissue: &'static str,
+    found_ml: f64,
+    truth_ml: f64,
+    difference_percent: f64,
+    found_mean_hu: Option<f64>,
+    truth_hu: f64,
+}
+
+/// The largest difference from the truth that the demo calls a success, percent.
+const TOLERANCE_PERCENT: f64 = 2.0;
+
+impl Demo {
+    pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let package = super::packages().find(&self.package)?;
+        if self.engine.ort_lib.is_none() && runtime::load(None).is_err_and(|e| matches!(e, RuntimeError::NotFound { .. })) {
+            eprintln!("ONNX Runtime is not here yet; fetching it as `roentgen setup` does:");
+            fetch::fetch(&mut |line| eprintln!("  {line}"))?;
+        }
+        let mut engine = Engine::new(package, &self.engine.options())?;
+
+        let study = self.output.join("study");
+        let phantom = phantom::chest(&Sampling::default());
+        phantom::write_series(&phantom, &study).context("cannot write the phantom's study")?;
+        let report = run::run_all(&mut engine, std::slice::from_ref(&study), &self.output.join("results"))?;
+        let [series] = report.series() else { bail!("the demo's study gave {} series instead of one", report.series().len()) };
+        let Verdict::Done { folder, findings, stages_s } = &series.verdict else {
+            report.print(false);
+            return Ok(Outcome::SomeFailed);
+        };
+
+        let comparisons: Vec<Comparison> = phantom.truth.iter().filter_map(|truth| compare(truth, findings)).collect();
+        if comparisons.is_empty() {
+            bail!(
+                "the package {} finds none of the phantom's tissues: {}",
+                self.package,
+                phantom.truth.iter().map(|t| t.tissue.name()).collect::<Vec<_>>().join(", ")
+            );
+        }
+        if self.json {
+            text::print_json(&comparisons)?;
+        } else {
+            print(&report, &comparisons);
+            println!(
+                "\nstudy    {}\nresults  {}\npicture  {}",
+                study.display(),
+                folder.display(),
+                folder.join(results::PNG_FILE).display()
+            );
+            if self.timings {
+                print!("\n{}", text::timings(stages_s));
+                report.print_peak_memory();
+            }
+        }
+        let close = comparisons.iter().all(|c| c.difference_percent.abs() <= TOLERANCE_PERCENT);
+        Ok(if close { Outcome::AllDone } else { Outcome::SomeFailed })
+    }
+}
+
+fn compare(truth: &Truth, findings: &[FindingLine]) -> Option<Comparison> {
+    let found = findings.iter().find(|f| f.name == truth.tissue.name())?;
+    let number = |name: &str| found.measurements.iter().find(|m| m.name == name)?.value;
+    let found_ml = number("Volume")?;
+    Some(Comparison {
+        tissue: truth.tissue.name(),
+        found_ml,
+        truth_ml: truth.volume_ml,
+        difference_percent: (found_ml / truth.volume_ml - 1.0) * 100.0,
+        found_mean_hu: number("Mean"),
+        truth_hu: truth.tissue.hu(),
+    })
+}
+
+fn print(report: &Report, comparisons: &[Comparison]) {
+    println!("{}\n", report.headline());
+    let rows: Vec<_> = comparisons
+        .iter()
+        .map(|c| {
+            let mean = c.found_mean_hu.map_or_else(|| "-".to_owned(), |hu| format!("{hu:.0}"));
+            let difference = format!("{:+.2} %", c.difference_percent);
+            vec![
+                c.tissue.to_owned(),
+                format!("{:.1}", c.found_ml),
+                format!("{:.1}", c.truth_ml),
+                difference,
+                mean,
+                format!("{:.0}", c.truth_hu),
+            ]
+        })
+        .collect();
+    print!("{}", text::table(&["tissue", "found ml", "truth ml", "difference", "found HU", "truth HU"], &rows));
+}

@@ -1,0 +1,131 @@
+//! `roentgen doctor`: what this machine has, and what to do about what it lacks.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Outcome, text};
+use crate::gpu::{self, AdapterSummary};
+use crate::infer::runtime;
+
+/// Check this machine: graphics adapters, ONNX Runtime, installed packages; every problem with what to do.
+///
+/// A machine without a GPU is no problem: the kernels then run on the CPU.
+#[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub(super) struct Doctor {
+    /// The ONNX Runtime library to check, instead of looking for it.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    roentgen_version: &'static str,
+    cpu_threads: usize,
+    adapters: Vec<AdapterSummary>,
+    onnxruntime: Option<OnnxRuntime>,
+    onnxruntime_looked_at: Vec<String>,
+    packages: Vec<PackageCheck>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OnnxRuntime {
+    version: String,
+    library: PathBuf,
+    found_as: String,
+    providers: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PackageCheck {
+    folder: PathBuf,
+    version: Option<String>,
+    hashes_hold: bool,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let mut problems = Vec::new();
+        let onnxruntime = match runtime::load(self.ort_lib.as_deref()) {
+            Ok(runtime) => Some(OnnxRuntime {
+                version: runtime.version.clone(),
+                library: runtime.path.clone(),
+                found_as: runtime.origin.to_string(),
+                providers: runtime.providers.clone(),
+            }),
+            Err(error) => {
+                problems.push(error.to_string());
+                None
+            }
+        };
+        let mut packages = Vec::new();
+        for (folder, package) in super::packages().installed() {
+            packages.push(PackageCheck {
+                folder,
+                version: package.as_ref().ok().map(|p| p.id.version_string()),
+                hashes_hold: package.is_ok(),
+            });
+            problems.extend(package.err().map(|error| error.to_string()));
+        }
+        if packages.is_empty() {
+            problems.push(
+                "no model package is installed: run from the project's folder, or put packages into a folder `models` beside the program"
+                    .to_owned(),
+            );
+        }
+        let diagnosis = Diagnosis {
+            roentgen_version: env!("CARGO_PKG_VERSION"),
+            cpu_threads: rayon::current_num_threads(),
+            adapters: gpu::list_adapters(),
+            onnxruntime,
+            onnxruntime_looked_at: runtime::locate(self.ort_lib.as_deref()).iter().map(ToString::to_string).collect(),
+            packages,
+            problems,
+        };
+        if self.json {
+            text::print_json(&diagnosis)?;
+        } else {
+            diagnosis.print();
+        }
+        Ok(if diagnosis.problems.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed })
+    }
+}
+
+impl Diagnosis {
+    fn print(&self) {
+        println!("roentgen {}\n\nCPU: {} threads", self.roentgen_version, self.cpu_threads);
+        println!("\ngraphics adapters:");
+        if self.adapters.is_empty() {
+            println!("  none (no Vulkan, Metal or DirectX 12 driver): kernels run on the CPU");
+        }
+        for adapter in &self.adapters {
+            println!("  {adapter}");
+        }
+        println!("\nONNX Runtime:");
+        match &self.onnxruntime {
+            Some(found) => println!(
+                "  {} from {} ({})\n  providers: {}",
+                found.version,
+                found.library.display(),
+                found.found_as,
+                found.providers.join(", ")
+            ),
+            None => println!("  not found"),
+        }
+        self.onnxruntime_looked_at.iter().for_each(|candidate| println!("  looked at {candidate}"));
+        println!("\npackages:");
+        for package in &self.packages {
+            let verdict = package.version.as_deref().unwrap_or("cannot be used");
+            println!("  {}  {verdict}", package.folder.display());
+        }
+        println!("\n{}", if self.problems.is_empty() { "no problem found" } else { "problems:" });
+        self.problems.iter().for_each(|problem| println!("  - {problem}"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Commands: arguments, output, exit codes. Results go to stdout, talk to stderr.
+
+mod demo;
+mod doctor;
+mod inspect;
+mod run;
+mod setup;
+mod text;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::Options;
+use crate::gpu::DeviceChoice;
+use crate::infer::Provider;
+use crate::model::PackageFolders;
+
+/// How a command that started has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything asked for was done.
+    AllDone,
+    /// Something failed; the output names each.
+    SomeFailed,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything asked for was done
+  1  something failed; each is named in the output
+  2  could not start: nothing was done";
+
+#[derive(Parser)]
+#[command(name = "roentgen", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+/// Medical imaging inference engine: DICOM studies in, traceable DICOM results out.
+///
+/// Runs on this machine alone: no command but `setup` (and `demo`, where the ONNX Runtime library is missing)
+/// downloads anything. Start with `roentgen demo`.
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Run),
+    Demo(demo::Demo),
+    Inspect(inspect::Inspect),
+    Doctor(doctor::Doctor),
+    Setup(setup::Setup),
+}
+
+/// What a package runs on.
+#[derive(Args)]
+struct EngineArgs {
+    /// Where the kernels run: `auto` (a real GPU, else the CPU), `cpu`, `gpu`, `gpu:INDEX` or `gpu:NAME` out of `roentgen doctor`.
+    ///
+    /// Nothing is exchanged quietly: a device that is not there is an error, a software driver runs only when named, and
+    /// every result says what ran.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// ONNX Runtime's execution provider for the network.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    provider: Provider,
+
+    /// The ONNX Runtime library to load, instead of looking for it.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    fn options(&self) -> Options {
+        Options { device: self.device.clone(), provider: self.provider, onnxruntime_library: self.ort_lib.clone() }
+    }
+}
+
+/// Where packages are found by name.
+fn packages() -> PackageFolders {
+    PackageFolders::standard()
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Setup(command) => command.run(),
+    };
+    match done {
+        Ok(Outcome::AllDone) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

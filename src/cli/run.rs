@@ -1,0 +1,338 @@
+//! `roentgen run`: a package over any number of folders and files.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::{EngineArgs, Outcome, text};
+use crate::engine::{Analysis, Engine, Stage, Timings};
+use crate::geometry::Coded;
+use crate::model::Ineligible;
+use crate::results;
+use crate::series::{self, Discovery, Series};
+
+/// Run a model package on studies.
+///
+/// Results for each series that the package takes, reasons for each that it does not.
+/// Inputs are files and folders in any order, patients and series mixed; what belongs
+/// together is decided by the DICOM headers. Each analysed series gets a folder
+/// DIR/<Series Instance UID> with
+///
+///   sr.dcm         the findings, DICOM SR (TID 1500)
+///   seg.dcm        the segments, DICOM SEG on the series' own grid (when there are any)
+///   findings.json  the same findings with provenance
+///   overview.png   three planes with and without overlay
+///
+/// and DIR/report.json lists every series and file with its outcome. A second run over the
+/// same input with the same package and device writes the same objects under the same UIDs.
+#[derive(Args)]
+#[command(after_help = super::EXIT_CODES, verbatim_doc_comment)]
+pub(super) struct Run {
+    /// The package: a folder with a model.toml, or the name of an installed package.
+    #[arg(long, value_name = "PACKAGE")]
+    model: String,
+
+    /// Folders and files to read.
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+
+    /// Folder for the results; made when it is not there.
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    /// Print the report as JSON instead of text.
+    #[arg(long)]
+    json: bool,
+
+    /// Print the time of each stage and the peak memory.
+    #[arg(long)]
+    timings: bool,
+}
+
+/// What became of every input: also written as `report.json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    roentgen_version: &'static str,
+    package: String,
+    device: String,
+    series: Vec<SeriesReport>,
+    files: Vec<FileReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_mb: Option<f64>,
+}
+
+/// What became of one series.
+#[derive(Debug, Serialize)]
+pub(super) struct SeriesReport {
+    study_instance_uid: String,
+    series_instance_uid: String,
+    modality: String,
+    instances: usize,
+    warnings: Vec<String>,
+    #[serde(flatten)]
+    pub(super) verdict: Verdict,
+}
+
+/// How one series ended.
+#[derive(Debug, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// Results are written.
+    Done {
+        folder: PathBuf,
+        findings: Vec<FindingLine>,
+        #[serde(serialize_with = "stage_seconds")]
+        stages_s: Timings,
+    },
+    /// The package's rules do not take it: nothing is wrong with it.
+    NotEligible { reasons: Vec<Problem> },
+    /// The package's rules take it, but its geometry is not safe to analyse.
+    Refused { reasons: Vec<Problem> },
+    /// It should have been analysed and was not.
+    Failed { reasons: Vec<Problem> },
+}
+
+/// A finding in one line.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct FindingLine {
+    pub(super) name: String,
+    pub(super) present: bool,
+    pub(super) measurements: Vec<NumberLine>,
+}
+
+/// A number in one line.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct NumberLine {
+    pub(super) name: String,
+    pub(super) value: Option<f64>,
+    pub(super) unit: String,
+}
+
+/// A reason: what programs match on, and what people read.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    code: &'static str,
+    message: String,
+}
+
+impl Problem {
+    pub(super) fn of(error: &dyn Coded) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.message, self.code)
+    }
+}
+
+/// A file that is no part of any series.
+#[derive(Debug, Serialize)]
+struct FileReport {
+    path: PathBuf,
+    unreadable: bool,
+    #[serde(flatten)]
+    problem: Problem,
+}
+
+impl Run {
+    pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let package = super::packages().find(&self.model)?;
+        let mut engine = Engine::new(package, &self.engine.options())?;
+        let report = run_all(&mut engine, &self.inputs, &self.output)?;
+        if self.json {
+            text::print_json(&report)?;
+        } else {
+            report.print(self.timings);
+        }
+        Ok(report.outcome())
+    }
+}
+
+/// Runs `engine` on everything under `inputs`.
+///
+/// # Errors
+/// Only what keeps it from starting: no input, no output folder. All else is in the report.
+pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) -> anyhow::Result<Report> {
+    for input in inputs {
+        std::fs::metadata(input).with_context(|| format!("cannot read the input {}", input.display()))?;
+    }
+    std::fs::create_dir_all(output).with_context(|| format!("cannot make the output folder {}", output.display()))?;
+    let Discovery { series, skipped } = series::discover(inputs);
+    if series.is_empty() && skipped.is_empty() {
+        bail!("no file in the input; give folders or files with DICOM instances");
+    }
+
+    let bar = text::progress(series.len());
+    let mut reports = Vec::with_capacity(series.len());
+    for one in &series {
+        let verdict = run_one(engine, one, output, &mut |stage| bar.set_message(stage.to_string()));
+        reports.push(SeriesReport {
+            study_instance_uid: one.study_uid.clone(),
+            series_instance_uid: one.series_uid.clone(),
+            modality: one.modality.clone(),
+            instances: one.instances.len(),
+            warnings: one.warnings.clone(),
+            verdict,
+        });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let files = skipped
+        .iter()
+        .map(|s| FileReport { path: s.path.clone(), unreadable: !s.error.is_foreign(), problem: Problem::of(&s.error) })
+        .collect();
+    let report = Report {
+        roentgen_version: env!("CARGO_PKG_VERSION"),
+        package: format!("{} {}", engine.package().id.name, engine.package().id.version_string()),
+        device: engine.device(),
+        series: reports,
+        files,
+        peak_memory_mb: text::peak_memory_mb(),
+    };
+    let path = output.join("report.json");
+    let json = serde_json::to_vec_pretty(&report)?;
+    std::fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(report)
+}
+
+fn run_one(engine: &mut Engine, series: &Series, output: &Path, on_stage: &mut dyn FnMut(Stage)) -> Verdict {
+    let stack = match engine.package().eligible(series) {
+        Ok(stack) => stack,
+        Err(reasons) => {
+            let refused = reasons.iter().all(Ineligible::is_refusal);
+            let reasons = reasons.iter().map(|r| Problem::of(r)).collect();
+            return if refused { Verdict::Refused { reasons } } else { Verdict::NotEligible { reasons } };
+        }
+    };
+    let cancel = AtomicBool::new(false);
+    let Analysis { findings, image, mut timings } = match engine.analyse(stack, &cancel, on_stage) {
+        Ok(analysis) => analysis,
+        Err(error) => return Verdict::Failed { reasons: vec![Problem::of(&error)] },
+    };
+    let folder = output.join(&series.series_uid);
+    match timings.time(Stage::Write, on_stage, || results::write_all(&findings, &image, &folder)) {
+        Ok(_) => Verdict::Done { folder, findings: lines(&findings), stages_s: timings },
+        Err(error) => Verdict::Failed { reasons: vec![Problem::of(&error)] },
+    }
+}
+
+fn lines(findings: &crate::Findings) -> Vec<FindingLine> {
+    let number = |m: &crate::findings::Measurement| NumberLine {
+        name: m.derivation.as_ref().unwrap_or(&m.concept).meaning.to_string(),
+        value: m.value,
+        unit: m.unit.value.to_string(),
+    };
+    let line = |f: &crate::findings::Finding| FindingLine {
+        name: f.name.clone(),
+        present: f.present,
+        measurements: f.measurements.iter().map(number).collect(),
+    };
+    findings.findings.iter().map(line).collect()
+}
+
+fn stage_seconds<S: serde::Serializer>(timings: &Timings, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(timings.0.iter().map(|(stage, time)| (stage, Duration::as_secs_f64(time))))
+}
+
+impl Report {
+    /// The series in the order they were found.
+    pub(super) fn series(&self) -> &[SeriesReport] {
+        &self.series
+    }
+
+    /// Whether every series that the package's rules take was analysed, and there was one.
+    pub(super) fn outcome(&self) -> Outcome {
+        let done = self.series.iter().any(|s| matches!(s.verdict, Verdict::Done { .. }));
+        let failed = self.series.iter().any(|s| matches!(s.verdict, Verdict::Failed { .. } | Verdict::Refused { .. }));
+        let unreadable = self.files.iter().any(|f| f.unreadable);
+        if done && !failed && !unreadable { Outcome::AllDone } else { Outcome::SomeFailed }
+    }
+
+    /// What ran on what.
+    pub(super) fn headline(&self) -> String {
+        format!("{} on {}", self.package, self.device)
+    }
+
+    /// For people.
+    pub(super) fn print(&self, with_timings: bool) {
+        println!("{}", self.headline());
+        for series in &self.series {
+            println!("\n{} {}, {} instances", series.modality, series.series_instance_uid, series.instances);
+            for warning in &series.warnings {
+                println!("  warning: {warning}");
+            }
+            series.verdict.print(with_timings);
+        }
+        for file in &self.files {
+            println!("\n{}: {}", if file.unreadable { "unreadable" } else { "left out" }, file.problem);
+        }
+        let count = |wanted: fn(&Verdict) -> bool| self.series.iter().filter(|s| wanted(&s.verdict)).count();
+        println!(
+            "\n{} done, {} not eligible, {} refused, {} failed; {} files unreadable, {} left out",
+            count(|v| matches!(v, Verdict::Done { .. })),
+            count(|v| matches!(v, Verdict::NotEligible { .. })),
+            count(|v| matches!(v, Verdict::Refused { .. })),
+            count(|v| matches!(v, Verdict::Failed { .. })),
+            self.files.iter().filter(|f| f.unreadable).count(),
+            self.files.iter().filter(|f| !f.unreadable).count(),
+        );
+        if with_timings {
+            self.print_peak_memory();
+        }
+    }
+
+    /// For `--timings`.
+    pub(super) fn print_peak_memory(&self) {
+        match self.peak_memory_mb {
+            Some(mb) => println!("peak memory {mb:.0} MB"),
+            None => println!("peak memory: this system does not say"),
+        }
+    }
+}
+
+impl Verdict {
+    fn print(&self, with_timings: bool) {
+        let (word, reasons) = match self {
+            Self::Done { folder, findings, stages_s } => {
+                println!("  done: {}", folder.display());
+                let text = findings_table(findings) + &if with_timings { text::timings(stages_s) } else { String::new() };
+                text.lines().for_each(|line| println!("    {line}"));
+                return;
+            }
+            Self::NotEligible { reasons } => ("not eligible", reasons),
+            Self::Refused { reasons } => ("refused", reasons),
+            Self::Failed { reasons } => ("failed", reasons),
+        };
+        reasons.iter().for_each(|reason| println!("  {word}: {reason}"));
+    }
+}
+
+/// UCUM writes for programs.
+fn unit_for_people(ucum: &str) -> &str {
+    if ucum == "[hnsf'U]" { "HU" } else { ucum }
+}
+
+/// One row a finding; the columns are those of the first finding.
+fn findings_table(findings: &[FindingLine]) -> String {
+    let Some(first) = findings.first() else { return String::new() };
+    let columns: Vec<String> =
+        first.measurements.iter().map(|m| format!("{} {}", m.name.to_lowercase(), unit_for_people(&m.unit))).collect();
+    let header: Vec<&str> = std::iter::once("finding").chain(columns.iter().map(String::as_str)).collect();
+    let cell = |f: &FindingLine, n: usize| match f.measurements.get(n).and_then(|m| m.value) {
+        Some(value) if f.present => format!("{value:.1}"),
+        _ => "-".to_owned(),
+    };
+    let row = |f: &FindingLine| std::iter::once(f.name.clone()).chain((0..columns.len()).map(|n| cell(f, n))).collect();
+    text::table(&header, &findings.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,32 @@
+//! `roentgen setup`: the ONNX Runtime library into the user's data folder.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Outcome;
+use crate::infer::fetch;
+
+/// Fetch the ONNX Runtime library that networks run in.
+///
+/// Asks `python3 -m pip` for Microsoft's pinned onnxruntime wheel (about 24 MB), checks its SHA-256, takes the library out
+/// and puts it into the user's data folder. Nothing else is installed, and Python is not needed afterwards.
+/// On a machine without network, bring the wheel along and give it with --from.
+#[derive(Args)]
+pub(super) struct Setup {
+    /// A wheel, or the library itself, that was brought to this machine: nothing is downloaded.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+}
+
+impl Setup {
+    pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let mut say = |line: &str| eprintln!("{line}");
+        let library = match &self.from {
+            Some(file) => fetch::install_from(file, &mut say)?,
+            None => fetch::fetch(&mut say)?,
+        };
+        println!("{}", library.display());
+        Ok(Outcome::AllDone)
+    }
+}
