@@ -1,0 +1,122 @@
+//! Running the binary, finding test data and Python, small studies.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use roentgen::phantom::{self, Phantom, Sampling};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The project's folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The package that the project ships.
+pub(crate) fn ct_tissue() -> PathBuf {
+    root().join("models/ct-tissue")
+}
+
+/// A command line's outcome.
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("it ended by itself"),
+            stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+        }
+    }
+
+    /// Standard output of a `--json` command.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("stdout is no JSON ({e}):\n{}\n{}", self.stdout, self.stderr))
+    }
+
+    /// Both outputs, for messages.
+    pub(crate) fn all(&self) -> String {
+        format!("exit code {}\n{}\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+/// The binary with these arguments.
+pub(crate) fn roentgen<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Ran {
+    Ran::of(command().args(arguments).output().expect("the binary starts"))
+}
+
+/// The binary, run from the project's folder.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roentgen"));
+    command.current_dir(root());
+    command
+}
+
+/// `roentgen run --json` with the shipped package on the CPU. Whatever comes of it, it must not name the phantom's patient.
+pub(crate) fn run_ct_tissue(inputs: &[&Path], output: &Path) -> Ran {
+    let mut run = command();
+    run.args(["run", "--device", "cpu", "--json", "--model"]).arg(ct_tissue()).args(inputs).arg("--output").arg(output);
+    let ran = Ran::of(run.output().expect("the binary starts"));
+    for patient_text in ["Phantom^Chest", "ROENTGEN-PHANTOM"] {
+        assert!(!ran.all().contains(patient_text), "patient text in the output: {}", ran.all());
+        let named = |f: &PathBuf| f.to_string_lossy().contains(patient_text);
+        assert!(!output.is_dir() || !files_below(output).iter().any(named), "patient text in a file name");
+    }
+    ran
+}
+
+/// The folder of real test data, or one line that says it is absent.
+pub(crate) fn test_data() -> Option<PathBuf> {
+    let shared = std::env::var_os("ROENTGEN_TEST_DATA").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let folder = [shared.join("data"), shared].into_iter().find(|f| f.join("ct-abdomen-siemens").is_dir());
+    if folder.is_none() {
+        println!("skipped: no test data");
+    }
+    folder
+}
+
+/// Unpacks `archive` into a folder of its own.
+pub(crate) fn unpacked(archive: &Path) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let status = Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(folder.path()).status().expect("tar starts");
+    assert!(status.success(), "tar -xJf {}", archive.display());
+    folder
+}
+
+/// A script of `tests/python` (or another one) in the Python environment that `tests/run` makes.
+pub(crate) fn python(script: &Path, arguments: &[&Path]) -> Ran {
+    let interpreter = std::env::var_os("ROENTGEN_PYTHON").expect("ROENTGEN_PYTHON names the Python of `tests/run`: run the tests with it");
+    Ran::of(Command::new(interpreter).arg(script).args(arguments).output().expect("Python starts"))
+}
+
+/// A small phantom, the whole chest in few voxels, written to a folder.
+pub(crate) fn small_study() -> (Phantom, TempDir) {
+    let phantom = phantom::chest(&Sampling { dims: [90, 68, 24], spacing_mm: [4.0, 4.0, 12.0 / 1.25], noise_hu: 15.0 });
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    phantom::write_series(&phantom, folder.path()).expect("the study can be written");
+    (phantom, folder)
+}
+
+/// Outcomes of the series of a report, by name, with their reasons' codes.
+pub(crate) fn outcomes(report: &Value) -> Vec<(String, Vec<String>)> {
+    let text = |v: &Value| v.as_str().expect("a text").to_owned();
+    let codes = |s: &Value| s["reasons"].as_array().into_iter().flatten().map(|r| text(&r["code"])).collect();
+    report["series"].as_array().expect("series").iter().map(|s| (text(&s["outcome"]), codes(s))).collect()
+}
+
+/// Every file below `folder`.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("readable").map(|e| e.expect("readable").path()) {
+            if entry.is_dir() { folders.push(entry) } else { files.push(entry) }
+        }
+    }
+    files.sort();
+    files
+}
