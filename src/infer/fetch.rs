@@ -345,7 +345,6 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> FetchError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a failed test should panic
 mod tests {
     use super::*;
 

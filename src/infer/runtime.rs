@@ -490,7 +490,6 @@ fn available_providers() -> Result<Vec<String>, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a failed test should panic
 mod tests {
     use super::*;
 
