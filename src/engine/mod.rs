@@ -147,7 +147,7 @@ impl Engine {
             device: self.backend.to_string(),
             provider: self.provider.name().to_owned(),
             onnxruntime_version: self.onnxruntime_version.clone(),
-            parameters: parameters(manifest, &self.backend, self.provider),
+            parameters: parameters(manifest, &self.backend, self.provider, &self.onnxruntime_version),
             geometry: stack.notes,
             started,
         };
@@ -194,8 +194,8 @@ fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantit
     }
 }
 
-/// Everything beside inputs and package that decides the result, and the package's steps for readers of the result.
-fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider) -> Vec<Parameter> {
+/// Everything beside inputs and package that decides the result, and so its UIDs; with the package's steps, for readers of the result.
+fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxruntime_version: &str) -> Vec<Parameter> {
     let mut parameters = Vec::new();
     let mut add = |name: String, value: String| parameters.push(Parameter { name, value });
     let mut add_step = |stage: &str, step: serde_json::Value| {
@@ -220,5 +220,7 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider) -> Vec
     add("inference.halo".to_owned(), manifest.inference.halo.to_string());
     add("device".to_owned(), backend.class().to_owned());
     add("provider".to_owned(), provider.name().to_owned());
+    add("onnxruntime".to_owned(), onnxruntime_version.to_owned());
+    add("roentgen".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     parameters
 }

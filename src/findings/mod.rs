@@ -101,7 +101,8 @@ pub struct Provenance {
     pub provider: String,
     /// Version of the ONNX Runtime library.
     pub onnxruntime_version: String,
-    /// Everything that decides the result beside inputs and package, in order: steps with their values, device class, provider.
+    /// Everything that decides the result beside inputs and package, in order: steps with their values,
+    /// device class, provider, versions of ONNX Runtime and of this program. Part of the name of every result UID.
     pub parameters: Vec<Parameter>,
     /// What the geometry gate decided, and why.
     pub geometry: Vec<String>,

@@ -95,10 +95,7 @@ fn png_of(picture: &image::RgbImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// `name=value` of everything that decided the result beside inputs and package, and of what ran it.
+/// `name=value` of everything that decided the result beside inputs and package.
 fn parameters(provenance: &Provenance) -> impl Iterator<Item = String> {
-    let ran_on = [("device", &provenance.device), ("provider", &provenance.provider), ("onnxruntime", &provenance.onnxruntime_version)];
-    let stated = |name: &str| provenance.parameters.iter().any(|p| p.name == name);
-    let ran_on = ran_on.into_iter().filter(move |(name, _)| !stated(name)).map(|(name, value)| format!("{name}={value}"));
-    provenance.parameters.iter().map(|p| format!("{}={}", p.name, p.value)).chain(ran_on)
+    provenance.parameters.iter().map(|p| format!("{}={}", p.name, p.value))
 }
