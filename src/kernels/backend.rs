@@ -66,7 +66,7 @@ impl Backend {
 
     /// Connected components (26 neighbours) of each label: those that `filter` does not keep become background.
     ///
-    /// Runs on the CPU whatever the backend: on run lengths it is faster than an upload of the label map would be.
+    /// Runs on the CPU whatever the backend: the label map is in host memory by then, and both implementations are exact.
     pub fn filter_components(&self, labels: &mut [u8], dims: [u32; 3], filter: ComponentFilter) {
         if filter.keep_largest {
             keep_largest_cpu(labels, dims, Connectivity::TwentySix);
