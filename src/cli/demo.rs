@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::run::{FindingLine, Report, Verdict};
-use super::{EngineArgs, Outcome, run, text};
+use super::{EngineArgs, Outcome, OutputArgs, run, text};
 use crate::engine::Engine;
 use crate::infer::fetch;
 use crate::infer::runtime::{self, RuntimeError};
@@ -32,13 +32,8 @@ pub(super) struct Demo {
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// Print the comparison as JSON instead of text.
-    #[arg(long)]
-    json: bool,
-
-    /// Print the time of each stage and the peak memory.
-    #[arg(long)]
-    timings: bool,
+    #[command(flatten)]
+    output_args: OutputArgs,
 }
 
 /// Found beside put in.
@@ -82,7 +77,7 @@ impl Demo {
                 phantom.truth.iter().map(|t| t.tissue.name()).collect::<Vec<_>>().join(", ")
             );
         }
-        if self.json {
+        if self.output_args.json {
             text::print_json(&comparisons)?;
         } else {
             print(&report, &comparisons);
@@ -92,7 +87,7 @@ impl Demo {
                 folder.display(),
                 folder.join(results::PNG_FILE).display()
             );
-            if self.timings {
+            if self.output_args.timings {
                 print!("\n{}", text::timings(stages_s));
                 report.print_peak_memory();
             }

@@ -71,6 +71,18 @@ struct EngineArgs {
     ort_lib: Option<PathBuf>,
 }
 
+/// How a result is printed.
+#[derive(Args)]
+struct OutputArgs {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+
+    /// Print the time of each stage and the peak memory.
+    #[arg(long)]
+    timings: bool,
+}
+
 impl EngineArgs {
     fn options(&self) -> Options {
         Options { device: self.device.clone(), provider: self.provider, onnxruntime_library: self.ort_lib.clone() }

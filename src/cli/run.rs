@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{EngineArgs, Outcome, text};
+use super::{EngineArgs, Outcome, OutputArgs, text};
 use crate::engine::{Analysis, Engine, Stage, Timings};
 use crate::geometry::Coded;
 use crate::model::Ineligible;
@@ -48,13 +48,8 @@ pub(super) struct Run {
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// Print the report as JSON instead of text.
-    #[arg(long)]
-    json: bool,
-
-    /// Print the time of each stage and the peak memory.
-    #[arg(long)]
-    timings: bool,
+    #[command(flatten)]
+    output_args: OutputArgs,
 }
 
 /// What became of every input: also written as `report.json`.
@@ -149,10 +144,10 @@ impl Run {
         let package = super::packages().find(&self.model)?;
         let mut engine = Engine::new(package, &self.engine.options())?;
         let report = run_all(&mut engine, &self.inputs, &self.output)?;
-        if self.json {
+        if self.output_args.json {
             text::print_json(&report)?;
         } else {
-            report.print(self.timings);
+            report.print(self.output_args.timings);
         }
         Ok(report.outcome())
     }
