@@ -43,7 +43,6 @@ pub mod dcm {
         PRESENCE_OF_PROPERTY = "121052" "Presence of property"
         PROCEDURE_REPORTED = "121058" "Procedure reported"
         FINDING = "121071" "Finding"
-        SOURCE_OF_MEASUREMENT = "121112" "Source of Measurement"
         MR_SIGNAL_INTENSITY = "110852" "MR signal intensity"
         MODALITY = "121139" "Modality"
         REFERENCED_SEGMENT = "121191" "Referenced Segment"

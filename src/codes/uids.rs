@@ -10,10 +10,6 @@ pub type Uid = String;
 pub mod sop_class {
     /// CT Image Storage.
     pub const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
-    /// MR Image Storage.
-    pub const MR_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.4";
-    /// Positron Emission Tomography Image Storage.
-    pub const PET_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.128";
     /// Segmentation Storage.
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
     /// Comprehensive 3D SR Storage.
@@ -22,10 +18,19 @@ pub mod sop_class {
 
 /// Transfer syntax UIDs.
 pub mod transfer_syntax {
-    /// Implicit VR Little Endian.
-    pub const IMPLICIT_LITTLE: &str = "1.2.840.10008.1.2";
     /// Explicit VR Little Endian.
     pub const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+}
+
+/// Whether `text` is a UID, as far as safety goes (PS3.5 9.1): 1 to 64 digits and dots, no component empty. Leading zeros, which the
+/// standard forbids and archives hold, pass.
+pub fn is_uid(text: &str) -> bool {
+    text.len() <= 64 && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// SHA-256 of `bytes`, lower-case hexadecimal: how instances, packages and libraries are told apart.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// All names of this program live under this namespace: UUIDv5 of "roentgen" in the OID namespace.
@@ -49,6 +54,16 @@ pub fn uid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uids_are_digits_and_dots() {
+        for uid in ["1.2.840.10008.1.2", "2.25.007", "1"] {
+            assert!(is_uid(uid), "{uid}");
+        }
+        for text in ["", ".", "..", "1..2", "1.2.", "../1.2", "/1.2", "1.2 ", "Doe^John", &"1".repeat(65)] {
+            assert!(!is_uid(text), "{text}");
+        }
+    }
 
     #[test]
     fn names_make_stable_distinct_uids() {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::DatasetError;
 use super::layout::{Layout, PixelData, Source, ascii, io_error};
-use crate::codes::Uid;
+use crate::codes::{Uid, sha256_hex};
 use crate::volume::Rescale;
 
 /// The header of one SOP instance, read up to the pixel data.
@@ -175,7 +175,8 @@ impl Instance {
             series_uid: h.text(tags::SERIES_INSTANCE_UID),
             frame_of_reference_uid: h.text(tags::FRAME_OF_REFERENCE_UID),
             patient_key: h.patient_key(),
-            modality,
+            // Modalities are named in messages: a text that is no Code String (PS3.5 6.2) is not one.
+            modality: if is_code_string(&modality) { modality } else { String::new() },
             series_number: h.integer(tags::SERIES_NUMBER),
             acquisition_number: h.integer(tags::ACQUISITION_NUMBER),
             instance_number: h.integer(tags::INSTANCE_NUMBER),
@@ -256,17 +257,17 @@ impl Attributes<'_> {
 
     /// Patient ID and Patient's Name as one hash. Empty trailing parts of a name do not count (PS3.5 6.2.1).
     fn patient_key(&self) -> String {
-        let mut hash = Sha256::new();
+        let mut identity = Vec::new();
         for part in [self.text(tags::PATIENT_ID), self.text(tags::PATIENT_NAME)] {
             let part = part.trim_end_matches(['^', '=', ' ']);
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
+            identity.extend((part.len() as u64).to_le_bytes());
+            identity.extend(part.bytes());
         }
-        hex(&hash.finalize())
+        sha256_hex(&identity)
     }
 }
 
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// Up to 16 upper-case letters, digits, spaces and underscores.
+fn is_code_string(text: &str) -> bool {
+    text.len() <= 16 && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ' || b == b'_')
 }

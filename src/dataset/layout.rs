@@ -15,6 +15,7 @@ use dicom::encoding::{Codec, Endianness, TransferSyntaxIndex};
 use dicom::transfer_syntax::TransferSyntaxRegistry;
 
 use super::DatasetError;
+use crate::codes::is_uid;
 
 /// The largest header that is read: everything before the pixel data, inflated.
 const MAX_HEADER_BYTES: usize = 64 << 20;
@@ -492,11 +493,6 @@ fn length_at(bytes: &[u8], at: usize, encoding: Encoding) -> u32 {
 /// Text of a UID: padding taken off.
 pub(super) fn ascii(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()
-}
-
-/// Whether a text from a file is a UID and may be repeated in a message.
-fn is_uid(text: &str) -> bool {
-    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 fn unknown_transfer_syntax(uid: &str, path: &Path) -> DatasetError {

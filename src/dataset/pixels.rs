@@ -7,9 +7,10 @@ use dicom::dictionary_std::uids;
 use sha2::{Digest, Sha256};
 
 use super::codec::{Codec, Expected, decode};
-use super::instance::{hex, open_regular};
+use super::instance::open_regular;
 use super::layout::{Layout, PixelData, Source, io_error};
 use super::{DatasetError, Instance};
+use crate::codes::sha256_hex;
 
 /// The largest file of a single image that is read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -107,7 +108,7 @@ pub fn read_stored(instance: &Instance, stored_as: StoredAs, stored: &mut [i16])
     let path = instance.path.as_path();
     assert_eq!(stored.len(), instance.rows as usize * instance.columns as usize, "one value a pixel");
     let bytes = read_file(path)?;
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let sha256 = sha256_hex(&bytes);
     let (again, mut layout) = Instance::parse(Source::of_bytes(bytes), path)?;
     if again.header_sha256 != instance.header_sha256 || again.transfer_syntax_uid != instance.transfer_syntax_uid {
         return Err(DatasetError::Changed { path: path.into() });

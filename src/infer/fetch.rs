@@ -8,9 +8,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::codes::sha256_hex;
 use crate::geometry::Coded;
 use crate::infer::runtime;
 
@@ -218,7 +218,7 @@ fn install_file(build: &Build, file: &Path, target: &Path, say: &mut dyn FnMut(&
     if installed(build, target, say)? {
         return Ok(());
     }
-    if sha256(&bytes) == build.library_sha256 {
+    if sha256_hex(&bytes) == build.library_sha256 {
         say("the file is the library itself");
         return install(build, &bytes, target, say);
     }
@@ -240,7 +240,7 @@ fn installed(build: &Build, target: &Path, say: &mut dyn FnMut(&str)) -> Result<
     if !target.is_file() {
         return Ok(false);
     }
-    if sha256(&read(target)?) == build.library_sha256 {
+    if sha256_hex(&read(target)?) == build.library_sha256 {
         say(&format!("ONNX Runtime {VERSION} is already installed, SHA-256 {}: {}", build.library_sha256, target.display()));
         return Ok(true);
     }
@@ -329,15 +329,11 @@ fn read(path: &Path) -> Result<Vec<u8>, FetchError> {
 }
 
 fn check(what: &str, expected: &str, bytes: &[u8]) -> Result<(), FetchError> {
-    let found = sha256(bytes);
+    let found = sha256_hex(bytes);
     if found == expected {
         return Ok(());
     }
     Err(FetchError::WrongHash { what: what.to_owned(), expected: expected.to_owned(), found })
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> FetchError {
@@ -389,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_wheel_or_the_library_is_installed_and_nothing_else() {
-        assert_eq!(sha256(LIBRARY), BUILD.library_sha256);
+        assert_eq!(sha256_hex(LIBRARY), BUILD.library_sha256);
         assert_eq!(check_install(Some(&wheel(BUILD.library, LIBRARY))), "installed");
         assert_eq!(check_install(Some(LIBRARY)), "installed");
         assert_eq!(check_install(Some(&wheel(BUILD.library, b"another"))), "infer.wrong-hash");

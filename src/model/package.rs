@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{Manifest, ModelError};
+use crate::codes::sha256_hex;
 
 /// Which model package.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -114,8 +114,4 @@ impl PackageFolders {
             }
         }
     }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

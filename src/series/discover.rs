@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{Reason, Series};
-use crate::codes::uid_by_name;
+use crate::codes::{is_uid, uid_by_name};
 use crate::dataset::{DatasetError, Instance, same_content};
 
 /// The largest number of files below all inputs.
@@ -122,14 +122,27 @@ pub(super) fn series_of(mut instances: Vec<Instance>) -> Series {
     if studies > 1 {
         defects.push(Reason::MixedStudies { studies });
     }
+    let total = instances.len();
+    let mut check_uid = |what, uid_of: fn(&Instance) -> &String| {
+        let count = instances.iter().map(uid_of).filter(|uid| !uid.is_empty() && !is_uid(uid)).count();
+        if count > 0 {
+            defects.push(Reason::InvalidUid { what, count, total });
+        }
+    };
+    check_uid("Study Instance", |i| &i.study_uid);
+    check_uid("Series Instance", |i| &i.series_uid);
+    check_uid("SOP Instance", |i| &i.sop_instance_uid);
+    check_uid("Frame of Reference", |i| &i.frame_of_reference_uid);
     let first = &instances[0];
     let mut sop_uids: Vec<&str> = instances.iter().map(|i| i.sop_instance_uid.as_str()).collect();
     sop_uids.sort_unstable();
     let mut uid = |stated: &str, level: &'static str| {
-        if !stated.is_empty() {
+        if is_uid(stated) {
             return stated.to_owned();
         }
-        warnings.push(format!("{level} Instance UID is missing in the instances; one derived from their SOP Instance UIDs is used"));
+        if stated.is_empty() {
+            warnings.push(format!("{level} Instance UID is missing in the instances; one derived from their SOP Instance UIDs is used"));
+        }
         let parts: Vec<&str> = [level].into_iter().chain(sop_uids.iter().copied()).collect();
         uid_by_name(&parts)
     };

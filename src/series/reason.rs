@@ -38,6 +38,16 @@ pub enum Reason {
         /// All instances.
         total: usize,
     },
+    /// What should be a UID is some other text, which must reach neither results nor names of files.
+    #[error("the {what} UID of {count} of {total} instances is no UID")]
+    InvalidUid {
+        /// Study Instance, Series Instance, SOP Instance or Frame of Reference.
+        what: &'static str,
+        /// Instances with such a text.
+        count: usize,
+        /// All instances.
+        total: usize,
+    },
     /// Not CT, MR or PET Image Storage.
     #[error("{count} of {total} instances are {what}, not CT, MR or PET images")]
     NotASlice {
@@ -243,6 +253,7 @@ impl Coded for Reason {
             Self::MixedStudies { .. } => "series.mixed-studies",
             Self::ConflictingCopies { .. } => "series.conflicting-copies",
             Self::NoSopInstanceUid { .. } => "series.no-sop-instance-uid",
+            Self::InvalidUid { .. } => "series.invalid-uid",
             Self::NotASlice { .. } => "series.not-a-slice",
             Self::MixedKinds { .. } => "series.mixed-kinds",
             Self::MultiFrame { .. } => "series.multi-frame",
@@ -284,9 +295,7 @@ impl fmt::Display for Refusal {
         for (n, reason) in self.reasons.iter().enumerate() {
             write!(f, "{}{reason}", if n == 0 { "" } else { "; " })?;
         }
-        // A UID comes from the file: what is none may be any text.
-        let is_uid = self.series_uid.len() <= 64 && self.series_uid.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        write!(f, " (series {})", if is_uid { &self.series_uid } else { "without a valid UID" })
+        write!(f, " (series {})", self.series_uid)
     }
 }
 

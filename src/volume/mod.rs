@@ -39,11 +39,6 @@ impl<T> Volume<T> {
         let plane = self.grid.slice_voxels();
         &self.voxels[k * plane..][..plane]
     }
-
-    /// Gives the voxels away.
-    pub fn into_voxels(self) -> Vec<T> {
-        self.voxels
-    }
 }
 
 /// What the physical values of an image are.

@@ -65,6 +65,23 @@ fn mixed_orientation() {
     check(turn, "refused", "series.mixed-orientations");
 }
 
+/// Results lie in a folder named by the Series Instance UID: another text there must not lead anywhere, nor be repeated.
+#[test]
+fn a_path_instead_of_a_uid() {
+    let text = "../../Doe^John";
+    let relabel = |folder: &Path| {
+        for n in 1..=24 {
+            edit(&slice(folder, n), |object| {
+                object.put(DataElement::new(tags::SERIES_INSTANCE_UID, VR::UI, text));
+            });
+        }
+    };
+    let (ran, report) = beside_a_good_study(relabel);
+    assert_eq!(ran.code, 1, "{}", ran.all());
+    assert!(outcomes(&report).contains(&("refused".to_owned(), vec!["series.invalid-uid".to_owned()])), "{report}");
+    assert!(!ran.all().contains("Doe"), "{}", ran.all());
+}
+
 #[test]
 fn values_that_are_no_hounsfield_units() {
     let relabel = |folder: &Path| {
