@@ -25,7 +25,11 @@ fn source() -> ImageVolume {
         (if inside { 1064 } else { 24 }) + (noise >> 26) as i16
     });
     let stored = Volume::new(grid, stored.collect());
-    ImageVolume { stored, rescale: vec![Rescale { slope: 1.0, intercept: -1024.0 }; dims[2] as usize], quantity: Quantity::Hounsfield }
+    ImageVolume {
+        stored: stored.into(),
+        rescale: vec![Rescale { slope: 1.0, intercept: -1024.0 }; dims[2] as usize],
+        quantity: Quantity::Hounsfield,
+    }
 }
 
 /// Distance of voxel `n` from the centre, 1 at the middle of each face.

@@ -28,4 +28,4 @@ pub mod geometry;
 
 pub use findings::Findings;
 pub use geometry::{Affine, Grid};
-pub use volume::{ImageVolume, LabelMap, Volume};
+pub use volume::{ImageVolume, LabelMap, Stored, Volume};

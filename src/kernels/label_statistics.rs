@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::components::for_each_run;
 use super::slabs;
 use crate::gpu::{Gpu, GpuError};
-use crate::volume::{ImageVolume, LabelMap, Rescale};
+use crate::volume::{ImageVolume, LabelMap, Rescale, Volume};
 
 pub(super) const WGSL: &str = include_str!("../../shaders/label_statistics.wgsl");
 
@@ -107,7 +107,7 @@ pub fn label_statistics_of_cpu(labels: &LabelMap, image: &ImageVolume, asked: &[
     asked.iter().for_each(|&label| wanted[usize::from(label)] = true);
     let slices: Vec<Vec<SlicePart>> = (0..dims[2])
         .into_par_iter()
-        .map(|k| slice_parts(labels.slice(k as usize), image.stored.slice(k as usize), dims[0] as usize, k, &wanted))
+        .map(|k| slice_parts(labels.slice(k as usize), integers(image).slice(k as usize), dims[0] as usize, k, &wanted))
         .collect();
     combine(asked, slices.into_iter().flatten())
 }
@@ -157,7 +157,7 @@ pub fn label_statistics_of_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume
     let partials = gpu.storage("label_statistics: partial sums", (slice_words * depth * 4) as u64)?;
     let mut words = vec![0u32; slice_words * depth];
     let mut parts: Vec<Vec<SlicePart>> = vec![Vec::new(); asked.len().div_ceil(SLOTS)];
-    let slabs = labels.voxels().chunks(plane * depth).zip(image.stored.voxels().chunks(plane * depth));
+    let slabs = labels.voxels().chunks(plane * depth).zip(integers(image).voxels().chunks(plane * depth));
     for (slab, (labels, stored)) in slabs.enumerate() {
         let slices = labels.len() / plane;
         let labels = gpu.upload("label_statistics: labels", labels)?;
@@ -185,6 +185,10 @@ pub fn label_statistics_of_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume
         }
     }
     Ok(asked.chunks(SLOTS).zip(parts).flat_map(|(group, parts)| combine(group, parts.into_iter())).collect())
+}
+
+fn integers(image: &ImageVolume) -> &Volume<i16> {
+    image.stored.as_int16().expect("integers")
 }
 
 /// Sums as the shader writes them; `None` without voxels.
@@ -355,11 +359,11 @@ mod tests {
     use super::super::components::tests::noise;
     use super::*;
     use crate::geometry::{Affine, Grid};
-    use crate::volume::{Quantity, Volume};
+    use crate::volume::Quantity;
 
     fn on_grid(dims: [u32; 3], labels: Vec<u8>, stored: Vec<i16>, rescale: Vec<Rescale>) -> (LabelMap, ImageVolume) {
         let grid = Grid::new(dims, Affine::IDENTITY).expect("a few voxels");
-        let image = ImageVolume { stored: Volume::new(grid, stored), rescale, quantity: Quantity::Hounsfield };
+        let image = ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield };
         (Volume::new(grid, labels), image)
     }
 
@@ -373,7 +377,7 @@ mod tests {
                     let n = (i + columns * (j + rows * k)) as usize;
                     let Rescale { slope, intercept } = image.rescale[k as usize];
                     if labels.voxels()[n] == label {
-                        found.push((slope * f64::from(image.stored.voxels()[n]) + intercept, [i, j, k].map(f64::from)));
+                        found.push((slope * image.stored.value(n) + intercept, [i, j, k].map(f64::from)));
                     }
                 }
             }

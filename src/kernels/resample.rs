@@ -113,7 +113,7 @@ pub fn resample_cpu(image: &ImageVolume, p: &Resample) -> Vec<f32> {
     let limits = p.limits();
     let mut out = vec![0.0; p.target_dims.iter().map(|&n| n as usize).product()];
     let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
-    let stored = image.stored.voxels();
+    let stored = image.stored.as_int16().expect("integers").voxels();
     if let Some((along, [x, y, z])) = lattice.tables() {
         fill_rows(&mut out, p.target_dims, along, Vec::new, |blended, j, k, range, values| {
             let (places, weights) = (&x.lower[range.clone()], &x.weight[range]);
@@ -247,7 +247,10 @@ pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<
     let stored: Vec<_> = sources
         .iter()
         .map(|slab| {
-            gpu.upload("resample: stored", &image.stored.voxels()[slab.loaded.start as usize * plane..slab.loaded.end as usize * plane])
+            gpu.upload(
+                "resample: stored",
+                &image.stored.as_int16().expect("integers").voxels()[slab.loaded.start as usize * plane..slab.loaded.end as usize * plane],
+            )
         })
         .collect::<Result<_, _>>()?;
 
@@ -301,7 +304,7 @@ mod tests {
     fn physical(image: &ImageVolume, [i, j, k]: [usize; 3]) -> f64 {
         let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
         let Rescale { slope, intercept } = image.rescale[k];
-        slope * f64::from(image.stored.voxels()[(k * ny + j) * nx + i]) + intercept
+        slope * image.stored.value((k * ny + j) * nx + i) + intercept
     }
 
     /// The formula, voxel by voxel; `None` for a nearest voxel that rounding may choose otherwise.
@@ -369,7 +372,7 @@ mod tests {
         // 0 to 1000, stored minus 32768: the intercept must not eat the fraction.
         let grid = Grid::new([2, 1, 1], Affine::IDENTITY).expect("a grid");
         let rescale = vec![Rescale { slope: 0.01, intercept: 327.68 }];
-        let image = ImageVolume { stored: Volume::new(grid, vec![-32768, -32767]), rescale, quantity: Quantity::Arbitrary };
+        let image = ImageVolume { stored: Volume::new(grid, vec![-32768, -32767]).into(), rescale, quantity: Quantity::Arbitrary };
         let out = resample_cpu(&image, &plain([3, 1, 1], Affine::scale_then_shift([0.5, 1., 1.], [0.; 3])));
         for (value, expected) in out.iter().zip([0.0, 0.005, 0.01]) {
             assert!((f64::from(*value) - expected).abs() < 1e-8, "{value} is not {expected}");
@@ -412,7 +415,7 @@ mod tests {
         });
         let rescale = [(1.0, -10.0), (2.0, 5.0), (0.5, 0.0)].map(|(slope, intercept)| Rescale { slope, intercept }).to_vec();
         let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
-        let image = ImageVolume { stored: Volume::new(grid, stored.collect()), rescale, quantity: Quantity::Hounsfield };
+        let image = ImageVolume { stored: Volume::new(grid, stored.collect()).into(), rescale, quantity: Quantity::Hounsfield };
         let cases = [
             (Affine::scale_then_shift([1.3, 1.1, 0.9], [-0.4, 0.25, 0.6]), ALIGNED),
             (Affine::from_columns([0.9, 0.25, -0.15], [-0.3, 0.8, 0.2], [0.2, -0.1, 0.7], [0.4, -0.2, 0.3]), OBLIQUE),

@@ -37,7 +37,7 @@ pub(super) fn noisy_image(dims: [u32; 3], seed: usize) -> ImageVolume {
     let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
     let stored = (0..grid.voxel_count()).map(|n| (noise(n + seed) * 4096.0) as i16 - 24).collect();
     let rescale = |k| Rescale { slope: 0.5 + noise(k as usize + seed), intercept: -1024.0 + 9.0 * noise(k as usize + seed + 77) };
-    ImageVolume { stored: Volume::new(grid, stored), rescale: (0..dims[2]).map(rescale).collect(), quantity: Quantity::Hounsfield }
+    ImageVolume { stored: Volume::new(grid, stored).into(), rescale: (0..dims[2]).map(rescale).collect(), quantity: Quantity::Hounsfield }
 }
 
 /// A map from target to source voxels that covers the source and a little more.

@@ -145,7 +145,7 @@ mod tests {
     fn image(grid: Grid) -> ImageVolume {
         let stored = vec![0, 10, 20, 30, 40, 50, 0, -10, -20, -30, -40, -50];
         let rescale = vec![Rescale { slope: 1.0, intercept: -1000.0 }, Rescale { slope: -2.0, intercept: 5.0 }];
-        ImageVolume { stored: Volume::new(grid, stored), rescale, quantity: Quantity::Hounsfield }
+        ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield }
     }
 
     fn labels(grid: Grid) -> LabelMap {

@@ -95,7 +95,7 @@ pub fn chest(sampling: &Sampling) -> Phantom {
     let sample_ml = grid.voxel_volume_mm3() / 8.0 / 1000.0;
     let truth = Tissue::ALL.map(|tissue| Truth { tissue, volume_ml: counts[tissue as usize] as f64 * sample_ml });
     let rescale = vec![Rescale { slope: 1.0, intercept: -STORED_OFFSET }; slices as usize];
-    let image = ImageVolume { stored: Volume::new(grid, stored), rescale, quantity: Quantity::Hounsfield };
+    let image = ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield };
     Phantom { image, truth: truth.to_vec(), noise_hu: sampling.noise_hu }
 }
 

@@ -25,7 +25,8 @@ pub fn write_series(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteError>
     std::fs::create_dir_all(folder).map_err(|source| WriteError::Io { file: folder.display().to_string(), source })?;
     for k in 0..slices {
         let position = grid.lps_from_voxel().apply([0.0, 0.0, f64::from(k)]).map(|mm| format!("{mm:.3}"));
-        let pixels = phantom.image.stored.slice(k as usize).iter().map(|&v| v as u16).collect();
+        let pixels =
+            phantom.image.stored.as_int16().expect("the phantom is of integers").slice(k as usize).iter().map(|&v| v as u16).collect();
         let rescale = phantom.image.rescale[k as usize];
         let instance = Item::new()
             .texts(tags::IMAGE_TYPE, &["ORIGINAL", "PRIMARY", "AXIAL"])

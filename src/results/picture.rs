@@ -33,10 +33,10 @@ impl Window {
         if image.quantity == Quantity::Hounsfield {
             return Self::SOFT_TISSUE;
         }
-        let plane = image.grid().slice_voxels();
-        let stored = image.stored.voxels();
-        let step = (stored.len() / 100_000).max(1) | 1;
-        let mut values: Vec<f64> = (0..stored.len()).step_by(step).map(|n| physical(image, n / plane, stored[n])).collect();
+        let [nx, ny, _] = image.grid().dims().map(|d| d as usize);
+        let voxels = image.grid().voxel_count();
+        let step = (voxels / 100_000).max(1) | 1;
+        let mut values: Vec<f64> = (0..voxels).step_by(step).map(|n| image.physical([n % nx, n / nx % ny, n / (nx * ny)])).collect();
         values.sort_by(f64::total_cmp);
         let percentile = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
         let (low, high) = (percentile(0.01), percentile(0.99));
@@ -259,10 +259,7 @@ impl Plane {
         let [width, height] = extent_mm.map(|mm| ((mm * pixels_per_mm).round() as u32).clamp(1, PANEL));
         let dims = image.grid().dims().map(|d| d as usize);
         let at = |[i, j, k]: [usize; 3]| (k * dims[1] + j) * dims[0] + i;
-        let value = |across: u32, down: u32| {
-            let voxel = self.voxel(across, down);
-            physical(image, voxel[2], image.stored.voxels()[at(voxel)])
-        };
+        let value = |across: u32, down: u32| image.physical(self.voxel(across, down));
         let mut grey = Vec::with_capacity((width * height) as usize);
         let mut label = Vec::with_capacity((width * height) as usize);
         for y in 0..height {
@@ -345,10 +342,4 @@ impl Place {
     fn nearest(&self) -> u32 {
         if self.share < 0.5 { self.low } else { self.high }
     }
-}
-
-/// Physical value of a stored one on slice k.
-fn physical(image: &ImageVolume, k: usize, stored: i16) -> f64 {
-    let rescale = image.rescale[k];
-    rescale.slope * f64::from(stored) + rescale.intercept
 }

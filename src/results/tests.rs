@@ -97,7 +97,7 @@ pub(super) fn image_and_labels(phantom: &Phantom) -> (ImageVolume, Volume<u8>) {
         }
     }
     let rescale = vec![Rescale { slope: 1.0, intercept: -1024.0 }; slices as usize];
-    let image = ImageVolume { stored: Volume::new(grid, stored), rescale, quantity: Quantity::Hounsfield };
+    let image = ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield };
     (image, Volume::new(grid, labels))
 }
 
@@ -174,7 +174,7 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         let hu: Vec<f64> = labels
             .voxels()
             .iter()
-            .zip(image.stored.voxels())
+            .zip(image.stored.as_int16().expect("integers").voxels())
             .filter(|(l, _)| **l == label)
             .map(|(_, &stored)| f64::from(stored) - 1024.0)
             .collect();
@@ -255,7 +255,7 @@ fn case_folder(phantom: &Phantom) -> (PathBuf, Option<tempfile::TempDir>) {
 fn write_source(phantom: &Phantom, image: &ImageVolume, folder: &Path) {
     std::fs::create_dir_all(folder).expect("source folder");
     for k in 0..phantom.dims[2] {
-        let words = image.stored.slice(k as usize).iter().map(|&v| v as u16).collect();
+        let words = image.stored.as_int16().expect("integers").slice(k as usize).iter().map(|&v| v as u16).collect();
         let object = Item::from(header(phantom, k)).words(tags::PIXEL_DATA, words);
         write_object(&folder.join(format!("{k:02}.dcm")), object).expect("source is written");
     }

@@ -88,7 +88,7 @@ impl Stack {
             |(index, result): (usize, Result<String, DatasetError>)| result.map_err(|error| SeriesError::Slice { index, total, error });
         let content_sha256 = results.into_iter().enumerate().map(hash).collect::<Result<_, _>>()?;
         let rescale = self.instances.iter().map(|i| self.rescale(i)).collect();
-        let image = ImageVolume { stored: Volume::new(self.grid, stored), rescale, quantity: self.quantity };
+        let image = ImageVolume { stored: Volume::new(self.grid, stored).into(), rescale, quantity: self.quantity };
         Ok(Loaded { image, content_sha256 })
     }
 

@@ -1,8 +1,12 @@
 //! Dense voxels on a grid, and what their numbers mean.
 
+mod stored;
+
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Grid;
+
+pub use stored::{MAX_MAGNITUDE, Stored, VolumeError};
 
 /// Dense voxels on a [`Grid`]: `i` (column) fastest, then `j` (row), then `k` (slice), which are the bytes of a row-major D, H, W tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,12 +67,12 @@ pub struct Rescale {
 
 /// The voxels of an image series as they were stored, and how they become physical values.
 ///
-/// Stored values are kept as `i16`, never expanded to floats. Unsigned 16-bit images are stored minus 32768,
+/// Integers of up to 16 bits are kept as `i16`, never expanded to floats. Unsigned 16-bit images are stored minus 32768,
 /// which their [`Rescale`] takes back, so no value is lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageVolume {
     /// Stored values.
-    pub stored: Volume<i16>,
+    pub stored: Stored,
     /// One for each slice, since instances may differ.
     pub rescale: Vec<Rescale>,
     /// What the physical values are.
@@ -79,5 +83,16 @@ impl ImageVolume {
     /// Where the voxels lie.
     pub fn grid(&self) -> &Grid {
         self.stored.grid()
+    }
+
+    /// Physical value of voxel (i, j, k), from its slice's [`Rescale`]. For single values.
+    ///
+    /// # Panics
+    /// Outside the grid.
+    pub fn physical(&self, [i, j, k]: [usize; 3]) -> f64 {
+        let [nx, ny, _] = self.grid().dims().map(|d| d as usize);
+        assert!(i < nx && j < ny, "inside the slice");
+        let Rescale { slope, intercept } = self.rescale[k];
+        slope * self.stored.value((k * ny + j) * nx + i) + intercept
     }
 }

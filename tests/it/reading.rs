@@ -75,7 +75,7 @@ fn check(series: &Series, expected: &Expected) {
     let mut bytes = Vec::with_capacity(stack.grid.voxel_count() * 2);
     let (mut min, mut max, mut sum) = (f64::MAX, f64::MIN, 0.0);
     for (k, rescale) in image.rescale.iter().enumerate() {
-        for &stored in image.stored.slice(k) {
+        for &stored in image.stored.as_int16().expect("integers").slice(k) {
             let value = rescale.slope * f64::from(stored) + rescale.intercept;
             (min, max, sum) = (min.min(value), max.max(value), sum + value);
             bytes.extend_from_slice(&(value as i16).to_le_bytes());
