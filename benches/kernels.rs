@@ -58,6 +58,7 @@ fn resample(c: &mut Criterion) {
         target_dims: target.dims(),
         source_from_target: image.grid().voxel_from_lps() * target.lps_from_voxel(),
         interpolation: Interpolation::Linear,
+        outside: None,
         clip: Some([-1000.0, 1000.0]),
         subtract: -100.0,
         divide: 400.0,

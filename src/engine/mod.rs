@@ -148,7 +148,7 @@ impl Engine {
             provider: self.provider.name().to_owned(),
             onnxruntime_version: self.onnxruntime_version.clone(),
             parameters: parameters(manifest, &self.backend, self.provider, &self.onnxruntime_version),
-            geometry: stack.notes,
+            geometry: stack.notes.into_iter().chain(plan.note()).collect(),
             started,
         };
         let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings: stack.warnings };

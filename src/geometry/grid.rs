@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affine, GeometryError, Orientation, norm, sub};
+use super::{Affine, GeometryError, Orientation, cross, dot, norm, sub};
 
 /// The largest lattice that is accepted: 4 Gi voxels.
 pub const MAX_VOXELS: u64 = 1 << 32;
+
+/// How far the axes of a grid may be from right angles, as a tangent, and count as straight: 0.06 degrees, what the geometry gate allows.
+pub const MAX_SHEAR: f64 = 0.001;
 
 /// A regular voxel lattice. `lps_from_voxel` maps the centre of voxel (i, j, k), 0-based, to patient LPS mm (PS3.3 C.7.6.2.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -95,18 +98,74 @@ impl Grid {
         Self::new(dims, self.lps_from_voxel * Affine::scale_then_shift(scale, shift))
     }
 
+    /// How far the axes are from right angles: the largest of j's slope on i, and k's slope on i and on j, as tangents. 0 where the
+    /// voxels are boxes, 0.36 for a gantry tilt of 20 degrees.
+    pub fn shear(&self) -> f64 {
+        let columns: [[f64; 3]; 3] = std::array::from_fn(|n| self.lps_from_voxel.column(n));
+        let straight = right_angled(columns);
+        // Over what is left of each axis: rectangular, so scalar products with its axes are coordinates.
+        let on = |v: usize, axis: usize| dot(columns[v], straight[axis]) / norm(straight[axis]) / norm(straight[v]);
+        on(1, 0).abs().max(on(2, 0).hypot(on(2, 1)))
+    }
+
+    /// Whether the axes are at right angles, to [`MAX_SHEAR`].
+    pub fn is_straight(&self) -> bool {
+        self.shear() <= MAX_SHEAR
+    }
+
+    /// The smallest grid of box-shaped voxels around the voxel centres of a sheared one.
+    ///
+    /// The i axis stays; j is turned at right angles to it in the plane of the slices, where it usually is already, and k along their
+    /// normal, to the side it was on. Distances are those between columns, rows and slices, measured along the new axes, so a voxel keeps
+    /// its volume and slices stay in their planes. Voxel (0, 0, 0) of `self` lies on the new lattice; each axis has as many voxels
+    /// as it takes that no centre of `self` lies beyond the outermost ones (to a thousandth of a voxel).
+    ///
+    /// # Errors
+    /// [`GeometryError::Dims`] where that is more than [`MAX_VOXELS`] voxels.
+    pub fn straightened(&self) -> Result<Self, GeometryError> {
+        let [x, y, z] = right_angled(std::array::from_fn(|n| self.lps_from_voxel.column(n)));
+        let from_first = Affine::from_columns(x, y, z, self.lps_from_voxel.column(3));
+        let straight_from_voxel = from_first.inverse()? * self.lps_from_voxel;
+        let mut low = [0.0f64; 3];
+        let mut high = [0.0f64; 3];
+        for corner in 0..8 {
+            let at = straight_from_voxel.apply(self.corner(corner));
+            for axis in 0..3 {
+                low[axis] = low[axis].min((at[axis] + 1e-3).floor());
+                high[axis] = high[axis].max((at[axis] - 1e-3).ceil());
+            }
+        }
+        let dims = std::array::from_fn(|n| (high[n] - low[n] + 1.0).min(f64::from(u32::MAX)) as u32);
+        Self::new(dims, from_first * Affine::scale_then_shift([1.0; 3], low))
+    }
+
+    /// Index of one of the 8 outermost voxels: bit n of `corner` is set for the far end of axis n.
+    fn corner(&self, corner: usize) -> [f64; 3] {
+        std::array::from_fn(|n| if corner >> n & 1 == 1 { f64::from(self.dims[n] - 1) } else { 0.0 })
+    }
+
     /// Whether both lattices have the same voxels, to within `tolerance_mm` at every corner.
     pub fn matches(&self, other: &Self, tolerance_mm: f64) -> bool {
         self.dims == other.dims
             && (0..8).all(|corner| {
-                let voxel = std::array::from_fn(|n| if corner >> n & 1 == 1 { f64::from(self.dims[n] - 1) } else { 0.0 });
+                let voxel = self.corner(corner);
                 norm(sub(self.lps_from_voxel.apply(voxel), other.lps_from_voxel.apply(voxel))) <= tolerance_mm
             })
     }
 }
 
+/// The axes less what each shares with the ones before it (Gram and Schmidt), so the box they span has the same volume.
+fn right_angled([x, y, z]: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
+    let along = |v: [f64; 3], axis: [f64; 3]| dot(v, axis) / dot(axis, axis);
+    let y = sub(y, x.map(|c| c * along(y, x)));
+    let normal = cross(x, y);
+    [x, y, normal.map(|c| c * along(z, normal))]
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sagittal() -> Grid {
@@ -132,6 +191,74 @@ mod tests {
         let centre = |g: &Grid| g.lps_from_voxel().apply(g.dims().map(|d| (f64::from(d) - 1.0) / 2.0));
         assert!(norm(sub(centre(&source), centre(&target))) < 1e-9);
         assert!((target.spacing_mm()[2] - 1.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_tilted_stack_is_straightened() {
+        // 20 x 10 x 11 voxels of 0.5 x 0.5 x 3 mm; slices advance 1.2 mm down the columns: 21.8 degrees of tilt.
+        let axes = Affine::from_columns([0.5, 0., 0.], [0., 0.5, 0.], [0., 1.2, 3.0], [7., 8., 9.]);
+        let tilted = Grid::new([20, 10, 11], axes).expect("axes span space");
+        assert!((tilted.shear() - 0.4).abs() < 1e-12 && !tilted.is_straight());
+        let straight = tilted.straightened().expect("a few voxels");
+        // Rows reach 9 + 10 * 2.4 = 33 beyond the first.
+        assert_eq!(straight.dims(), [20, 34, 11]);
+        let expected = Affine::from_columns([0.5, 0., 0.], [0., 0.5, 0.], [0., 0., 3.0], [7., 8., 9.]);
+        assert!(straight.matches(&Grid::new([20, 34, 11], expected).expect("a grid"), 1e-9), "{straight:?}");
+        // The other way: rows before the first.
+        let axes = Affine::from_columns([0.5, 0., 0.], [0., 0.5, 0.], [0., -1.2, -3.0], [7., 8., 9.]);
+        let straight = Grid::new([20, 10, 11], axes).and_then(|g| g.straightened()).expect("a few voxels");
+        let expected = Affine::from_columns([0.5, 0., 0.], [0., 0.5, 0.], [0., 0., -3.0], [7., -4., 9.]);
+        assert!(straight.matches(&Grid::new([20, 34, 11], expected).expect("a grid"), 1e-9), "{straight:?}");
+    }
+
+    #[test]
+    fn a_straight_grid_stays_as_it_is() {
+        let straight = sagittal().straightened().expect("as many voxels");
+        assert!(sagittal().is_straight() && sagittal().shear() == 0.0 && straight.matches(&sagittal(), 1e-9), "{straight:?}");
+        let one_slice = Grid::new([5, 4, 1], Affine::from_columns([1., 0., 0.], [0., 1., 0.], [0., 3., 4.], [0.; 3])).expect("a grid");
+        assert_eq!(one_slice.straightened().expect("a grid").dims(), [5, 4, 1]);
+    }
+
+    #[test]
+    fn a_grid_too_flat_to_straighten_is_refused() {
+        let flat = Affine::from_columns([1e-3, 0., 0.], [0., 1e-3, 0.], [5e3, 0., 1e-3], [0.; 3]);
+        let grid = Grid::new([100, 100, 100], flat).expect("axes span space");
+        assert!(matches!(grid.straightened(), Err(GeometryError::Dims { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn straightened_grids_are_boxes_around_all_centres(
+            v in prop::array::uniform9(-3.0..3.0f64),
+            t in prop::array::uniform3(-300.0..300.0f64),
+            dims in prop::array::uniform3(1..40u32),
+        ) {
+            let axes = Affine::from_columns([v[0], v[1], v[2]], [v[3], v[4], v[5]], [v[6], v[7], v[8]], t);
+            let lengths: f64 = (0..3).map(|n| norm(axes.column(n))).product();
+            prop_assume!(axes.determinant().abs() > 0.05 * lengths && lengths > 0.1);
+            let sheared = Grid::new(dims, axes).expect("axes span space");
+            let straight = sheared.straightened().expect("not too many voxels");
+            prop_assert!(straight.shear() < 1e-9, "{}", straight.shear());
+            let relative = straight.lps_from_voxel().determinant() / axes.determinant();
+            prop_assert!((relative - 1.0).abs() < 1e-9, "same volume, same handedness: {relative}");
+            prop_assert!(norm(sub(straight.lps_from_voxel().column(0), axes.column(0))) == 0.0, "i stays");
+            let straight_from_voxel = straight.voxel_from_lps() * axes;
+            let mut ends = [[f64::MAX; 3], [f64::MIN; 3]];
+            for corner in 0..8 {
+                for (axis, at) in straight_from_voxel.apply(sheared.corner(corner)).into_iter().enumerate() {
+                    ends = [std::array::from_fn(|n| if n == axis { ends[0][n].min(at) } else { ends[0][n] }),
+                            std::array::from_fn(|n| if n == axis { ends[1][n].max(at) } else { ends[1][n] })];
+                }
+            }
+            for axis in 0..3 {
+                let last = f64::from(straight.dims()[axis] - 1);
+                prop_assert!(ends[0][axis] > -1.1e-3 && ends[1][axis] < last + 1.1e-3, "a centre is outside: {ends:?} of {last}");
+                prop_assert!(ends[0][axis] < 1.0 && ends[1][axis] > last - 1.0, "a smaller grid would do: {ends:?} of {last}");
+            }
+            // Slices stay in their planes.
+            let k = straight_from_voxel.apply([0.3, 5.0, f64::from(dims[2] - 1)])[2];
+            prop_assert!((k - f64::from(dims[2] - 1)).abs() < 1e-6, "{k}");
+        }
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub type Buffer = wgpu::Buffer;
 /// A kernel ready to be dispatched.
 pub type Pipeline = wgpu::ComputePipeline;
 
-/// Entry point and override constants.
-type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
+/// Entry point, source and override constants: one entry point may have several sources.
+type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
 /// An open GPU.
 pub struct Gpu {
@@ -152,12 +152,12 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// The kernel with entry point `entry` of WGSL `source`, made once for each set of `override` constants.
+    /// The kernel with entry point `entry` of WGSL `source`, made once for each source and set of `override` constants.
     ///
     /// # Errors
     /// [`GpuError::Validation`] where the source is refused, [`GpuError::Lost`].
     pub fn pipeline(&self, entry: &'static str, source: &'static str, overrides: &[(&'static str, f64)]) -> Result<Pipeline, GpuError> {
-        let key = (entry, overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect());
+        let key = (entry, source, overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect());
         if let Some(pipeline) = lock(&self.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }

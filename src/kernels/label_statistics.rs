@@ -1,22 +1,28 @@
-//! Exact sums over the voxels of each label: count, sum, sum of squares, least and greatest stored value by slice, and where the voxels lie.
+//! What the voxels of each label add up to: count, mean, spread, least and greatest stored value by slice, and where the voxels lie.
 //!
-//! Everything is an integer, so neither threads nor devices nor their order change a digit. Values are kept by slice because the map
-//! from stored to physical values is; [`LabelStatistics::physical`] combines them in f64. Shader: `shaders/label_statistics.wgsl`.
+//! Threads and their order change no digit. Of integers both implementations give the same numbers exactly; of floats they differ by
+//! at most 2^-31 of the largest value a voxel (`label_sums.rs`). Values are kept by slice because the map from stored to physical
+//! values is; [`LabelStatistics::physical`] combines them in f64. Shader: `shaders/label_statistics.wgsl`.
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::components::for_each_run;
+pub use super::label_sums::SliceNumbers;
+use super::label_sums::{Summed, Sums};
 use super::slabs;
 use crate::gpu::{Gpu, GpuError};
-use crate::volume::{ImageVolume, LabelMap, Rescale, Volume};
+use crate::volume::{ImageVolume, LabelMap, Rescale, Stored, Volume};
 
-pub(super) const WGSL: &str = include_str!("../../shaders/label_statistics.wgsl");
+pub(super) const WGSL_I16: &str =
+    concat!(include_str!("../../shaders/shared/stored_i16.wgsl"), include_str!("../../shaders/label_statistics.wgsl"));
+pub(super) const WGSL_F32: &str =
+    concat!(include_str!("../../shaders/shared/stored_f32.wgsl"), include_str!("../../shaders/label_statistics.wgsl"));
 
 /// Labels that one dispatch counts; more go through in groups.
 const SLOTS: usize = 32;
-/// Words of a label's sums of a piece of a slice.
-const FIELDS: usize = 12;
+/// Words of a label in a piece of a slice beside the sums of its values: number of voxels, sums and ends of indices, ends of values.
+const OTHER_FIELDS: usize = 9;
 /// Voxels of such a piece.
 const VOXELS_A_GROUP: usize = 16384;
 /// Most columns and rows: sums of indices of a piece stay below 2^32.
@@ -34,42 +40,25 @@ pub struct LabelStatisticsParams {
     pub columns: u32,
     /// Labels in this dispatch, at most 32.
     pub labels: u32,
-    /// WGSL alignment.
-    pub pad: u32,
+    /// What floats are multiplied by to become whole numbers.
+    pub per_unit: f32,
     /// Place of label `l` in this dispatch at `[l / 4][l % 4]`; 255 where it is not asked for.
     pub slot_of_label: [[u32; 4]; 64],
 }
 
 /// What the voxels of one label add up to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LabelStatistics {
     /// The label.
     pub label: u8,
     /// Number of voxels.
     pub voxels: u64,
     /// Stored values, slice by slice in ascending `k`; slices without the label are left out.
-    pub slices: Vec<SliceSums>,
+    pub slices: Vec<SliceNumbers>,
     /// Sums of i, j, k over the voxels; divided by their number, the centroid in voxel indices.
     pub index_sums: [u64; 3],
     /// Smallest and largest i, j, k, both included; `None` without voxels.
     pub bounds: Option<[[u32; 3]; 2]>,
-}
-
-/// Stored values of one label in one slice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SliceSums {
-    /// The slice, from 0.
-    pub k: u32,
-    /// Number of voxels, at least 1.
-    pub voxels: u64,
-    /// Sum of stored values.
-    pub sum: i64,
-    /// Sum of squared stored values: below 2^62, as a slice has at most 2^32 voxels.
-    pub sum_of_squares: u64,
-    /// Least stored value.
-    pub least: i16,
-    /// Greatest stored value.
-    pub greatest: i16,
 }
 
 /// Mean, spread and range in the units of the image.
@@ -105,14 +94,22 @@ pub fn label_statistics_of_cpu(labels: &LabelMap, image: &ImageVolume, asked: &[
     assert_eq!(dims, image.grid().dims(), "labels and image have the same voxels");
     let mut wanted = [false; 256];
     asked.iter().for_each(|&label| wanted[usize::from(label)] = true);
-    let slices: Vec<Vec<SlicePart>> = (0..dims[2])
+    match &image.stored {
+        Stored::Int16(stored) => statistics_of(labels, stored, asked, &wanted),
+        Stored::Float32(stored) => statistics_of(labels, stored, asked, &wanted),
+    }
+}
+
+fn statistics_of<T: Summed>(labels: &LabelMap, stored: &Volume<T>, asked: &[u8], wanted: &[bool; 256]) -> Vec<LabelStatistics> {
+    let [columns, _, slices] = labels.grid().dims();
+    let slices: Vec<Vec<SlicePart<T::OnCpu>>> = (0..slices)
         .into_par_iter()
-        .map(|k| slice_parts(labels.slice(k as usize), integers(image).slice(k as usize), dims[0] as usize, k, &wanted))
+        .map(|k| slice_parts(labels.slice(k as usize), stored.slice(k as usize), columns as usize, k, wanted))
         .collect();
     combine(asked, slices.into_iter().flatten())
 }
 
-/// [`label_statistics_cpu`] on a GPU: the same numbers exactly.
+/// [`label_statistics_cpu`] on a GPU: the same numbers exactly of integers; of floats see [`self`].
 ///
 /// # Errors
 /// As [`label_statistics_of_gpu`].
@@ -130,7 +127,7 @@ pub fn label_statistics_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume) -
     label_statistics_of_gpu(gpu, labels, image, &asked)
 }
 
-/// [`label_statistics_of_cpu`] on a GPU: the same numbers exactly.
+/// [`label_statistics_of_cpu`] on a GPU: the same numbers exactly of integers; of floats see [`self`].
 ///
 /// Slices go through in slabs, so volumes larger than a storage binding work; 32 labels are counted at a time.
 ///
@@ -143,6 +140,20 @@ pub fn label_statistics_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume) -
 pub fn label_statistics_of_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume, asked: &[u8]) -> Result<Vec<LabelStatistics>, GpuError> {
     let dims = labels.grid().dims();
     assert_eq!(dims, image.grid().dims(), "labels and image have the same voxels");
+    match &image.stored {
+        Stored::Int16(stored) => statistics_in_slabs(gpu, labels, stored, WGSL_I16, asked),
+        Stored::Float32(stored) => statistics_in_slabs(gpu, labels, stored, WGSL_F32, asked),
+    }
+}
+
+fn statistics_in_slabs<T: Summed>(
+    gpu: &Gpu,
+    labels: &LabelMap,
+    stored: &Volume<T>,
+    wgsl: &'static str,
+    asked: &[u8],
+) -> Result<Vec<LabelStatistics>, GpuError> {
+    let dims = labels.grid().dims();
     let longest = dims[0].max(dims[1]);
     if longest > MOST_ALONG_AXIS {
         let what = "a slice for label statistics, columns or rows".to_owned();
@@ -150,16 +161,18 @@ pub fn label_statistics_of_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume
     }
     let plane = labels.grid().slice_voxels();
     let pieces = plane.div_ceil(VOXELS_A_GROUP);
-    let slice_words = pieces * asked.len().min(SLOTS) * FIELDS;
-    let depth = slabs::target_depth(gpu, "a slice of stored values, bytes", dims, 2, slabs::MOST_VOXELS)?;
+    let fields = T::WORDS + OTHER_FIELDS;
+    let slice_words = pieces * asked.len().min(SLOTS) * fields;
+    let depth = slabs::target_depth(gpu, "a slice of stored values, bytes", dims, size_of::<T>() as u64, slabs::MOST_VOXELS)?;
     let depth = depth.min((gpu.max_storage_bytes() / (slice_words as u64 * 4).max(1)).max(1) as usize);
-    let pipeline = gpu.pipeline("label_statistics", WGSL, &[])?;
+    let pipeline = gpu.pipeline("label_statistics", wgsl, &[])?;
     let partials = gpu.storage("label_statistics: partial sums", (slice_words * depth * 4) as u64)?;
     let mut words = vec![0u32; slice_words * depth];
-    let mut parts: Vec<Vec<SlicePart>> = vec![Vec::new(); asked.len().div_ceil(SLOTS)];
-    let slabs = labels.voxels().chunks(plane * depth).zip(integers(image).voxels().chunks(plane * depth));
+    let mut parts: Vec<Vec<SlicePart<T::OnGpu>>> = vec![Vec::new(); asked.len().div_ceil(SLOTS)];
+    let slabs = labels.voxels().chunks(plane * depth).zip(stored.voxels().chunks(plane * depth));
     for (slab, (labels, stored)) in slabs.enumerate() {
         let slices = labels.len() / plane;
+        let per_unit = T::per_unit(stored);
         let labels = gpu.upload("label_statistics: labels", labels)?;
         let stored = gpu.upload("label_statistics: stored values", stored)?;
         for (group, parts) in asked.chunks(SLOTS).zip(&mut parts) {
@@ -167,7 +180,7 @@ pub fn label_statistics_of_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume
                 plane: plane as u32,
                 columns: dims[0],
                 labels: group.len() as u32,
-                pad: 0,
+                per_unit,
                 slot_of_label: [[NO_SLOT; 4]; 64],
             };
             for (slot, &label) in (0..).zip(group) {
@@ -176,90 +189,71 @@ pub fn label_statistics_of_gpu(gpu: &Gpu, labels: &LabelMap, image: &ImageVolume
             let params = gpu.uniform("label_statistics: params", &params)?;
             let groups = [pieces as u32, slices as u32, 1];
             gpu.dispatch("label_statistics", &pipeline, &[&params, &labels, &stored, &partials], groups)?;
-            let words = &mut words[..slices * pieces * group.len() * FIELDS];
+            let words = &mut words[..slices * pieces * group.len() * fields];
             gpu.read_into(&partials, words)?;
-            for (n, fields) in words.as_chunks::<FIELDS>().0.iter().enumerate() {
+            for (n, fields) in words.chunks_exact(fields).enumerate() {
                 let k = slab * depth + n / group.len() / pieces;
-                parts.extend(part_of_fields(group[n % group.len()], k as u32, fields));
+                parts.extend(part_of_fields::<T>(group[n % group.len()], k as u32, fields, per_unit));
             }
         }
     }
     Ok(asked.chunks(SLOTS).zip(parts).flat_map(|(group, parts)| combine(group, parts.into_iter())).collect())
 }
 
-fn integers(image: &ImageVolume) -> &Volume<i16> {
-    image.stored.as_int16().expect("integers")
-}
-
 /// Sums as the shader writes them; `None` without voxels.
-fn part_of_fields(label: u8, k: u32, fields: &[u32; FIELDS]) -> Option<SlicePart> {
-    let &[voxels, sum, low, high, sum_i, sum_j, least, first_i, first_j, greatest, last_i, last_j] = fields;
-    let stored = |word: u32| (word as i32 - 32768) as i16;
+fn part_of_fields<T: Summed>(label: u8, k: u32, fields: &[u32], per_unit: f32) -> Option<SlicePart<T::OnGpu>> {
+    let (values, rest) = fields[1..].split_at(T::WORDS);
+    let &[sum_i, sum_j, least, first_i, first_j, greatest, last_i, last_j] = rest else { unreachable!("{OTHER_FIELDS} other fields") };
+    let voxels = u64::from(fields[0]);
     (voxels > 0).then(|| SlicePart {
         label,
-        sums: SliceSums {
-            k,
-            voxels: voxels.into(),
-            sum: (sum as i32).into(),
-            sum_of_squares: u64::from(low) + (u64::from(high) << 16),
-            least: stored(least),
-            greatest: stored(greatest),
-        },
+        k,
+        voxels,
+        sums: T::from_words(voxels, values, [least, greatest], per_unit),
         index_sums: [sum_i.into(), sum_j.into()],
         first: [first_i, first_j],
         last: [last_i, last_j],
     })
 }
 
-/// One label in one slice (or a piece of one): what both implementations hand to [`combine`].
+/// One label in one slice (or a piece of one): what both implementations hand to [`combine`]. It has voxels.
 #[derive(Debug, Clone, Copy)]
-struct SlicePart {
+struct SlicePart<S> {
     label: u8,
-    sums: SliceSums,
+    k: u32,
+    voxels: u64,
+    sums: S,
     index_sums: [u64; 2],
     first: [u32; 2],
     last: [u32; 2],
 }
 
-impl SlicePart {
-    fn empty(label: u8, k: u32) -> Self {
-        let sums = SliceSums { k, voxels: 0, sum: 0, sum_of_squares: 0, least: i16::MAX, greatest: i16::MIN };
-        Self { label, sums, index_sums: [0; 2], first: [u32::MAX; 2], last: [0; 2] }
-    }
-}
-
 /// Adds parts up, those of one slice next to each other in ascending order of slices.
-fn combine(asked: &[u8], parts: impl Iterator<Item = SlicePart>) -> Vec<LabelStatistics> {
-    let mut all: Vec<Option<LabelStatistics>> = vec![None; 256];
-    for part in parts.filter(|part| part.sums.voxels > 0) {
-        let SlicePart { label, sums, index_sums, first, last } = part;
-        let own = all[usize::from(label)].get_or_insert_with(|| LabelStatistics::none(label));
-        own.voxels += sums.voxels;
-        for (axis, sum) in [index_sums[0], index_sums[1], u64::from(sums.k) * sums.voxels].into_iter().enumerate() {
+fn combine<S: Sums>(asked: &[u8], parts: impl Iterator<Item = SlicePart<S>>) -> Vec<LabelStatistics> {
+    let mut all: Vec<Option<(LabelStatistics, Vec<(u32, S)>)>> = vec![None; 256];
+    for SlicePart { label, k, voxels, sums, index_sums, first, last } in parts {
+        let (own, slices) = all[usize::from(label)].get_or_insert_with(|| (LabelStatistics::none(label), Vec::new()));
+        own.voxels += voxels;
+        for (axis, sum) in [index_sums[0], index_sums[1], u64::from(k) * voxels].into_iter().enumerate() {
             own.index_sums[axis] += sum;
         }
-        let (first, last) = ([first[0], first[1], sums.k], [last[0], last[1], sums.k]);
+        let (first, last) = ([first[0], first[1], k], [last[0], last[1], k]);
         let [least, most] = own.bounds.get_or_insert([first, last]);
         for axis in 0..3 {
             least[axis] = least[axis].min(first[axis]);
             most[axis] = most[axis].max(last[axis]);
         }
-        match own.slices.last_mut() {
-            Some(slice) if slice.k == sums.k => slice.add(&sums),
-            _ => own.slices.push(sums),
+        match slices.last_mut() {
+            Some((of, slice)) if *of == k => slice.add(&sums),
+            _ => slices.push((k, sums)),
         }
     }
-    asked.iter().map(|&label| all[usize::from(label)].clone().unwrap_or_else(|| LabelStatistics::none(label))).collect()
-}
-
-impl SliceSums {
-    fn add(&mut self, other: &Self) {
-        self.voxels += other.voxels;
-        self.sum += other.sum;
-        self.sum_of_squares += other.sum_of_squares;
-        self.least = self.least.min(other.least);
-        self.greatest = self.greatest.max(other.greatest);
-    }
+    let finished = |label: u8| {
+        let Some((mut own, slices)) = all[usize::from(label)].clone() else { return LabelStatistics::none(label) };
+        own.slices = slices.iter().map(|(k, sums)| sums.numbers(*k)).collect();
+        own
+    };
+    asked.iter().map(|&label| finished(label)).collect()
 }
 
 impl LabelStatistics {
@@ -274,7 +268,7 @@ impl LabelStatistics {
 
     /// Mean, population standard deviation and range in physical units, `rescale` one a slice; `None` without voxels.
     ///
-    /// Deviations within a slice come from integers without rounding; slices are combined as in Chan, Golub and LeVeque (1983),
+    /// Deviations within a slice come from integers without rounding, or floats less one of them; slices are combined as in Chan, Golub and LeVeque (1983),
     /// so a large intercept costs no digits.
     ///
     /// # Panics
@@ -284,11 +278,9 @@ impl LabelStatistics {
         for slice in &self.slices {
             let Rescale { slope, intercept } = rescale[slice.k as usize];
             let count = slice.voxels as f64;
-            let mean = slope * (slice.sum as f64 / count) + intercept;
-            // n * sum of squares - square of sum: below 2^96, never negative.
-            let spread = u128::from(slice.voxels) * u128::from(slice.sum_of_squares) - u128::from(slice.sum.unsigned_abs()).pow(2);
-            let deviations = slope * slope * (spread as f64 / count);
-            let ends = [slice.least, slice.greatest].map(|stored| slope * f64::from(stored) + intercept);
+            let mean = slope * slice.mean + intercept;
+            let deviations = slope * slope * slice.deviations;
+            let ends = [slice.least, slice.greatest].map(|stored| slope * stored + intercept);
             let (least, greatest) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
             total = Some(match total {
                 None => (count, deviations, PhysicalStatistics { mean, standard_deviation: 0.0, least, greatest }),
@@ -310,8 +302,8 @@ impl LabelStatistics {
 }
 
 /// The wanted labels of one slice.
-fn slice_parts(labels: &[u8], stored: &[i16], columns: usize, k: u32, wanted: &[bool; 256]) -> Vec<SlicePart> {
-    let mut parts: Vec<SlicePart> = Vec::new();
+fn slice_parts<T: Summed>(labels: &[u8], stored: &[T], columns: usize, k: u32, wanted: &[bool; 256]) -> Vec<SlicePart<T::OnCpu>> {
+    let mut parts: Vec<SlicePart<T::OnCpu>> = Vec::new();
     let mut part_of = [u16::MAX; 256]; // no part yet
     for (j, (row, values)) in (0u32..).zip(labels.chunks_exact(columns).zip(stored.chunks_exact(columns))) {
         for_each_run(row, |start, end, label| {
@@ -321,11 +313,13 @@ fn slice_parts(labels: &[u8], stored: &[i16], columns: usize, k: u32, wanted: &[
             let n = &mut part_of[usize::from(label)];
             if *n == u16::MAX {
                 *n = parts.len() as u16;
-                parts.push(SlicePart::empty(label, k));
+                let sums = T::none(values[start]);
+                parts.push(SlicePart { label, k, voxels: 0, sums, index_sums: [0; 2], first: [u32::MAX; 2], last: [0; 2] });
             }
             let part = &mut parts[usize::from(*n)];
             let voxels = (end - start) as u64;
-            add_values(&mut part.sums, &values[start..end]);
+            T::add(&mut part.sums, &values[start..end]);
+            part.voxels += voxels;
             part.index_sums[0] += voxels * (start + end - 1) as u64 / 2;
             part.index_sums[1] += voxels * u64::from(j);
             part.first = [part.first[0].min(start as u32), part.first[1].min(j)];
@@ -335,28 +329,12 @@ fn slice_parts(labels: &[u8], stored: &[i16], columns: usize, k: u32, wanted: &[
     parts
 }
 
-fn add_values(sums: &mut SliceSums, values: &[i16]) {
-    sums.voxels += values.len() as u64;
-    // 32 Ki values: their sum fits i32, which the vectoriser likes.
-    for some in values.chunks(1 << 15) {
-        let (mut sum, mut squares, mut least, mut greatest) = (0i32, 0u64, sums.least, sums.greatest);
-        for &v in some {
-            sum += i32::from(v);
-            squares += u64::from((i32::from(v) * i32::from(v)) as u32);
-            least = least.min(v);
-            greatest = greatest.max(v);
-        }
-        sums.sum += i64::from(sum);
-        sums.sum_of_squares += squares;
-        (sums.least, sums.greatest) = (least, greatest);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::super::components::tests::noise;
+    use super::super::tests::as_floats;
     use super::*;
     use crate::geometry::{Affine, Grid};
     use crate::volume::Quantity;
@@ -399,11 +377,33 @@ mod tests {
             let labels = prop::collection::vec(prop_oneof![4 => Just(0u8), 4 => 0u8..4, 1 => any::<u8>()], voxels);
             let stored = prop::collection::vec(prop_oneof![4 => -1024i16..3072, 1 => any::<i16>(), 1 => Just(i16::MIN)], voxels);
             let rescale = prop::collection::vec((-3.0..3.0f64, -2000.0..2000.0f64), dims[2] as usize);
-            (labels, stored, rescale).prop_map(move |(labels, stored, rescale)| {
+            (labels, stored, rescale, any::<bool>()).prop_map(move |(labels, stored, rescale, floats)| {
                 let rescale = rescale.into_iter().map(|(slope, intercept)| Rescale { slope, intercept }).collect();
-                on_grid(dims, labels, stored, rescale)
+                let (labels, image) = on_grid(dims, labels, stored, rescale);
+                (labels, if floats { as_floats(&image) } else { image })
             })
         })
+    }
+
+    /// Same numbers of integers; of floats, whose values reach 32, to 2^-31 of that a voxel and the rounding of f64.
+    fn check_same(gpu: &[LabelStatistics], cpu: &[LabelStatistics], image: &ImageVolume) -> Result<(), TestCaseError> {
+        if image.stored.as_int16().is_some() {
+            prop_assert_eq!(gpu, cpu);
+            return Ok(());
+        }
+        prop_assert_eq!(gpu.len(), cpu.len());
+        for (a, b) in gpu.iter().zip(cpu) {
+            prop_assert_eq!(LabelStatistics { slices: Vec::new(), ..a.clone() }, LabelStatistics { slices: Vec::new(), ..b.clone() });
+            prop_assert_eq!(a.slices.len(), b.slices.len());
+            for (a, b) in a.slices.iter().zip(&b.slices) {
+                prop_assert_eq!((a.k, a.voxels, a.least, a.greatest), (b.k, b.voxels, b.least, b.greatest));
+                let rounding = 33.0 / f64::from(1u32 << 31);
+                prop_assert!((a.mean - b.mean).abs() <= rounding, "{a:?} is not {b:?}");
+                let spread = |n: &SliceNumbers| (n.deviations / n.voxels as f64).sqrt();
+                prop_assert!((spread(a) - spread(b)).abs() <= rounding, "{a:?} is not {b:?}");
+            }
+        }
+        Ok(())
     }
 
     /// f64 rounding only: sums of a few thousand values of at most 1e5.
@@ -447,9 +447,9 @@ mod tests {
             let answer = runner.run(&any_case(), |(labels, image)| {
                 let failed = |err: GpuError| TestCaseError::fail(err.to_string());
                 let own = label_statistics_of_gpu(&gpu, &labels, &image, &all).map_err(failed)?;
-                prop_assert_eq!(own, label_statistics_of_cpu(&labels, &image, &all));
+                check_same(&own, &label_statistics_of_cpu(&labels, &image, &all), &image)?;
                 let own = label_statistics_gpu(&gpu, &labels, &image).map_err(failed)?;
-                prop_assert_eq!(own, label_statistics_cpu(&labels, &image));
+                check_same(&own, &label_statistics_cpu(&labels, &image), &image)?;
                 Ok(())
             });
             assert!(answer.is_ok(), "{answer:?}");
@@ -460,18 +460,26 @@ mod tests {
         let labels = noise(voxels, 5).iter().enumerate().map(|(n, v)| if v % 16 == 0 { v / 16 } else { (n / 20000) as u8 }).collect();
         let stored = noise(voxels, 6).iter().map(|&v| if v < 128 { i16::MIN } else { i16::from(v) * 128 }).collect();
         let (labels, image) = on_grid([301, 211, 3], labels, stored, vec![Rescale { slope: 1.0, intercept: 0.0 }; 3]);
-        assert_eq!(label_statistics_of_gpu(&gpu, &labels, &image, &all)?, label_statistics_of_cpu(&labels, &image, &all));
-        assert_eq!(label_statistics_of_gpu(&gpu, &labels, &image, &[])?, []);
-        gpu.limit_storage(301 * 211 * 2);
-        assert!(matches!(label_statistics_gpu(&gpu, &labels, &image), Err(GpuError::TooLarge { .. })));
+        for (image, bytes) in [(as_floats(&image), 4), (image, 2)] {
+            gpu.limit_storage(1 << 18);
+            let own = label_statistics_of_gpu(&gpu, &labels, &image, &all)?;
+            let answer = check_same(&own, &label_statistics_of_cpu(&labels, &image, &all), &image);
+            assert!(answer.is_ok(), "{answer:?}");
+            assert_eq!(label_statistics_of_gpu(&gpu, &labels, &image, &[])?, []);
+            gpu.limit_storage(301 * 211 * bytes);
+            assert!(matches!(label_statistics_gpu(&gpu, &labels, &image), Err(GpuError::TooLarge { .. })));
+        }
         Ok(())
     }
 
     #[test]
     fn shader_constants_are_those_of_rust() {
-        let constants = [("SLOTS", SLOTS), ("FIELDS", FIELDS), ("VOXELS_A_GROUP", VOXELS_A_GROUP), ("NO_SLOT", NO_SLOT as usize)];
-        for (name, value) in constants {
-            assert!(WGSL.contains(&format!("const {name}: u32 = {value}u;")), "{name}");
+        let constants = [("SLOTS", SLOTS), ("VOXELS_A_GROUP", VOXELS_A_GROUP), ("NO_SLOT", NO_SLOT as usize)];
+        for (wgsl, words) in [(WGSL_I16, i16::WORDS), (WGSL_F32, f32::WORDS)] {
+            for (name, value) in constants.into_iter().chain([("SUMS", words)]) {
+                assert!(wgsl.contains(&format!("const {name}: u32 = {value}u;")), "{name}");
+            }
+            assert!(wgsl.contains(&format!("const FIELDS: u32 = SUMS + {OTHER_FIELDS}u;")));
         }
     }
 
@@ -480,8 +488,6 @@ mod tests {
         let voxels = 600 * 500;
         let (labels, image) = on_grid([600, 500, 1], vec![9; voxels], vec![i16::MIN; voxels], vec![Rescale { slope: 1.0, intercept: 0.0 }]);
         let all = label_statistics_cpu(&labels, &image);
-        assert_eq!(all[0].slices[0].sum, -32768 * 300_000);
-        assert_eq!(all[0].slices[0].sum_of_squares, (1 << 30) * 300_000);
         let physical = all[0].physical(&image.rescale).expect("it has voxels");
         assert_eq!((physical.mean, physical.standard_deviation), (-32768.0, 0.0));
         assert_eq!(all[0].bounds, Some([[0, 0, 0], [599, 499, 0]]));
@@ -510,6 +516,26 @@ mod tests {
             [(1.0, -10.0), (0.5, 0.0), (2.0, 3.5), (1.0, -1024.0), (1.25, 7.0)].map(|(slope, intercept)| Rescale { slope, intercept });
         let (labels, image) = on_grid([9, 7, 5], labels, stored, rescale.to_vec());
         let all = label_statistics_of_cpu(&labels, &image, &[0, 1, 2, 3]);
+        // The same with
+        //     stored = noise(9 * 7 * 5, 7).astype(np.float32) * np.float32(0.0625) ** 2 * np.float32(0.7) + np.float32(1000)
+        //     intercept = np.array([-1000, -500, -2000, -1000, -1249.5])[:, None, None]
+        let floats = [
+            (108, 0.46475502296730326, 0.3579310513892372, 0.0, 1.28515625),
+            (67, 0.5093294969245569, 0.33147837506374994, 0.0, 1.292999267578125),
+            (65, 0.506994863656851, 0.4159082760775322, 0.01092529296875, 1.3890380859375),
+            (75, 0.5251267496744791, 0.3591769501467296, 0.00274658203125, 1.3510589599609375),
+        ];
+        let stored = noise(9 * 7 * 5, 7).iter().map(|&v| f32::from(v) * 0.0625f32.powi(2) * 0.7 + 1000.0).collect();
+        let intercepts = [-1000.0, -500.0, -2000.0, -1000.0, -1249.5];
+        let rescale = image.rescale.iter().zip(intercepts).map(|(r, intercept)| Rescale { intercept, ..*r }).collect();
+        let stored = Stored::float32(Volume::new(*labels.grid(), stored)).expect("numbers");
+        let float_image = ImageVolume { stored, rescale, quantity: Quantity::Arbitrary };
+        let of_floats = label_statistics_of_cpu(&labels, &float_image, &[0, 1, 2, 3]);
+        for (own, (voxels, mean, standard_deviation, least, greatest)) in of_floats.iter().zip(floats) {
+            let physical = own.physical(&float_image.rescale).expect("it has voxels");
+            assert_eq!((own.voxels, physical.least, physical.greatest), (voxels, least, greatest));
+            assert!((physical.mean - mean).abs() < 1e-12 && (physical.standard_deviation - standard_deviation).abs() < 1e-12);
+        }
         for (own, (voxels, mean, standard_deviation, least, greatest, centroid)) in all.iter().zip(expected) {
             let physical = own.physical(&image.rescale).expect("it has voxels");
             assert_eq!((own.voxels, physical.least, physical.greatest), (voxels, least, greatest));

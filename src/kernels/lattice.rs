@@ -4,12 +4,14 @@
 //! into whole and fraction, so that a coordinate is good to 3e-7 voxels on a grid of any size, and both implementations add the
 //! same numbers in the same order. Twin: `shaders/shared/lattice.wgsl`.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Affine;
 
-/// How values between voxel centres are made. Outside the source the edge voxel continues.
+/// How values between voxel centres are made. Outside the source the edge voxel continues, where the kernel does not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interpolation {
@@ -46,6 +48,8 @@ pub(super) struct Cell {
 pub(super) struct AxisTable {
     pub(super) lower: Vec<u32>,
     pub(super) weight: Vec<f32>,
+    /// Whether the nearest voxel would lie outside the source.
+    pub(super) outside: Vec<bool>,
     last: u32,
 }
 
@@ -66,6 +70,8 @@ pub(super) struct Lattice {
     pub(super) steps: [Vec<Step>; 3],
     /// Where the axes of both grids are parallel: the target axis along which each source axis runs.
     pub(super) aligned: Option<[usize; 3]>,
+    /// Where rows of the target run along rows of the source, as in a sheared stack: its j and k do not change along the target's i.
+    pub(super) rows_run_along: bool,
     interpolation: Interpolation,
 }
 
@@ -82,6 +88,7 @@ impl Lattice {
         assert!(sizes.clone().all(|&n| n > 0 && f64::from(n) < FAR), "every axis has 1 to 2^29 voxels: {sizes:?}");
         assert!(rows.iter().flatten().all(|v| v.is_finite()), "affines are finite");
         let aligned = parallel_axes(&rows, target_dims);
+        let rows_run_along = (1..3).all(|s| rows[s][0].abs() * f64::from(target_dims[0] - 1) <= PARALLEL_VOXELS);
         let half = if interpolation == Interpolation::Nearest { 0.5 } else { 0.0 };
         let steps = std::array::from_fn(|t| {
             (0..target_dims[t])
@@ -89,7 +96,8 @@ impl Lattice {
                     let mut step = Step::default();
                     for (s, row) in rows.iter().enumerate() {
                         let runs_along = aligned.map_or(s, |axes| axes[s]);
-                        let slope = if aligned.is_some() && runs_along != t { 0.0 } else { row[t] };
+                        let stray = (aligned.is_some() && runs_along != t) || (rows_run_along && t == 0 && s != 0);
+                        let slope = if stray { 0.0 } else { row[t] };
                         let shift = if runs_along == t { row[3] + half } else { 0.0 };
                         let at = slope * f64::from(n) + shift;
                         let whole = at.floor().clamp(-FAR, FAR);
@@ -100,7 +108,7 @@ impl Lattice {
                 })
                 .collect()
         });
-        Self { source_dims, target_dims, steps, aligned, interpolation }
+        Self { source_dims, target_dims, steps, aligned, rows_run_along, interpolation }
     }
 
     /// What row (j, k) of the target adds to the position of each of its voxels.
@@ -127,13 +135,39 @@ impl Lattice {
         cell
     }
 
+    /// Lower and upper index along source axis `s` and the upper one's weight, where a [`Self::row`] lies as a whole: j and k of
+    /// [`Self::rows_run_along`].
+    pub(super) fn row_cell(&self, s: usize, row: &Step) -> (usize, usize, f32) {
+        let (lower, weight) = self.place(s, row.cell[s], row.fraction[s]);
+        (lower as usize, (lower + 1).min(self.source_dims[s] - 1) as usize, weight)
+    }
+
+    /// Index along the source's i and the upper one's weight for `range` of a [`Self::row`].
+    pub(super) fn places_in_row(&self, range: Range<usize>, row: &Step, places: &mut Vec<u32>, weights: &mut Vec<f32>) {
+        places.clear();
+        weights.clear();
+        for x in &self.steps[0][range] {
+            let (lower, weight) = self.place(0, x.cell[0] + row.cell[0], x.fraction[0] + row.fraction[0]);
+            places.push(lower);
+            weights.push(weight);
+        }
+    }
+
+    /// Whether the voxel nearest to voxel `i` of a [`Self::row`] (halfway, the one of higher index) lies outside the source.
+    #[inline(always)]
+    pub(super) fn nearest_is_outside(&self, i: usize, row: &Step) -> bool {
+        let x = &self.steps[0][i];
+        (0..3).any(|s| self.is_outside(s, x.cell[s] + row.cell[s], x.fraction[s] + row.fraction[s]))
+    }
+
     /// Per-axis tables in source axis order, where the axes are parallel.
     pub(super) fn tables(&self) -> Option<([usize; 3], [AxisTable; 3])> {
         let axes = self.aligned?;
         let tables = std::array::from_fn(|s| {
             let places = self.steps[axes[s]].iter().map(|step| self.place(s, step.cell[s], step.fraction[s]));
             let (lower, weight) = places.unzip();
-            AxisTable { lower, weight, last: self.source_dims[s] - 1 }
+            let outside = self.steps[axes[s]].iter().map(|step| self.is_outside(s, step.cell[s], step.fraction[s])).collect();
+            AxisTable { lower, weight, outside, last: self.source_dims[s] - 1 }
         });
         Some((axes, tables))
     }
@@ -154,6 +188,13 @@ impl Lattice {
         let low: i64 = spans.iter().map(|s| s.0).sum();
         let high: i64 = spans.iter().map(|s| s.1).sum::<i64>() + 3; // three fractions of up to 1
         (low.clamp(0, last) as u32, high.clamp(0, last) as u32)
+    }
+
+    #[inline(always)]
+    fn is_outside(&self, axis: usize, cell: i32, fraction: f32) -> bool {
+        let half = if self.interpolation == Interpolation::Nearest { 0.0 } else { 0.5 }; // the steps have it already
+        let at = cell + (fraction + half) as i32;
+        at < 0 || at >= self.source_dims[axis] as i32
     }
 
     #[inline(always)]

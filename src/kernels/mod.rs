@@ -12,7 +12,9 @@ mod resample;
 mod rows;
 mod scores_to_labels;
 mod simd;
+mod label_sums;
 mod slabs;
+mod voxel;
 
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};

@@ -1,31 +1,47 @@
-//! From stored integers to the network's input in one pass: rescale, interpolation, clip and normalisation.
+//! From stored values to the network's input in one pass: rescale, interpolation, clip and normalisation.
 //!
 //! `out = (clip(interpolated(slope_k * stored + intercept_k)) - subtract) / divide`, where slope and intercept belong to the slice
 //! of each interpolated voxel (PS3.3 C.11.1). Both implementations fold `subtract` and `divide` into slope, intercept and clip, in
-//! `f64`, and subtract a pivot from the integers first, so that values near output 0 keep all their digits whatever the
-//! intercept. The source is never expanded to floats. Shader: `shaders/resample.wgsl`.
+//! `f64`, and subtract a pivot from the stored values first, so that values near output 0 keep all their digits whatever the
+//! intercept. Integers are never expanded to a float copy, and both types
+//! of stored values are read where they lie. Shader: `shaders/resample.wgsl`.
+
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::lattice::{Interpolation, Lattice};
+use super::lattice::{Interpolation, Lattice, Step};
 use super::rows::fill_rows;
 use super::simd::wide;
 use super::slabs::{self, Slab};
+use super::voxel::Voxel;
 use crate::geometry::Affine;
 use crate::gpu::{Gpu, GpuError};
-use crate::volume::ImageVolume;
+use crate::volume::{ImageVolume, Stored};
 
-pub(super) const WGSL: &str = concat!(include_str!("../../shaders/shared/lattice.wgsl"), include_str!("../../shaders/resample.wgsl"));
+pub(super) const WGSL_I16: &str = concat!(
+    include_str!("../../shaders/shared/lattice.wgsl"),
+    include_str!("../../shaders/shared/stored_i16.wgsl"),
+    include_str!("../../shaders/resample.wgsl")
+);
+pub(super) const WGSL_F32: &str = concat!(
+    include_str!("../../shaders/shared/lattice.wgsl"),
+    include_str!("../../shaders/shared/stored_f32.wgsl"),
+    include_str!("../../shaders/resample.wgsl")
+);
 
 /// What [`resample_cpu`] and [`resample_gpu`] make of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resample {
     /// Voxels along i, j, k of the result.
     pub target_dims: [u32; 3],
-    /// Source voxel (i, j, k) from target voxel (i, j, k). Outside the source its edge voxels continue.
+    /// Source voxel (i, j, k) from target voxel (i, j, k).
     pub source_from_target: Affine,
     /// How values between voxel centres are made.
     pub interpolation: Interpolation,
+    /// Physical value of target voxels that no source voxel is nearest to (their centre is half a voxel or more beyond the last
+    /// centres along an axis), clipped and normalised as all others: the rule of ITK's resampling filter. `None`: edge voxels continue.
+    pub outside: Option<f64>,
     /// Lowest and highest physical value, after interpolation; values beyond become these.
     pub clip: Option<[f64; 2]>,
     /// Physical value that becomes 0.
@@ -52,8 +68,8 @@ pub struct ResampleParams {
     pub low: f32,
     /// Highest output.
     pub high: f32,
-    /// WGSL alignment.
-    pub pad: u32,
+    /// Output outside the source, if that is asked for.
+    pub outside: f32,
 }
 
 /// Output from stored value in one source slice: `slope * (stored - pivot) + offset`.
@@ -65,7 +81,7 @@ pub struct SliceScale {
     /// Output at the pivot.
     pub offset: f32,
     /// The stored value nearest to output 0.
-    pub pivot: i32,
+    pub pivot: f32,
     /// WGSL alignment.
     pub pad: u32,
 }
@@ -75,16 +91,16 @@ impl Resample {
         Lattice::new(image.grid().dims(), self.target_dims, &self.source_from_target, self.interpolation)
     }
 
-    fn slice_scales(&self, image: &ImageVolume) -> Vec<SliceScale> {
+    fn slice_scales<T: Voxel>(&self, image: &ImageVolume) -> Vec<SliceScale> {
         assert!(self.divide != 0.0 && self.divide.is_finite() && self.subtract.is_finite(), "normalisation is invertible");
         assert_eq!(image.rescale.len(), image.grid().dims()[2] as usize, "one rescale a slice");
         let fold = |rescale: &crate::volume::Rescale| {
             let zero = (self.subtract - rescale.intercept) / rescale.slope;
-            let pivot = if zero.is_finite() { zero.round().clamp(f64::from(i16::MIN), f64::from(i16::MAX)) } else { 0.0 };
+            let pivot = T::nearest(zero);
             SliceScale {
                 slope: (rescale.slope / self.divide) as f32,
-                offset: ((rescale.slope * pivot + rescale.intercept - self.subtract) / self.divide) as f32,
-                pivot: pivot as i32,
+                offset: ((rescale.slope * f64::from(pivot) + rescale.intercept - self.subtract) / self.divide) as f32,
+                pivot,
                 pad: 0,
             }
         };
@@ -98,101 +114,165 @@ impl Resample {
         let [a, b] = [low, high].map(|v| ((v - self.subtract) / self.divide) as f32);
         [a.min(b), a.max(b)] // a negative divisor turns them round
     }
+
+    /// Output outside the source, where edge voxels do not continue.
+    fn outside_value(&self) -> Option<f32> {
+        assert!(self.outside.is_none_or(f64::is_finite), "what lies outside is a number");
+        self.outside.map(|value| clip(((value - self.subtract) / self.divide) as f32, self.limits()))
+    }
 }
 
 /// Resamples on the CPU: `i` fastest, the shape is `target_dims`.
 ///
-/// Parallel axes (any permutation and flip) go row by row through per-axis tables, other maps voxel by voxel. The same bits on
-/// every processor and for any number of threads.
+/// Parallel axes (any permutation and flip) go row by row through per-axis tables, and so do sheared grids whose rows run along the
+/// source's; other maps go voxel by voxel. The same bits on every processor and for any number of threads.
 ///
 /// # Panics
 /// Where `divide` is 0 or `clip` is not in order: broken promises of the caller.
 pub fn resample_cpu(image: &ImageVolume, p: &Resample) -> Vec<f32> {
+    match &image.stored {
+        Stored::Int16(stored) => resample_stored(image, stored.voxels(), p),
+        Stored::Float32(stored) => resample_stored(image, stored.voxels(), p),
+    }
+}
+
+fn resample_stored<T: Voxel>(image: &ImageVolume, stored: &[T], p: &Resample) -> Vec<f32> {
     let lattice = p.lattice(image);
-    let scales = p.slice_scales(image);
-    let limits = p.limits();
-    let mut out = vec![0.0; p.target_dims.iter().map(|&n| n as usize).product()];
+    let scales = p.slice_scales::<T>(image);
     let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
-    let stored = image.stored.as_int16().expect("integers").voxels();
+    let source = Source { stored, nx, ny, scales: &scales, limits: p.limits() };
+    let outside = p.outside_value();
+    let mut out = vec![0.0; p.target_dims.iter().map(|&n| n as usize).product()];
     if let Some((along, [x, y, z])) = lattice.tables() {
         fill_rows(&mut out, p.target_dims, along, Vec::new, |blended, j, k, range, values| {
-            let (places, weights) = (&x.lower[range.clone()], &x.weight[range]);
-            let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return };
-            let start = first.min(last) as usize;
-            let end = (first.max(last) as usize + 2).min(nx);
-            let (j0, j1, wj) = y.cell(j);
-            let (k0, k1, wk) = z.cell(k);
-            let corner = |j: usize, k: usize, weight: f32| Row {
-                stored: &stored[(k * ny + j) * nx..][start..end],
-                factor: weight * scales[k].slope,
-                pivot: scales[k].pivot,
-            };
-            let offset = (1.0 - wk) * scales[k0].offset + wk * scales[k1].offset;
-            blended.resize(end - start + 1, 0.0);
-            let sums = &mut blended[..end - start];
-            match (wj == 0.0, wk == 0.0) {
-                (true, true) => blend(sums, [corner(j0, k0, 1.0)], offset),
-                (false, true) => blend(sums, [corner(j0, k0, 1.0 - wj), corner(j1, k0, wj)], offset),
-                (true, false) => blend(sums, [corner(j0, k0, 1.0 - wk), corner(j0, k1, wk)], offset),
-                (false, false) => {
-                    let (front, back) = (1.0 - wk, wk);
-                    let near = [corner(j0, k0, (1.0 - wj) * front), corner(j1, k0, wj * front)];
-                    let far = [corner(j0, k1, (1.0 - wj) * back), corner(j1, k1, wj * back)];
-                    let [a, b] = near;
-                    let [c, d] = far;
-                    blend(sums, [a, b, c, d], offset);
-                }
+            if let Some(outside) = outside.filter(|_| y.outside[j] || z.outside[k]) {
+                values.fill(outside);
+                return;
             }
-            blended[end - start] = blended[end - start - 1]; // the upper corner of the last voxel, of weight 0
-            pick(values, blended, places, weights, start, limits);
+            source.row(blended, y.cell(j), z.cell(k), &x.lower[range.clone()], &x.weight[range.clone()], values);
+            if let Some(outside) = outside {
+                values.iter_mut().zip(&x.outside[range]).filter(|(_, is)| **is).for_each(|(value, _)| *value = outside);
+            }
         });
-    } else {
-        let linear = p.interpolation == Interpolation::Linear;
-        fill_rows(
-            &mut out,
-            p.target_dims,
-            [0, 1, 2],
-            || (),
-            |(), j, k, range, values| {
-                let row = lattice.row(j, k);
-                for (i, value) in range.zip(values) {
-                    let cell = lattice.cell(i, &row);
-                    let scaled = |i: usize, j: usize, k: usize| {
-                        let scale = scales[k];
-                        scale.slope * (i32::from(stored[(k * ny + j) * nx + i]) - scale.pivot) as f32 + scale.offset
-                    };
-                    let ([i0, j0, k0], [i1, j1, k1], [wi, wj, wk]) = (cell.lower, cell.upper, cell.weight);
-                    let sum = if linear {
-                        let along_i = |j, k| lerp(scaled(i0, j, k), scaled(i1, j, k), wi);
-                        let along_j = |k| lerp(along_i(j0, k), along_i(j1, k), wj);
-                        lerp(along_j(k0), along_j(k1), wk)
-                    } else {
-                        scaled(i0, j0, k0)
-                    };
-                    *value = clip(sum, limits);
-                }
-            },
-        );
+        return out;
     }
+    if lattice.rows_run_along {
+        let scratch = || (Vec::new(), Vec::new(), Vec::new());
+        fill_rows(&mut out, p.target_dims, [0, 1, 2], scratch, |(blended, places, weights), j, k, range, values| {
+            let row = lattice.row(j, k);
+            lattice.places_in_row(range.clone(), &row, places, weights);
+            source.row(blended, lattice.row_cell(1, &row), lattice.row_cell(2, &row), places, weights, values);
+            pad(&lattice, &row, range, outside, values);
+        });
+        return out;
+    }
+    let linear = p.interpolation == Interpolation::Linear;
+    fill_rows(
+        &mut out,
+        p.target_dims,
+        [0, 1, 2],
+        || (),
+        |(), j, k, range, values| {
+            let row = lattice.row(j, k);
+            for (i, value) in range.clone().zip(values.iter_mut()) {
+                let cell = lattice.cell(i, &row);
+                let ([i0, j0, k0], [i1, j1, k1], [wi, wj, wk]) = (cell.lower, cell.upper, cell.weight);
+                let sum = if linear {
+                    let along_i = |j, k| lerp(source.scaled(i0, j, k), source.scaled(i1, j, k), wi);
+                    let along_j = |k| lerp(along_i(j0, k), along_i(j1, k), wj);
+                    lerp(along_j(k0), along_j(k1), wk)
+                } else {
+                    source.scaled(i0, j0, k0)
+                };
+                *value = clip(sum, source.limits);
+            }
+            pad(&lattice, &row, range, outside, values);
+        },
+    );
     out
+}
+
+/// Writes `outside`, where there is one, over the values that have no source voxel nearest to them.
+fn pad(lattice: &Lattice, row: &Step, range: Range<usize>, outside: Option<f32>, values: &mut [f32]) {
+    if let Some(outside) = outside {
+        range.zip(values).filter(|(i, _)| lattice.nearest_is_outside(*i, row)).for_each(|(_, value)| *value = outside);
+    }
+}
+
+/// Stored values and what makes outputs of them.
+struct Source<'a, T> {
+    stored: &'a [T],
+    nx: usize,
+    ny: usize,
+    scales: &'a [SliceScale],
+    limits: [f32; 2],
+}
+
+impl<T: Voxel> Source<'_, T> {
+    #[inline(always)]
+    fn scaled(&self, i: usize, j: usize, k: usize) -> f32 {
+        let scale = &self.scales[k];
+        scale.slope * (self.stored[(k * self.ny + j) * self.nx + i].number() - scale.pivot) + scale.offset
+    }
+
+    /// A row of outputs that runs along the source's i, at rows `j0` and `j1` of slices `k0` and `k1`: value `n` lies at
+    /// `places[n] + weights[n]`.
+    #[inline(always)]
+    fn row(
+        &self,
+        blended: &mut Vec<f32>,
+        (j0, j1, wj): (usize, usize, f32),
+        (k0, k1, wk): (usize, usize, f32),
+        places: &[u32],
+        weights: &[f32],
+        values: &mut [f32],
+    ) {
+        let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return };
+        let start = first.min(last) as usize;
+        let end = (first.max(last) as usize + 2).min(self.nx);
+        let scales = self.scales;
+        let corner = |j: usize, k: usize, weight: f32| Row {
+            stored: &self.stored[(k * self.ny + j) * self.nx..][start..end],
+            factor: weight * scales[k].slope,
+            pivot: scales[k].pivot,
+        };
+        let offset = (1.0 - wk) * scales[k0].offset + wk * scales[k1].offset;
+        blended.resize(end - start + 1, 0.0);
+        let sums = &mut blended[..end - start];
+        match (wj == 0.0, wk == 0.0) {
+            (true, true) => blend(sums, [corner(j0, k0, 1.0)], offset),
+            (false, true) => blend(sums, [corner(j0, k0, 1.0 - wj), corner(j1, k0, wj)], offset),
+            (true, false) => blend(sums, [corner(j0, k0, 1.0 - wk), corner(j0, k1, wk)], offset),
+            (false, false) => {
+                let (front, back) = (1.0 - wk, wk);
+                let near = [corner(j0, k0, (1.0 - wj) * front), corner(j1, k0, wj * front)];
+                let far = [corner(j0, k1, (1.0 - wj) * back), corner(j1, k1, wj * back)];
+                let [a, b] = near;
+                let [c, d] = far;
+                blend(sums, [a, b, c, d], offset);
+            }
+        }
+        blended[end - start] = blended[end - start - 1]; // the upper corner of the last voxel, of weight 0
+        pick(values, blended, places, weights, start, self.limits);
+    }
 }
 
 /// A source row and how it enters a sum.
 #[derive(Clone, Copy)]
-struct Row<'a> {
-    stored: &'a [i16],
+struct Row<'a, T> {
+    stored: &'a [T],
     factor: f32,
-    pivot: i32,
+    pivot: f32,
 }
 
 wide! {
     /// `sums[i] = offset + sum over rows of factor * (stored[i] - pivot)`.
-    fn blend<const N: usize>(sums: &mut [f32], rows: [Row<'_>; N], offset: f32) {
+    fn blend<T: Voxel, const N: usize>(sums: &mut [f32], rows: [Row<'_, T>; N], offset: f32) {
         let rows = rows.map(|row| Row { stored: &row.stored[..sums.len()], ..row });
         for (i, sum) in sums.iter_mut().enumerate() {
             let mut total = offset;
             for row in &rows {
-                total += row.factor * (i32::from(row.stored[i]) - row.pivot) as f32;
+                total += row.factor * (row.stored[i].number() - row.pivot);
             }
             *sum = total;
         }
@@ -235,23 +315,27 @@ fn clip(value: f32, [low, high]: [f32; 2]) -> f32 {
 /// # Panics
 /// As [`resample_cpu`].
 pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<f32>, GpuError> {
+    match &image.stored {
+        Stored::Int16(stored) => resample_slabs(gpu, image, stored.voxels(), WGSL_I16, p),
+        Stored::Float32(stored) => resample_slabs(gpu, image, stored.voxels(), WGSL_F32, p),
+    }
+}
+
+fn resample_slabs<T: Voxel>(gpu: &Gpu, image: &ImageVolume, stored: &[T], wgsl: &'static str, p: &Resample) -> Result<Vec<f32>, GpuError> {
     let lattice = p.lattice(image);
     let [low, high] = p.limits();
     let [source_dims, target_dims] = [lattice.source_dims, lattice.target_dims];
     let plane = image.grid().slice_voxels();
-    let nearest = if p.interpolation == Interpolation::Nearest { 1.0 } else { 0.0 };
-    let pipeline = gpu.pipeline("resample", WGSL, &[("nearest", nearest)])?;
-    let scales = gpu.upload("resample: scales", &p.slice_scales(image))?;
+    let outside = p.outside_value();
+    let flag = |on: bool| if on { 1.0 } else { 0.0 };
+    let overrides = [("nearest", flag(p.interpolation == Interpolation::Nearest)), ("padded", flag(outside.is_some()))];
+    let pipeline = gpu.pipeline("resample", wgsl, &overrides)?;
+    let scales = gpu.upload("resample: scales", &p.slice_scales::<T>(image))?;
     let steps = gpu.upload("resample: steps", &lattice.all_steps())?;
-    let sources = slabs::overlapping(gpu, "source slices, bytes", source_dims[2], plane as u64 * 2)?;
+    let sources = slabs::overlapping(gpu, "source slices, bytes", source_dims[2], (plane * size_of::<T>()) as u64)?;
     let stored: Vec<_> = sources
         .iter()
-        .map(|slab| {
-            gpu.upload(
-                "resample: stored",
-                &image.stored.as_int16().expect("integers").voxels()[slab.loaded.start as usize * plane..slab.loaded.end as usize * plane],
-            )
-        })
+        .map(|slab| gpu.upload("resample: stored", &stored[slab.loaded.start as usize * plane..slab.loaded.end as usize * plane]))
         .collect::<Result<_, _>>()?;
 
     let target_plane = target_dims[0] as usize * target_dims[1] as usize;
@@ -272,7 +356,7 @@ pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<
                 first_slice: first_slice as u32,
                 low,
                 high,
-                pad: 0,
+                outside: outside.unwrap_or(0.0),
             };
             let params = gpu.uniform("resample: params", &params)?;
             let groups = [target_dims[0].div_ceil(64), target_dims[1], slices as u32];
@@ -287,7 +371,7 @@ pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{LINEARS, any_linear, covering, interpolated, noisy_image, voxels};
+    use super::super::tests::{LINEARS, any_linear, as_floats, covering, interpolated, noisy_image, voxels};
     use super::*;
     use crate::geometry::Grid;
     use crate::gpu;
@@ -298,33 +382,39 @@ mod tests {
 
     fn plain(target_dims: [u32; 3], source_from_target: Affine) -> Resample {
         let interpolation = Interpolation::Linear;
-        Resample { target_dims, source_from_target, interpolation, clip: None, subtract: 0.0, divide: 1.0 }
-    }
-
-    fn physical(image: &ImageVolume, [i, j, k]: [usize; 3]) -> f64 {
-        let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
-        let Rescale { slope, intercept } = image.rescale[k];
-        slope * image.stored.value((k * ny + j) * nx + i) + intercept
+        Resample { target_dims, source_from_target, interpolation, outside: None, clip: None, subtract: 0.0, divide: 1.0 }
     }
 
     /// The formula, voxel by voxel; `None` for a nearest voxel that rounding may choose otherwise.
     fn oracle(image: &ImageVolume, p: &Resample, voxel: [u32; 3]) -> Option<f64> {
         let dims = image.grid().dims();
         let mut position = p.source_from_target.apply(voxel.map(f64::from));
-        if p.interpolation == Interpolation::Nearest {
-            if position.iter().any(|x| (x.fract().abs() - 0.5).abs() < 1e-5) {
+        let nearest: [f64; 3] = position.map(|x| (x + 0.5).floor());
+        let halfway = |x: &f64| (x.fract().abs() - 0.5).abs() < 1e-5;
+        if let Some(outside) = p.outside {
+            let ends = (0..3).any(|s| halfway(&position[s]) && !(0.0..f64::from(dims[s] - 1)).contains(&position[s]));
+            if ends {
                 return None;
             }
-            position = position.map(f64::round);
+            if (0..3).any(|s| !(0.0..f64::from(dims[s])).contains(&nearest[s])) {
+                let clipped = p.clip.map_or(outside, |[low, high]| outside.clamp(low, high));
+                return Some((clipped - p.subtract) / p.divide);
+            }
         }
-        let value = interpolated(dims, position, |corner| physical(image, corner));
+        if p.interpolation == Interpolation::Nearest {
+            if position.iter().any(halfway) {
+                return None;
+            }
+            position = nearest;
+        }
+        let value = interpolated(dims, position, |corner| image.physical(corner));
         let clipped = p.clip.map_or(value, |[low, high]| value.clamp(low, high));
         Some((clipped - p.subtract) / p.divide)
     }
 
     fn check(image: &ImageVolume, p: &Resample) -> Result<(), TestCaseError> {
         let out = resample_cpu(image, p);
-        let range = 6000.0 / p.divide.abs(); // of `noisy_image`
+        let range = 6000.0 / p.divide.abs(); // of `noisy_image`, with as much for its floats
         for (&value, voxel) in out.iter().zip(voxels(p.target_dims)) {
             if let Some(expected) = oracle(image, p, voxel) {
                 let off = (f64::from(value) - expected).abs();
@@ -341,6 +431,8 @@ mod tests {
             target_dims in prop::array::uniform3(1..20u32),
             linear in any_linear(),
             nearest in any::<bool>(),
+            floats in any::<bool>(),
+            outside in prop::option::of(-900.0..900.0f64),
             clip in prop::option::of(Just([-500.0, 900.0])),
             subtract in -300.0..300.0f64,
             divide in prop_oneof![0.5..900.0f64, -900.0..-0.5f64],
@@ -348,8 +440,9 @@ mod tests {
         ) {
             let interpolation = if nearest { Interpolation::Nearest } else { Interpolation::Linear };
             let source_from_target = covering(source_dims, target_dims, linear);
-            let p = Resample { target_dims, source_from_target, interpolation, clip, subtract, divide };
-            check(&noisy_image(source_dims, seed), &p)?;
+            let p = Resample { target_dims, source_from_target, interpolation, outside, clip, subtract, divide };
+            let image = noisy_image(source_dims, seed);
+            check(&if floats { as_floats(&image) } else { image }, &p)?;
         }
     }
 
@@ -358,7 +451,7 @@ mod tests {
         let image = noisy_image([7, 6, 5], 3);
         let same = resample_cpu(&image, &plain([7, 6, 5], Affine::IDENTITY));
         for (&value, [i, j, k]) in same.iter().zip(voxels([7, 6, 5])) {
-            let exact = physical(&image, [i as usize, j as usize, k as usize]);
+            let exact = image.physical([i as usize, j as usize, k as usize]);
             assert!((f64::from(value) - exact).abs() <= exact.abs() * 2e-7, "{value} is not {exact}");
         }
         let turned = Affine::scale_then_shift([-1.0; 3], [6., 5., 4.]);
@@ -380,14 +473,38 @@ mod tests {
     }
 
     #[test]
-    fn oblique_and_parallel_paths_meet() {
-        let image = noisy_image([30, 20, 12], 5);
-        let p = plain([40, 25, 18], covering([30, 20, 12], [40, 25, 18], LINEARS[0]));
-        let nudge = Affine::from_columns([1., 1e-7, 0.], [0., 1., 0.], [0., 0., 1.], [0.; 3]);
-        let nudged = Resample { source_from_target: p.source_from_target * nudge, ..p.clone() };
-        assert!(p.lattice(&image).aligned.is_some() && nudged.lattice(&image).aligned.is_none());
-        for (a, b) in resample_cpu(&image, &p).iter().zip(resample_cpu(&image, &nudged)) {
-            assert!((a - b).abs() < 0.06, "{a} is not {b}");
+    fn floats_keep_their_digits() {
+        // Far from zero and close together, as the intercept takes back; and far apart.
+        let grid = Grid::new([2, 1, 1], Affine::IDENTITY).expect("a grid");
+        let check = |stored: [f32; 2], slope: f64, intercept: f64, expected: [f64; 3]| {
+            let stored = Stored::float32(Volume::new(grid, stored.to_vec())).expect("numbers");
+            let image = ImageVolume { stored, rescale: vec![Rescale { slope, intercept }], quantity: Quantity::Arbitrary };
+            let out = resample_cpu(&image, &plain([3, 1, 1], Affine::scale_then_shift([0.5, 1., 1.], [0.; 3])));
+            for (value, expected) in out.iter().zip(expected) {
+                assert!((f64::from(*value) - expected).abs() <= 1e-7 * expected.abs(), "{value} is not {expected}");
+            }
+        };
+        check([16_777_216.0, 16_777_215.0], 0.25, -4_194_303.75, [0.25, 0.125, 0.0]);
+        check([1e-6, 1e6], 1e3, 0.0, [1e-3, 5e8, 1e9]);
+        check([-1e30, 1e30], 1.0, 0.0, [-1e30, 0.0, 1e30]);
+    }
+
+    #[test]
+    fn oblique_sheared_and_parallel_paths_meet() {
+        for image in [noisy_image([30, 20, 12], 5), as_floats(&noisy_image([30, 20, 12], 5))] {
+            let p = plain([40, 25, 18], covering([30, 20, 12], [40, 25, 18], LINEARS[0]));
+            let p = Resample { outside: Some(5.0), ..p };
+            let nudged = |nudge: Affine| Resample { source_from_target: p.source_from_target * nudge, ..p.clone() };
+            let oblique = nudged(Affine::from_columns([1., 1e-7, 0.], [0., 1., 0.], [0., 0., 1.], [0.; 3]));
+            let sheared = nudged(Affine::from_columns([1., 0., 0.], [0., 1., 0.], [1e-7, 1e-7, 1.], [0.; 3]));
+            let lattices = [&p, &sheared, &oblique].map(|p| p.lattice(&image));
+            assert_eq!(lattices.each_ref().map(|l| (l.aligned.is_some(), l.rows_run_along)), [(true, true), (false, true), (false, false)]);
+            let straight = resample_cpu(&image, &p);
+            for other in [&oblique, &sheared] {
+                for (a, b) in straight.iter().zip(resample_cpu(&image, other)) {
+                    assert!((a - b).abs() < 0.06, "{a} is not {b}");
+                }
+            }
         }
     }
 
@@ -436,25 +553,89 @@ mod tests {
         0.858, 1.5, -0.625, 0.171266, 1.5, 1.5, -0.625, 0.456953, 1.5, 1.5,
     ];
 
+    // import numpy as np, SimpleITK as sitk                                          # 2.5.7
+    // i, j, k = np.meshgrid(np.arange(5), np.arange(4), np.arange(3), indexing="ij")
+    // stored = (i * 3.7 + j * j * 1.1 - k * 5.03 + (i * j * k) % 7 * 2.21).astype(np.float32)
+    // suv = stored.astype(np.float64) * np.array([0.5, 2.0, 1.25]) + np.array([0.0, 5.0, -1.0])
+    // image = sitk.GetImageFromArray(np.ascontiguousarray(suv.transpose(2, 1, 0)))
+    // def run(name, M, t, size, interpolator):
+    //     tr = sitk.AffineTransform(3); tr.SetMatrix(np.array(M).ravel().tolist()); tr.SetTranslation(t)
+    //     out = sitk.Resample(image, size, tr, interpolator, [0, 0, 0], [1, 1, 1], [1, 0, 0, 0, 1, 0, 0, 0, 1], -7.5, sitk.sitkFloat64)
+    //     out = (np.clip(sitk.GetArrayFromImage(out), -9, 30) - 3) / 4
+    //     print(name, np.round(out.ravel(), 6).tolist())
+    // run("PADDED", np.diag([1.3, 1.1, 0.9]), [-0.9, 0.25, 0.9], [5, 4, 2], sitk.sitkLinear)
+    // shear = [[1.2, 0.2, -0.6], [0, 0.9, 0.8], [0, 0, 1.1]]
+    // run("SHEARED", shear, [-0.33, -0.71, -0.2], [4, 4, 3], sitk.sitkLinear)
+    // run("TURNED", [[0.9, -0.3, 0.2], [0.25, 0.8, -0.1], [-0.15, 0.2, 0.7]], [0.43, -0.87, 0.3], [4, 3, 3], sitk.sitkLinear)
+    // run("NEAREST", shear, [-0.33, -0.65, -0.2], [4, 4, 3], sitk.sitkNearestNeighbor)
+    #[test]
+    fn simpleitk_agrees_on_floats_and_on_what_lies_outside() {
+        let dims = [5, 4, 3];
+        let stored = voxels(dims).map(|v| {
+            let [i, j, k] = v.map(f64::from);
+            (i * 3.7 + j * j * 1.1 - k * 5.03 + (i * j * k) % 7.0 * 2.21) as f32
+        });
+        let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
+        let stored = Stored::float32(Volume::new(grid, stored.collect())).expect("numbers");
+        let rescale = [(0.5, 0.0), (2.0, 5.0), (1.25, -1.0)].map(|(slope, intercept)| Rescale { slope, intercept }).to_vec();
+        let image = ImageVolume { stored, rescale, quantity: Quantity::Arbitrary };
+        let shear = |shift| Affine::from_columns([1.2, 0., 0.], [0.2, 0.9, 0.], [-0.6, 0.8, 1.1], shift);
+        let turned = Affine::from_columns([0.9, 0.25, -0.15], [-0.3, 0.8, 0.2], [0.2, -0.1, 0.7], [0.43, -0.87, 0.3]);
+        let check = |map: Affine, target_dims, interpolation, expected: &[f32]| {
+            let p = Resample { interpolation, outside: Some(-7.5), clip: Some([-9.0, 30.0]), ..plain(target_dims, map) };
+            let p = Resample { subtract: 3.0, divide: 4.0, ..p };
+            for (value, expected) in resample_cpu(&image, &p).into_iter().zip(expected) {
+                assert!((value - expected).abs() < 3e-6, "{value} is not {expected} of {target_dims:?}");
+            }
+        };
+        check(Affine::scale_then_shift([1.3, 1.1, 0.9], [-0.9, 0.25, 0.9]), [5, 4, 2], Interpolation::Linear, &PADDED);
+        check(shear([-0.33, -0.71, -0.2]), [4, 4, 3], Interpolation::Linear, &SHEARED);
+        check(turned, [4, 3, 3], Interpolation::Linear, &TURNED);
+        check(shear([-0.33, -0.65, -0.2]), [4, 4, 3], Interpolation::Nearest, &NEAREST);
+    }
+    const PADDED: [f32; 40] = [
+        -2.625, -0.977363, 1.570475, 4.118313, 6.078188, -2.625, 0.375967, 4.34594, 6.75, 6.75, -2.625, 2.950297, 6.75, 6.75, 6.75, -2.625,
+        -2.625, -2.625, -2.625, -2.625, -2.625, -2.97115, -0.8567, 1.25775, 1.917375, -2.625, -1.69471, 1.368383, 4.972925, 3.649075,
+        -2.625, 0.50573, 3.70529, 6.015325, 5.840675, -2.625, -2.625, -2.625, -2.625, -2.625,
+    ];
+    const SHEARED: [f32; 48] = [
+        -2.625, -2.625, -2.625, -2.625, -0.723875, -0.229, 0.326, 0.881, -0.543, 0.012, 0.567, 1.122, -0.07925, 0.47575, 1.03075, 1.58575,
+        -2.625, -1.356509, 0.804397, 2.965303, -2.625, -0.117809, 3.117157, 6.352123, -2.625, 2.384485, 6.693511, 6.75, 2.156062, 6.0588,
+        6.75, 6.75, -2.625, -3.0, -1.762373, 1.100302, -2.625, -2.985312, 0.630042, 1.432652, -2.625, -1.241786, 3.299108, 4.048402,
+        -2.625, -2.625, -2.625, -2.625,
+    ];
+    const TURNED: [f32; 36] = [
+        -2.625, -2.625, 0.281375, 0.697625, -1.232188, -0.09374, 0.703208, 0.905804, -1.324338, 0.240828, 1.799916, 2.602984, -2.625,
+        -2.625, 1.848513, 2.635581, -1.876038, 0.264663, 2.623384, 4.571352, -2.501827, 0.411493, 4.056492, 6.75, -2.625, -2.625, -2.625,
+        3.371078, -3.0, -1.710109, 0.82742, 3.879401, -3.0, -1.210125, 1.987008, 5.403658,
+    ];
+    const NEAREST: [f32; 48] = [
+        -2.625, -2.625, -2.625, -2.625, -0.75, -0.2875, 0.175, 0.6375, -0.6125, -0.15, 0.3125, 1.2375, -0.2, 0.2625, 1.1875, 1.65, -2.625,
+        -2.015, -0.165, 3.535, -2.625, -1.465, 4.445, 6.75, -2.625, 4.245, 6.75, 6.75, 2.935, 6.75, 6.75, 6.75, -2.625, -3.0, -1.2625,
+        1.275, -2.625, -2.76875, 1.15, 0.234375, -2.625, -1.05, 4.25, 4.715625, -2.625, -2.625, -2.625, -2.625,
+    ];
+
     #[test]
     fn gpu_agrees_with_cpu() -> Result<(), GpuError> {
         let Some(mut gpu) = gpu::for_tests() else { return Ok(()) };
         let whole = gpu.max_storage_bytes();
         let mut worst: f32 = 0.0;
         for (source_dims, target_dims) in [([13, 11, 9], [12, 13, 8]), ([5, 1, 1], [1, 7, 3]), ([33, 65, 3], [70, 9, 11])] {
-            let image = noisy_image(source_dims, 11);
-            for linear in LINEARS {
-                for interpolation in [Interpolation::Linear, Interpolation::Nearest] {
+            let [integers, floats] = [noisy_image(source_dims, 11), as_floats(&noisy_image(source_dims, 11))];
+            for (linear, image) in LINEARS.into_iter().flat_map(|linear| [(linear, &integers), (linear, &floats)]) {
+                for (interpolation, outside) in
+                    [(Interpolation::Linear, None), (Interpolation::Linear, Some(33.0)), (Interpolation::Nearest, Some(-70.0))]
+                {
                     let map = covering(source_dims, target_dims, linear);
-                    let p = Resample { interpolation, clip: Some([-900.0, 4000.0]), divide: 6000.0, ..plain(target_dims, map) };
-                    let cpu = resample_cpu(&image, &p);
+                    let p = Resample { interpolation, outside, clip: Some([-900.0, 4000.0]), divide: 6000.0, ..plain(target_dims, map) };
+                    let cpu = resample_cpu(image, &p);
                     // Two source slices, one target slice and the steps: the smallest device that will do.
                     let needs =
-                        [source_dims[0] * source_dims[1] * 4, target_dims[0] * target_dims[1] * 4, target_dims.iter().sum::<u32>() * 32];
+                        [source_dims[0] * source_dims[1] * 8, target_dims[0] * target_dims[1] * 4, target_dims.iter().sum::<u32>() * 32];
                     let least = u64::from(needs.into_iter().max().unwrap_or(0)) + 4;
                     for limit in [whole, least] {
                         gpu.limit_storage(limit);
-                        for (a, b) in resample_gpu(&gpu, &image, &p)?.into_iter().zip(&cpu) {
+                        for (a, b) in resample_gpu(&gpu, image, &p)?.into_iter().zip(&cpu) {
                             worst = worst.max((a - b).abs());
                         }
                     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::geometry::{Affine, Grid};
-use crate::volume::{ImageVolume, Quantity, Rescale, Volume};
+use crate::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
 
 /// The linear interpolation of `value` at `position`, from the formula: coordinates clamped, 8 corners weighted by products.
 pub(super) fn interpolated(dims: [u32; 3], position: [f64; 3], value: impl Fn([usize; 3]) -> f64) -> f64 {
@@ -40,6 +40,15 @@ pub(super) fn noisy_image(dims: [u32; 3], seed: usize) -> ImageVolume {
     ImageVolume { stored: Volume::new(grid, stored).into(), rescale: (0..dims[2]).map(rescale).collect(), quantity: Quantity::Hounsfield }
 }
 
+/// The stored values of `image` as floats with a fraction: a 1024th of them, and a little more.
+pub(super) fn as_floats(image: &ImageVolume) -> ImageVolume {
+    let integers = image.stored.as_int16().expect("integers").voxels();
+    let floats = integers.iter().enumerate().map(|(n, &v)| (f32::from(v) + noise(n) as f32) / 1024.0).collect();
+    let rescale = image.rescale.iter().map(|r| Rescale { slope: r.slope * 1024.0, ..*r }).collect();
+    let stored = Stored::float32(Volume::new(*image.grid(), floats)).expect("numbers");
+    ImageVolume { stored, rescale, quantity: image.quantity }
+}
+
 /// A map from target to source voxels that covers the source and a little more.
 pub(super) fn covering(source: [u32; 3], target: [u32; 3], linear: [[f64; 3]; 3]) -> Affine {
     let [x, y, z] = linear;
@@ -48,12 +57,16 @@ pub(super) fn covering(source: [u32; 3], target: [u32; 3], linear: [[f64; 3]; 3]
     Affine::from_columns(x, y, z, std::array::from_fn(|s| (f64::from(source[s]) - 1.0) / 2.0 - middle[s] + 0.07))
 }
 
-/// Columns of permutations with flips and spacings, and of rotations with spacings.
+/// Columns of permutations with flips and spacings, of rotations with spacings, and of shears that leave i or nothing in its place.
 pub(super) fn any_linear() -> impl Strategy<Value = [[f64; 3]; 3]> {
     let scales = prop::array::uniform3(prop_oneof![0.2..3.0f64, -3.0..-0.2f64, Just(1.0), Just(-1.0)]);
     let order = Just([0, 1, 2]).prop_shuffle();
     let parallel = (scales.clone(), order)
         .prop_map(|(scale, order)| std::array::from_fn(|t| std::array::from_fn(|s| if s == order[t] { scale[t] } else { 0.0 })));
+    let sheared = (scales.clone(), prop::array::uniform3(-1.5..1.5f64), any::<bool>()).prop_map(|([x, y, z], [a, b, c], rows_stay)| {
+        let tilt = if rows_stay { 0.0 } else { c };
+        [[x, tilt, 0.0], [a, y, 0.0], [b, c, z]]
+    });
     let turned = (scales, prop::array::uniform3(-3.0..3.0f64)).prop_map(|(scale, angles)| {
         let [(sa, ca), (sb, cb), (sc, cc)] = angles.map(f64::sin_cos);
         let rotation = [
@@ -63,14 +76,15 @@ pub(super) fn any_linear() -> impl Strategy<Value = [[f64; 3]; 3]> {
         ];
         std::array::from_fn(|t| rotation[t].map(|v| v * scale[t]))
     });
-    prop_oneof![parallel, turned]
+    prop_oneof![parallel, sheared, turned]
 }
 
-/// Linear parts that meet each path: parallel, permuted with flips (i along j, i along k), rotated.
-pub(super) const LINEARS: [[[f64; 3]; 3]; 4] = [
+/// Linear parts that meet each path: parallel, permuted with flips (i along j, i along k), sheared with rows along rows, rotated.
+pub(super) const LINEARS: [[[f64; 3]; 3]; 5] = [
     [[1.3, 0., 0.], [0., 0.7, 0.], [0., 0., 0.9]],
     [[0., -1.2, 0.], [0.8, 0., 0.], [0., 0., -1.1]],
     [[0., 0., 0.75], [0., 1.4, 0.], [-0.9, 0., 0.]],
+    [[-1.1, 0., 0.], [0.3, 0.8, 0.], [-0.4, 0.6, 0.9]],
     [[0.9, -0.3, 0.2], [0.25, 0.8, -0.1], [-0.15, 0.2, 0.7]],
 ];
 
@@ -102,15 +116,17 @@ macro_rules! layout {
 
 #[test]
 fn resample_shader() {
-    check(
-        resample::WGSL,
-        "resample",
-        &[
-            layout!(ResampleParams, source_dims, first_owned, target_dims, end_owned, first_slice, low, high, pad),
-            layout!(SliceScale, slope, offset, pivot, pad),
-            layout!(Step, cell, fraction),
-        ],
-    );
+    for source in [resample::WGSL_I16, resample::WGSL_F32] {
+        check(
+            source,
+            "resample",
+            &[
+                layout!(ResampleParams, source_dims, first_owned, target_dims, end_owned, first_slice, low, high, outside),
+                layout!(SliceScale, slope, offset, pivot, pad),
+                layout!(Step, cell, fraction),
+            ],
+        );
+    }
 }
 
 #[test]
@@ -154,5 +170,7 @@ fn components_shaders() {
 #[test]
 fn label_statistics_shader() {
     use label_statistics::LabelStatisticsParams;
-    check(label_statistics::WGSL, "label_statistics", &[layout!(LabelStatisticsParams, plane, columns, labels, pad, slot_of_label)]);
+    for source in [label_statistics::WGSL_I16, label_statistics::WGSL_F32] {
+        check(source, "label_statistics", &[layout!(LabelStatisticsParams, plane, columns, labels, per_unit, slot_of_label)]);
+    }
 }

@@ -43,23 +43,31 @@ impl Coded for PreprocessError {
 
 /// All steps of a manifest for one source grid, as one kernel: orientation and spacing are one affine, values are clipped and
 /// normalised as they are interpolated.
+///
+/// A sheared source (a gantry tilt) is straightened first, see [`Grid::straightened`], so a network sees box-shaped voxels whatever the
+/// scanner did. The box has corners that the source does not reach. What lies there is unknown, and the edge voxels of a stack do
+/// not continue into it, as they would smear a body that the stack cuts; it gets the clip's minimum where the package clips, and
+/// the lowest value of the image where it does not: air in CT, no signal elsewhere.
 #[derive(Debug, Clone)]
 pub struct Plan {
     network_grid: Grid,
     kernel: Resample,
+    straightened_from: Option<f64>,
 }
 
 impl Plan {
     /// Composes `steps`, which the manifest guarantees to be in the order geometry, then values.
     ///
     /// # Errors
-    /// [`PreprocessError::Grid`] where the spacing asked for makes no grid, [`PreprocessError::TooLarge`] where it makes too large a one.
+    /// [`PreprocessError::Grid`] where the spacing asked for, or a shear, makes no grid, [`PreprocessError::TooLarge`] where it makes too large a one.
     pub fn new(steps: &[PreprocessStep], source: &Grid) -> Result<Self, PreprocessError> {
-        let mut network_grid = *source;
+        let straightened_from = (!source.is_straight()).then(|| source.shear());
+        let mut network_grid = if straightened_from.is_some() { source.straightened()? } else { *source };
         let mut kernel = Resample {
             target_dims: [0; 3],
             source_from_target: Affine::IDENTITY,
             interpolation: Interpolation::Linear,
+            outside: None,
             clip: None,
             subtract: 0.0,
             divide: 1.0,
@@ -80,7 +88,7 @@ impl Plan {
         }
         kernel.target_dims = network_grid.dims();
         kernel.source_from_target = source.voxel_from_lps() * network_grid.lps_from_voxel();
-        Ok(Self { network_grid, kernel })
+        Ok(Self { network_grid, kernel, straightened_from })
     }
 
     /// The grid of the network's input and output.
@@ -93,7 +101,21 @@ impl Plan {
     /// # Errors
     /// [`PreprocessError::Kernel`] where the device fails.
     pub fn run(&self, backend: &Backend, image: &ImageVolume) -> Result<Volume<f32>, PreprocessError> {
-        Ok(Volume::new(self.network_grid, backend.resample(image, &self.kernel)?))
+        let mut kernel = self.kernel.clone();
+        if self.straightened_from.is_some() {
+            kernel.outside = Some(kernel.clip.map_or_else(|| image.range()[0], |[low, _]| low));
+        }
+        Ok(Volume::new(self.network_grid, backend.resample(image, &kernel)?))
+    }
+
+    /// What the reader of a result should know of the network's grid, where there is anything.
+    pub fn note(&self) -> Option<String> {
+        let angle_deg = self.straightened_from?.atan().to_degrees();
+        let outside = self.kernel.clip.map_or_else(|| "the lowest value of the image".to_owned(), |[low, _]| format!("{low}"));
+        Some(format!(
+            "the series is sheared by {angle_deg:.2} degrees (gantry tilt): the network saw it resampled to a straight grid, with \
+             {outside} where the series has no voxels; labels and measurements lie on the series' own grid"
+        ))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod stored;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Grid;
@@ -85,6 +86,20 @@ impl ImageVolume {
         self.stored.grid()
     }
 
+    /// Least and greatest physical value.
+    pub fn range(&self) -> [f64; 2] {
+        let slice = |(k, rescale): (usize, &Rescale)| {
+            let ends = match &self.stored {
+                Stored::Int16(volume) => ends(volume.slice(k)).map(f64::from),
+                Stored::Float32(volume) => ends(volume.slice(k)).map(f64::from),
+            };
+            let [a, b] = ends.map(|stored| rescale.slope * stored + rescale.intercept);
+            [a.min(b), a.max(b)]
+        };
+        let wider = |a: [f64; 2], b: [f64; 2]| [a[0].min(b[0]), a[1].max(b[1])];
+        self.rescale.par_iter().enumerate().map(slice).reduce(|| [f64::INFINITY, f64::NEG_INFINITY], wider)
+    }
+
     /// Physical value of voxel (i, j, k), from its slice's [`Rescale`]. For single values.
     ///
     /// # Panics
@@ -94,5 +109,30 @@ impl ImageVolume {
         assert!(i < nx && j < ny, "inside the slice");
         let Rescale { slope, intercept } = self.rescale[k];
         slope * self.stored.value((k * ny + j) * nx + i) + intercept
+    }
+}
+
+/// Least and greatest of the values of a slice, none of them NaN.
+fn ends<T: Copy + PartialOrd>(values: &[T]) -> [T; 2] {
+    let start = values[0];
+    values.iter().fold([start; 2], |[low, high], &v| [if v < low { v } else { low }, if v > high { v } else { high }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Affine;
+
+    #[test]
+    fn physical_values_come_from_their_own_slice() {
+        let grid = Grid::new([3, 1, 2], Affine::IDENTITY).expect("a grid");
+        let rescale = vec![Rescale { slope: 2.0, intercept: 1.0 }, Rescale { slope: -1.0, intercept: 10.0 }];
+        let integers = Volume::new(grid, vec![-3i16, 0, 5, 7, 30, -1]).into();
+        let floats = Stored::float32(Volume::new(grid, vec![-3.0, 0.0, 5.0, 7.0, 30.0, -1.0])).expect("numbers");
+        for stored in [integers, floats] {
+            let image = ImageVolume { stored, rescale: rescale.clone(), quantity: Quantity::Arbitrary };
+            assert_eq!(image.range(), [-20.0, 11.0]);
+            assert_eq!([image.physical([2, 0, 0]), image.physical([1, 0, 1]), image.physical([2, 0, 1])], [11.0, -20.0, 11.0]);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod broken_input;
 mod demo;
+mod grids;
 mod packages;
 mod reading;
 mod real_data;
