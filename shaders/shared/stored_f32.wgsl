@@ -12,7 +12,7 @@ fn rank_of(word: u32, n: u32) -> u32 { return word ^ select(0x80000000u, 0xfffff
 
 // What voxel n adds to the sums, in units that make the largest value up to 2^30: below 2^16 each, but for the high half of the value.
 fn sums_of(word: u32, n: u32, per_unit: f32) -> Sums {
-    let value = i32(round(number_of(word, n) * per_unit));               // exact but for values below 2^-7 of the largest
+    let value = i32(round(number_of(word, n) * per_unit));               // exact but for values below a 64th of the largest
     let size = u32(abs(value));
     // The square, at most 2^60, from halves of 15 bits: (high * 2^15 + low)^2.
     let high = size >> 15u;

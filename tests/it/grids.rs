@@ -88,7 +88,8 @@ fn check_round_trip(source: Grid, floats: bool) {
             let at = source_from_lps.apply(network.lps_from_voxel().apply(voxel.map(f64::from)));
             let [i, j, k] = at.map(|v| v.round() as usize);
             assert!(norm(sub(at, [i, j, k].map(|v| v as f64))) < 1e-9, "no voxel moves: {at:?}");
-            assert_eq!(f64::from(value), image.physical([i, j, k]), "{voxel:?} of {source:?}");
+            // Composed affines are off by 1e-12 voxels, and values differ by at most 4 between neighbours.
+            assert!((f64::from(value) - image.physical([i, j, k])).abs() < 1e-9, "{value} at {voxel:?} of {source:?}");
         }
         let labels = labels_on(&source, &identity_network(&input, 5), &[0, 1, 2, 3, 4], &[PostprocessStep::Argmax], &Backend::Cpu);
         let labels = labels.expect("the CPU works");
