@@ -12,7 +12,7 @@ use roentgen::kernels::components::{ComponentRuns, Connectivity, components_cpu}
 use roentgen::kernels::components_gpu::components_gpu;
 use roentgen::kernels::label_statistics::{label_statistics_cpu, label_statistics_gpu};
 use roentgen::kernels::{Interpolation, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
-use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
+use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
 
 /// A CT of 0.7 x 0.7 x 1.0 mm: a bright ellipsoid in air, with noise.
 fn source() -> ImageVolume {
@@ -30,6 +30,13 @@ fn source() -> ImageVolume {
         rescale: vec![Rescale { slope: 1.0, intercept: -1024.0 }; dims[2] as usize],
         quantity: Quantity::Hounsfield,
     }
+}
+
+/// The same image as floats.
+fn floats(image: &ImageVolume) -> ImageVolume {
+    let voxels = (0..image.grid().voxel_count()).map(|n| image.stored.value(n) as f32).collect();
+    let stored = Stored::float32(Volume::new(*image.grid(), voxels)).expect("numbers");
+    ImageVolume { stored, rescale: image.rescale.clone(), quantity: image.quantity }
 }
 
 /// Distance of voxel `n` from the centre, 1 at the middle of each face.
@@ -71,11 +78,17 @@ fn resample(c: &mut Criterion) {
     let tilt = Affine::from_columns([cos, sin, 0.], [-sin, cos, 0.], [0., 0., 1.], [0.; 3]);
     let oblique = Resample { source_from_target: tilt * p.source_from_target, ..p.clone() };
 
+    let lean = Affine::from_columns([1., 0., 0.], [0., 1., 0.], [0.1, 0.3, 1.], [0.; 3]);
+    let sheared = Resample { source_from_target: lean * p.source_from_target, outside: Some(-1000.0), ..p.clone() };
+    let of_floats = floats(&image);
+
     let mut group = c.benchmark_group("resample to 1.5 mm");
     group.sample_size(10).throughput(Throughput::Elements(target.voxel_count() as u64));
     group.bench_function("cpu", |b| b.iter(|| resample_cpu(&image, &p)));
     group.bench_function("cpu, axes permuted", |b| b.iter(|| resample_cpu(&image, &turned)));
     group.bench_function("cpu, oblique", |b| b.iter(|| resample_cpu(&image, &oblique)));
+    group.bench_function("cpu, sheared", |b| b.iter(|| resample_cpu(&image, &sheared)));
+    group.bench_function("cpu, floats", |b| b.iter(|| resample_cpu(&of_floats, &p)));
     if let Some((gpu, name)) = case(gpu.as_ref()) {
         group.bench_function(name, |b| b.iter(|| resample_gpu(gpu, &image, &p).expect("the GPU works")));
     }
@@ -131,7 +144,9 @@ fn label_statistics(c: &mut Criterion) {
     let (labels, image) = (label_map(), source());
     let mut group = c.benchmark_group("label statistics, 6 labels");
     group.sample_size(10).throughput(Throughput::Elements(labels.voxels().len() as u64));
+    let of_floats = floats(&image);
     group.bench_function("cpu", |b| b.iter(|| label_statistics_cpu(&labels, &image)));
+    group.bench_function("cpu, floats", |b| b.iter(|| label_statistics_cpu(&labels, &of_floats)));
     if let Some((gpu, name)) = case(gpu.as_ref()) {
         group.bench_function(name, |b| b.iter(|| label_statistics_gpu(gpu, &labels, &image).expect("the GPU works")));
     }
