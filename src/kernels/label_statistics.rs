@@ -228,9 +228,12 @@ struct SlicePart<S> {
     last: [u32; 2],
 }
 
+/// A label so far, and the sums of its slices.
+type Found<S> = (LabelStatistics, Vec<(u32, S)>);
+
 /// Adds parts up, those of one slice next to each other in ascending order of slices.
 fn combine<S: Sums>(asked: &[u8], parts: impl Iterator<Item = SlicePart<S>>) -> Vec<LabelStatistics> {
-    let mut all: Vec<Option<(LabelStatistics, Vec<(u32, S)>)>> = vec![None; 256];
+    let mut all: Vec<Option<Found<S>>> = vec![None; 256];
     for SlicePart { label, k, voxels, sums, index_sums, first, last } in parts {
         let (own, slices) = all[usize::from(label)].get_or_insert_with(|| (LabelStatistics::none(label), Vec::new()));
         own.voxels += voxels;

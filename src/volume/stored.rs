@@ -54,12 +54,12 @@ impl Stored {
     /// # Errors
     /// [`VolumeError::NotFinite`] with the number of other values and where the first lies.
     pub fn float32(volume: Volume<f32>) -> Result<Self, VolumeError> {
-        let bad = |v: &f32| !(v.abs() <= MAX_MAGNITUDE); // NaN is not below anything
+        let bad = |v: &f32| v.is_nan() || v.abs() > MAX_MAGNITUDE;
         let count = volume.voxels().iter().filter(|v| bad(v)).count();
         if count == 0 {
             return Ok(Self::Float32(volume));
         }
-        let n = volume.voxels().iter().position(|v| bad(v)).unwrap_or(0);
+        let n = volume.voxels().iter().position(bad).unwrap_or(0);
         let [nx, ny, _] = volume.grid().dims().map(|d| d as usize);
         Err(VolumeError::NotFinite { count, voxels: volume.voxels().len(), first: [n % nx, n / nx % ny, n / nx / ny] })
     }
