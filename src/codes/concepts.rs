@@ -28,6 +28,15 @@ pub mod dcm {
         MAGNETIC_RESONANCE = "MR" "Magnetic Resonance"
         POSITRON_EMISSION_TOMOGRAPHY = "PT" "Positron emission tomography"
         ATTENUATION_COEFFICIENT = "112031" "Attenuation Coefficient"
+        X_RAY_ATTENUATION = "110850" "X-Ray Attenuation"
+        ECHOGENICITY = "110849" "Echogenicity"
+        NUCLEAR_MEDICINE_TOMOGRAPHIC_ACTIVITY = "110821" "Nuclear Medicine Tomographic Activity"
+        SUV_BW = "126401" "SUVbw"
+        SUV_LBM = "126402" "SUVlbm"
+        SUV_BSA = "126403" "SUVbsa"
+        SUV_IBW = "126404" "SUVibw"
+        SUV_LBM_JANMA = "126405" "SUVlbm(Janma)"
+        SUV_LBM_JAMES128 = "126406" "SUVlbm(James128)"
         TRACKING_IDENTIFIER = "112039" "Tracking Identifier"
         TRACKING_UNIQUE_IDENTIFIER = "112040" "Tracking Unique Identifier"
         SEGMENTATION = "113076" "Segmentation"
@@ -77,6 +86,8 @@ pub mod sct {
     pub const STANDARD_DEVIATION: Code = Code::new("386136009", "SCT", "Standard Deviation");
     /// Volume of a region.
     pub const VOLUME: Code = Code::new("118565006", "SCT", "Volume");
+    /// Some quantity, where nothing says which.
+    pub const QUANTITY: Code = Code::new("246205007", "SCT", "Quantity");
 }
 
 /// Units (UCUM).
@@ -87,6 +98,23 @@ pub mod ucum {
     pub const MILLILITRE: Code = Code::new("ml", "UCUM", "ml");
     /// Hounsfield unit.
     pub const HOUNSFIELD: Code = Code::new("[hnsf'U]", "UCUM", "Hounsfield unit");
+    /// Becquerel a millilitre.
+    pub const BECQUEREL_PER_MILLILITRE: Code = Code::new("Bq/ml", "UCUM", "Becquerels/milliliter");
+    /// SUV by body weight (CID 85, as all SUVs here; in older editions the annotation came first, `{SUVbw}g/ml`).
+    pub const SUV_BW: Code = Code::new("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight");
+    /// SUV by lean body mass (James, multiplier 120).
+    pub const SUV_LBM: Code = Code::new("g/ml{SUVlbm}", "UCUM", "Standardized Uptake Value lean body mass (James)");
+    /// SUV by lean body mass (James, multiplier 128).
+    pub const SUV_LBM_JAMES128: Code =
+        Code::new("g/ml{SUVlbm(James128)}", "UCUM", "Standardized Uptake Value lean body mass (James 128 multiplier)");
+    /// SUV by lean body mass (Janmahasatian).
+    pub const SUV_LBM_JANMA: Code = Code::new("g/ml{SUVlbm(Janma)}", "UCUM", "Standardized Uptake Value lean body mass (Janma)");
+    /// SUV by body surface area.
+    pub const SUV_BSA: Code = Code::new("cm2/ml{SUVbsa}", "UCUM", "Standardized Uptake Value body surface area");
+    /// SUV by ideal body weight.
+    pub const SUV_IBW: Code = Code::new("g/ml{SUVibw}", "UCUM", "Standardized Uptake Value ideal body weight");
+    /// Thousandths, of optical density.
+    pub const THOUSANDTHS: Code = Code::new("10*-3", "UCUM", "per thousand");
     /// Millimetre.
     pub const MILLIMETRE: Code = Code::new("mm", "UCUM", "mm");
     /// Number of pixels.

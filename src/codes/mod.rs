@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Code {
-    /// Code Value (0008,0100), at most 16 characters.
+    /// Code Value (0008,0100), at most 16 characters; what is longer is written as Long Code Value (0008,0119).
     pub value: Cow<'static, str>,
     /// Coding Scheme Designator (0008,0102): `SCT`, `DCM`, `UCUM`, `LN` or a private `99...`.
     pub scheme: Cow<'static, str>,

@@ -1,5 +1,6 @@
 //! One series in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
 
+mod intensity;
 mod timings;
 
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 pub use timings::{Stage, Timings};
 
-use crate::codes::{dcm, sct, ucum};
+use crate::codes::{sct, ucum};
 use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance, Source};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError};
@@ -163,6 +164,7 @@ impl Engine {
 }
 
 fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quantity, findings: &Findings) -> Finding {
+    let modality = findings.source.instances.first().map_or("", |i| i.modality.as_str());
     Finding {
         name: described.name.clone(),
         tracking_uid: findings.result_uid(&format!("tracking/{}", described.segment)),
@@ -173,16 +175,13 @@ fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quanti
         site: described.site.clone(),
         laterality: described.laterality.clone(),
         present: numbers.voxels > 0,
-        measurements: described.measurements.iter().map(|kind| measurement(*kind, numbers, quantity)).collect(),
+        measurements: described.measurements.iter().map(|kind| measurement(*kind, numbers, quantity, modality)).collect(),
     }
 }
 
-fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantity) -> Measurement {
+fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantity, modality: &str) -> Measurement {
     let intensity = |derivation, value| {
-        let (concept, unit) = match quantity {
-            Quantity::Hounsfield => (dcm::ATTENUATION_COEFFICIENT, ucum::HOUNSFIELD),
-            Quantity::Arbitrary => (dcm::MR_SIGNAL_INTENSITY, ucum::ONE),
-        };
+        let (concept, unit) = intensity::concept_and_unit(quantity, modality);
         Measurement { concept, derivation: Some(derivation), value, unit }
     };
     match kind {

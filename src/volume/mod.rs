@@ -1,12 +1,13 @@
 //! Dense voxels on a grid, and what their numbers mean.
 
+mod quantity;
 mod stored;
-
-use rayon::prelude::*;
+mod terms;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Grid;
 
+pub use quantity::{Property, Quantity, SuvKind, Unit, UnknownQuantity};
 pub use stored::{MAX_MAGNITUDE, Stored, VolumeError};
 
 /// Dense voxels on a [`Grid`]: `i` (column) fastest, then `j` (row), then `k` (slice), which are the bytes of a row-major D, H, W tensor.
@@ -44,17 +45,6 @@ impl<T> Volume<T> {
         let plane = self.grid.slice_voxels();
         &self.voxels[k * plane..][..plane]
     }
-}
-
-/// What the physical values of an image are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Quantity {
-    /// CT number, Hounsfield units.
-    Hounsfield,
-    /// Numbers without a unit that holds across scanners (MR signal, for one).
-    Arbitrary,
 }
 
 /// The modality's map from stored to physical values: `slope * stored + intercept` (PS3.3 C.11.1).
