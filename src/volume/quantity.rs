@@ -167,9 +167,11 @@ impl fmt::Display for Quantity {
 
 /// A text that names no [`Quantity`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no quantity: it is one of hounsfield, suv-bw, suv-lbm, suv-lbm-james128, suv-lbm-janma, suv-bsa, suv-ibw, \
+#[error(
+    "`{text}` is no quantity: it is one of hounsfield, suv-bw, suv-lbm, suv-lbm-james128, suv-lbm-janma, suv-bsa, suv-ibw, \
          activity-concentration, optical-density, arbitrary, real-world:UNIT and real-world:UNIT:PROPERTY (units of PS3.16 CID 7181 and 84, \
-         properties of CID 7180)")]
+         properties of CID 7180)"
+)]
 pub struct UnknownQuantity {
     /// The text.
     pub text: String,
