@@ -15,7 +15,7 @@ use crate::volume::{Property, Quantity, Rescale, SuvKind, Unit};
 pub(super) struct RealWorld {
     /// Usable ones, in their order.
     pub(super) mappings: Vec<RealWorldMapping>,
-    /// Items whose unit is none that [`Unit`] knows, or 1.
+    /// Items whose unit is none that [`Unit`] knows, or says nothing.
     pub(super) without_unit: usize,
     /// What is wrong with the others.
     pub(super) faults: Vec<ValueFault>,
@@ -47,10 +47,14 @@ impl RealWorld {
     }
 }
 
-/// The quantity of an item with a unit that says something.
+/// The quantity of an item that says something: it has a unit, or, without one, a property that is more than the signal of a modality.
 fn quantity(item: &InMemDicomObject, hounsfield: bool) -> Option<Quantity> {
     let (scheme, code) = code(items(item, tags::MEASUREMENT_UNITS_CODE_SEQUENCE).first()?);
-    let unit = Unit::of(&current(&code)).filter(|unit| scheme == "UCUM" && unit.code() != "1")?;
+    let unit = Unit::of(&current(&code)).filter(|_| scheme == "UCUM")?;
+    let meant = |property: Property| !property.meaning().to_lowercase().ends_with("signal intensity");
+    if matches!(unit.code(), "1" | "[arb'U]") && !property(item).is_some_and(meant) {
+        return None;
+    }
     let suv = |name: &str| SuvKind::ALL.into_iter().find(|kind| suv_unit(*kind) == name);
     Some(match unit.code() {
         "[hnsf'U]" if hounsfield => Quantity::Hounsfield,

@@ -1,7 +1,6 @@
 //! Dates and times of headers, in seconds (PS3.5 6.2: DA, TM, DT).
 
-use jiff::civil::{Date, Time};
-use jiff::tz::TimeZone;
+use jiff::civil::Date;
 
 /// Seconds of a day.
 pub(super) const DAY_S: f64 = 86_400.0;
@@ -11,7 +10,7 @@ pub(super) fn date(text: &str) -> Option<f64> {
     let plain = if text.len() == 10 { text.replace('.', "") } else { text.to_owned() };
     let digits = (plain.len() == 8 && plain.bytes().all(|b| b.is_ascii_digit())).then_some(plain)?;
     let date = Date::new(digits[..4].parse().ok()?, digits[4..6].parse().ok()?, digits[6..].parse().ok()?).ok()?;
-    Some(date.to_datetime(Time::midnight()).to_zoned(TimeZone::UTC).ok()?.timestamp().as_second() as f64)
+    Some(date.duration_since(Date::constant(1970, 1, 1)).as_secs_f64())
 }
 
 /// A TM of at least hours and minutes: seconds from midnight.
