@@ -105,49 +105,43 @@ impl fmt::Display for SuvKind {
 
 /// A unit of UCUM out of a closed list: PS3.16 CID 7181 and 84, and those of the Rescale Types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Unit {
-    code: &'static str,
-    meaning: &'static str,
-}
+pub struct Unit(&'static (&'static str, &'static str));
 
 impl Unit {
     /// The unit with this code of UCUM; `None` where the list lacks it.
     pub fn of(code: &str) -> Option<Self> {
-        UNITS.iter().find(|unit| unit.0 == code).map(|&(code, meaning)| Self { code, meaning })
+        UNITS.iter().find(|unit| unit.0 == code).map(Self)
     }
 
     /// Its code in UCUM.
     pub fn code(self) -> &'static str {
-        self.code
+        self.0.0
     }
 
     /// Its name in PS3.16.
     pub fn meaning(self) -> &'static str {
-        self.meaning
+        self.0.1
     }
 }
 
 /// What pixel values measure, out of a closed list: PS3.16 CID 7180 without colour components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Property {
-    code: &'static str,
-    meaning: &'static str,
-}
+pub struct Property(&'static (&'static str, &'static str));
 
 impl Property {
     /// The property with this code of DCM; `None` where the list lacks it.
     pub fn of(code: &str) -> Option<Self> {
-        PROPERTIES.iter().find(|property| property.0 == code).map(|&(code, meaning)| Self { code, meaning })
+        PROPERTIES.iter().find(|property| property.0 == code).map(Self)
     }
 
     /// Its code in DCM.
     pub fn code(self) -> &'static str {
-        self.code
+        self.0.0
     }
 
     /// Its name in PS3.16.
     pub fn meaning(self) -> &'static str {
-        self.meaning
+        self.0.1
     }
 }
 
@@ -158,8 +152,8 @@ impl fmt::Display for Quantity {
             Self::Suv(kind) => f.write_str(kind.name()),
             Self::ActivityConcentration => f.write_str("activity-concentration"),
             Self::OpticalDensity => f.write_str("optical-density"),
-            Self::RealWorld { unit, property: None } => write!(f, "real-world:{}", unit.code),
-            Self::RealWorld { unit, property: Some(property) } => write!(f, "real-world:{}:{}", unit.code, property.code),
+            Self::RealWorld { unit, property: None } => write!(f, "real-world:{}", unit.code()),
+            Self::RealWorld { unit, property: Some(property) } => write!(f, "real-world:{}:{}", unit.code(), property.code()),
             Self::Arbitrary => f.write_str("arbitrary"),
         }
     }

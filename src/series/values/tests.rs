@@ -89,7 +89,7 @@ fn ct_is_in_hounsfield_units_where_nothing_says_otherwise() {
     check(&energetic.clone().text(tags::RESCALE_TYPE, "HU"), "hounsfield", 0, -1024.0);
     check(&energetic.clone().text(tags::IMAGE_TYPE, "DERIVED\\PRIMARY\\AXIAL\\VMI"), "hounsfield", 0, -1024.0);
     check(&energetic.text(tags::RESCALE_TYPE, "MGML"), "real-world:mg/ml", 0, -1024.0);
-    check(&rescaled("CT", " 2.5E-1", "-1.0240000000000000000001 "), "hounsfield", 4, -0.024);
+    check(&rescaled("CT", " 2.5E-1", "-1.0240000000000000000001 "), "hounsfield", 4, 0.25 * 4.0 - 1.024);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn real_world_values_count_where_the_rescale_has_no_unit() {
     let mut table = measuring("113041", real_world("um2/s", 0.0, 0.0))
         .words(tags::REAL_WORLD_VALUE_FIRST_VALUE_MAPPED, &[2])
         .words(tags::REAL_WORLD_VALUE_LAST_VALUE_MAPPED, &[5]);
-    table.put(DataElement::new(tags::REAL_WORLD_VALUE_LUT_DATA, VR::FD, PrimitiveValue::F64([0.5, 1.25, -3.0, 7.0].into())));
+    table.put(DataElement::new(tags::REAL_WORLD_VALUE_LUT_DATA, VR::FD, PrimitiveValue::F64(vec![0.5, 1.25, -3.0, 7.0].into())));
     for (stored, physical) in [(2, 0.5), (3, 1.25), (4, -3.0), (5, 7.0), (6, 7.0)] {
         let notes = check(&mr_with(vec![table.clone()]), "real-world:um2/s:113041", stored, physical);
         assert!(notes[1].contains("its ends are used"), "{notes:?}");
@@ -592,5 +592,5 @@ fn a_real_mapping_of_uptake() {
     let object = rescaled("PT", "1.5", "0").text(tags::UNITS, "BQML").items(tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE, mappings);
     check(&object, "activity-concentration", 1000, 1500.0);
     let found = wanting(&object, "suv-bw").expect("the mapping has it");
-    assert_eq!(found.mappings[0].apply(1000), 0.375125);
+    assert_eq!(found.mappings[0].apply(1000), 0.000_375_125 * 1000.0);
 }
