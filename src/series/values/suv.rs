@@ -58,10 +58,11 @@ pub(crate) fn suv_scaling(frames: &[FrameContext<'_>], quantity: Quantity, kind:
         return Err(SuvError::Values { found: quantity });
     }
     same(frames, "Corrected Image of the instances", corrected)?;
-    if counts && kind == SuvKind::Bw {
-        if let Some(factors) = philips_factors(frames, 0x00) {
-            return Ok(SuvScaling { factors, notes: vec!["SUV by Philips' SUV Scale Factor".into()] });
-        }
+    if counts
+        && kind == SuvKind::Bw
+        && let Some(factors) = philips_factors(frames, 0x00)
+    {
+        return Ok(SuvScaling { factors, notes: vec!["SUV by Philips' SUV Scale Factor".into()] });
     }
     let activity = activity_scaling(frames, quantity).ok_or(SuvError::Uncalibrated)?;
     let mass = same(frames, "weight, size or sex of the instances", |root| mass(kind, root))?;
