@@ -1,5 +1,6 @@
 //! DICOM attributes in and out: typed access, checks, decoding of stored values, atomic writing. The only raw tags.
 
+mod attribute;
 mod build;
 mod codec;
 mod error;
@@ -9,6 +10,7 @@ mod pixels;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use attribute::{Attribute, acquired_at};
 pub use build::{IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, write_atomically, write_object};
 pub use dicom::dictionary_std::tags;
 pub use error::DatasetError;
