@@ -64,7 +64,7 @@ impl Demo {
         phantom::write_series(&phantom, &study).context("cannot write the phantom's study")?;
         let report = run::run_all(&mut engine, std::slice::from_ref(&study), &self.output.join("results"))?;
         let [series] = report.series() else { bail!("the demo's study gave {} series instead of one", report.series().len()) };
-        let Verdict::Done { folder, findings, stages_s } = &series.verdict else {
+        let Verdict::Done { folder, findings, stages_s, .. } = &series.verdict else {
             report.print(false);
             return Ok(Outcome::SomeFailed);
         };

@@ -10,12 +10,13 @@ use serde::Serialize;
 use super::run::Problem;
 use super::{Outcome, text};
 use crate::geometry::Grid;
-use crate::model::Package;
+use crate::model::{Check, Eligible, Ineligible, Package};
 use crate::series::{self, Discovery, GeometryPolicy, Series};
 
 /// Say what is in folders and files: patients, studies, series, geometry, and which packages would take which series.
 ///
-/// Reads headers only. Patients are numbered, never named.
+/// Reads headers only. Patients are numbered, never named. For each package that would not take
+/// a series, every rule that fails is there with what it wants and what the series has.
 #[derive(Args)]
 #[command(after_help = super::EXIT_CODES)]
 pub(super) struct Inspect {
@@ -27,7 +28,16 @@ pub(super) struct Inspect {
     #[arg(long, value_name = "PACKAGE")]
     model: Vec<String>,
 
-    /// Print JSON instead of text.
+    /// Name the rules that hold, too.
+    #[arg(long)]
+    why: bool,
+
+    /// Repeat free text (Series Description, Protocol Name and the like) that rules were held against. It may hold anything, names
+    /// of patients among it: for your eyes, not for a log.
+    #[arg(long, conflicts_with = "json")]
+    show_text: bool,
+
+    /// Print JSON instead of text; it holds every rule, and no free text.
     #[arg(long)]
     json: bool,
 }
@@ -65,6 +75,12 @@ struct PackageEntry {
     package: String,
     takes_it: bool,
     reasons: Vec<Problem>,
+    /// Why it is taken before other series of the study.
+    preferred: Vec<String>,
+    checks: Vec<Check>,
+    /// What is said for people.
+    #[serde(skip)]
+    lines: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,10 +105,14 @@ impl Inspect {
             bail!("no file in the input; give folders or files with DICOM instances");
         }
 
+        let mut asked: Vec<Vec<PackageEntry>> = series.iter().map(|_| Vec::new()).collect();
+        for package in &packages {
+            asked.iter_mut().zip(self.ask(package, &series)).for_each(|(of_series, entry)| of_series.push(entry));
+        }
         let mut patients: BTreeMap<&str, PatientEntry> = BTreeMap::new();
-        for one in &series {
+        for (one, packages) in series.iter().zip(asked) {
             let patient = patients.entry(&one.instances[0].patient_key).or_insert_with(|| PatientEntry { studies: BTreeMap::new() });
-            patient.studies.entry(one.study_uid.clone()).or_default().push(entry(one, &packages));
+            patient.studies.entry(one.study_uid.clone()).or_default().push(entry(one, packages));
         }
         let inspection = Inspection {
             patients: patients.into_values().collect(),
@@ -108,7 +128,43 @@ impl Inspect {
     }
 }
 
-fn entry(series: &Series, packages: &[Package]) -> SeriesEntry {
+impl Inspect {
+    /// One package on all series: what it says of one depends on the others where it takes the best of a study.
+    fn ask(&self, package: &Package, series: &[Series]) -> Vec<PackageEntry> {
+        let (checks, answers): (Vec<_>, Vec<_>) =
+            series.iter().map(|one| package.assess(one)).map(|a| (a.checks.clone(), a.answer())).unzip();
+        let entry = |(checks, answer): (Vec<Check>, Result<Eligible, Vec<Ineligible>>)| {
+            let (reasons, preferred) = match answer {
+                Ok(eligible) => (Vec::new(), eligible.preferred),
+                Err(reasons) => (reasons, Vec::new()),
+            };
+            let line = |reason: &Ineligible| match reason {
+                Ineligible::Rule(check) => format!("because {} [{}]", check.message(self.show_text), check.code),
+                other => format!("because {}", Problem::of(other)),
+            };
+            let more = |check: &Check| match check.passed {
+                Some(true) => Some(format!("holds: {} [{}]", check.message(self.show_text), check.code)),
+                None => Some(format!("open: {} [{}]", check.message(self.show_text), check.code)),
+                Some(false) => None,
+            };
+            let mut lines: Vec<String> = reasons.iter().map(line).chain(preferred.iter().map(|p| format!("taken {p}"))).collect();
+            if self.why {
+                lines.extend(checks.iter().filter_map(more));
+            }
+            PackageEntry {
+                package: format!("{} {}", package.id.name, package.id.version),
+                takes_it: reasons.is_empty(),
+                reasons: reasons.iter().map(|r| Problem::of(r)).collect(),
+                preferred,
+                checks,
+                lines,
+            }
+        };
+        checks.into_iter().zip(package.take(answers)).map(entry).collect()
+    }
+}
+
+fn entry(series: &Series, packages: Vec<PackageEntry>) -> SeriesEntry {
     let geometry = match series.gate(GeometryPolicy::default()) {
         Ok(stack) => Geometry::Regular {
             grid: stack.grid,
@@ -118,17 +174,13 @@ fn entry(series: &Series, packages: &[Package]) -> SeriesEntry {
         },
         Err(refusal) => Geometry::Refused { reasons: refusal.reasons.iter().map(|r| Problem::of(r)).collect() },
     };
-    let ask = |package: &Package| {
-        let reasons: Vec<_> = package.eligible(series).err().into_iter().flatten().map(|r| Problem::of(&r)).collect();
-        PackageEntry { package: format!("{} {}", package.id.name, package.id.version), takes_it: reasons.is_empty(), reasons }
-    };
     SeriesEntry {
         series_instance_uid: series.series_uid.clone(),
         modality: series.modality.clone(),
         instances: series.instances.len(),
         warnings: series.warnings.clone(),
         geometry,
-        packages: packages.iter().map(ask).collect(),
+        packages,
     }
 }
 
@@ -161,7 +213,7 @@ impl SeriesEntry {
         }
         for package in &self.packages {
             println!("      package {}: {}", package.package, if package.takes_it { "would run" } else { "would not run" });
-            package.reasons.iter().for_each(|reason| println!("        because {reason}"));
+            package.lines.iter().for_each(|line| println!("        {line}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{EngineArgs, Outcome, OutputArgs, text};
 use crate::engine::{Analysis, Engine, Stage, Timings};
 use crate::geometry::Coded;
-use crate::model::Ineligible;
+use crate::model::{Check, Eligible, Ineligible};
 use crate::results;
 use crate::series::{self, Discovery, Series};
 
@@ -84,6 +84,10 @@ pub(super) enum Verdict {
     Done {
         folder: PathBuf,
         findings: Vec<FindingLine>,
+        /// Each rule of the package in short: what the series has.
+        selected_because: Vec<String>,
+        /// Why it was taken before other series of its study that fit as well.
+        preferred: Vec<String>,
         #[serde(serialize_with = "stage_seconds")]
         stages_s: Timings,
     },
@@ -167,10 +171,11 @@ pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) ->
         bail!("no file in the input; give folders or files with DICOM instances");
     }
 
+    let answers = engine.package().take(series.iter().map(|one| engine.package().eligible(one)).collect());
     let bar = text::progress(series.len());
     let mut reports = Vec::with_capacity(series.len());
-    for one in &series {
-        let verdict = run_one(engine, one, output, &mut |stage| bar.set_message(stage.to_string()));
+    for (one, answer) in series.iter().zip(answers) {
+        let verdict = run_one(engine, one, answer, output, &mut |stage| bar.set_message(stage.to_string()));
         reports.push(SeriesReport {
             study_instance_uid: one.study_uid.clone(),
             series_instance_uid: one.series_uid.clone(),
@@ -201,15 +206,22 @@ pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) ->
     Ok(report)
 }
 
-fn run_one(engine: &mut Engine, series: &Series, output: &Path, on_stage: &mut dyn FnMut(Stage)) -> Verdict {
-    let stack = match engine.package().eligible(series) {
-        Ok(stack) => stack,
+fn run_one(
+    engine: &mut Engine,
+    series: &Series,
+    answer: Result<Eligible, Vec<Ineligible>>,
+    output: &Path,
+    on_stage: &mut dyn FnMut(Stage),
+) -> Verdict {
+    let Eligible { stack, checks, preferred, .. } = match answer {
+        Ok(eligible) => eligible,
         Err(reasons) => {
             let refused = reasons.iter().all(Ineligible::is_refusal);
             let reasons = reasons.iter().map(|r| Problem::of(r)).collect();
             return if refused { Verdict::Refused { reasons } } else { Verdict::NotEligible { reasons } };
         }
     };
+    let selected_because = checks.iter().map(Check::short).collect();
     let cancel = AtomicBool::new(false);
     let Analysis { findings, image, mut timings } = match engine.analyse(stack, &cancel, on_stage) {
         Ok(analysis) => analysis,
@@ -217,7 +229,7 @@ fn run_one(engine: &mut Engine, series: &Series, output: &Path, on_stage: &mut d
     };
     let folder = output.join(&series.series_uid);
     match timings.time(Stage::Write, on_stage, || results::write_all(&findings, &image, &folder)) {
-        Ok(_) => Verdict::Done { folder, findings: lines(&findings), stages_s: timings },
+        Ok(_) => Verdict::Done { folder, findings: lines(&findings), selected_because, preferred, stages_s: timings },
         Err(error) => Verdict::Failed { reasons: vec![Problem::of(&error)] },
     }
 }
@@ -299,7 +311,8 @@ impl Report {
 impl Verdict {
     fn print(&self, with_timings: bool) {
         let (word, reasons) = match self {
-            Self::Done { folder, findings, stages_s } => {
+            Self::Done { folder, findings, preferred, stages_s, .. } => {
+                preferred.iter().for_each(|line| println!("  taken {line}"));
                 println!("  done: {}", folder.display());
                 let text = findings_table(findings) + &if with_timings { text::timings(stages_s) } else { String::new() };
                 text.lines().for_each(|line| println!("    {line}"));

@@ -90,9 +90,8 @@ impl Attribute {
         let mut path = Vec::new();
         let (mut name, mut vr) = (String::new(), VR::UN);
         for (n, step) in steps.iter().enumerate() {
-            let unknown = || {
-                format!("`{step}` is no attribute: give a tag as \"(0018,0087)\" or a keyword of PS3.6 as \"MagneticFieldStrength\"")
-            };
+            let unknown =
+                || format!("`{step}` is no attribute: give a tag as \"(0018,0087)\" or a keyword of PS3.6 as \"MagneticFieldStrength\"");
             let tag = step.parse::<Tag>().ok();
             if tag.is_some_and(|t| t.group() % 2 == 1) {
                 return Err(format!("`{step}` is private: give it as \"(0019,xx0C)\" with `creator`, the text that reserves its block"));
@@ -281,28 +280,23 @@ fn texts(value: &PrimitiveValue) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use dicom::core::value::DataSetSequence;
     use dicom::core::{DataElement, Length};
+    use dicom::object::mem::InMemElement;
 
     use super::*;
     use crate::dataset::testing;
 
-    fn item(elements: Vec<dicom::object::mem::InMemElement>) -> InMemDicomObject {
+    fn item(elements: Vec<InMemElement>) -> InMemDicomObject {
         InMemDicomObject::from_element_iter(elements)
     }
 
-    fn sequence(tag: Tag, items: Vec<InMemDicomObject>) -> dicom::object::mem::InMemElement {
+    fn sequence(tag: Tag, items: Vec<InMemDicomObject>) -> InMemElement {
         DataElement::new(tag, VR::SQ, DataSetSequence::new(items, Length::UNDEFINED))
     }
 
-    fn with(elements: Vec<dicom::object::mem::InMemElement>) -> Instance {
-        let mut instance = testing::instance();
-        let mut header = (*instance.header).clone();
-        elements.into_iter().for_each(|e| drop(header.put(e)));
-        instance.header = Arc::new(header);
-        instance
+    fn with(elements: Vec<InMemElement>) -> Instance {
+        testing::Slice { more: elements, ..testing::slice(0) }.instance()
     }
 
     #[test]

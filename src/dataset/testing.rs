@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dicom::core::{DataElement, PrimitiveValue, VR};
+use dicom::object::mem::InMemElement;
 use dicom::object::{FileMetaTableBuilder, InMemDicomObject};
 
 use super::{Instance, tags};
@@ -29,6 +30,8 @@ pub(crate) struct Slice {
     pub(crate) bits_stored: u16,
     /// Little endian bytes of the pixel data; `None`: no pixel data.
     pub(crate) pixels: Option<Vec<u8>>,
+    /// Elements beside those above, or instead of them.
+    pub(crate) more: Vec<InMemElement>,
 }
 
 /// Slice `number` of an axial series, 2 mm apart, whose pixels are all `number`.
@@ -51,6 +54,7 @@ pub(crate) fn slice(number: u32) -> Slice {
         signed: false,
         bits_stored: 12,
         pixels: Some((0..rows * columns).flat_map(|_| (number as u16).to_le_bytes()).collect()),
+        more: Vec::new(),
     }
 }
 
@@ -88,6 +92,7 @@ impl Slice {
         if let Some(pixels) = &self.pixels {
             elements.push(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::from(pixels.clone())));
         }
+        elements.extend(self.more.iter().cloned());
         InMemDicomObject::from_element_iter(elements)
     }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
+use super::{ModelError, Select};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
-use crate::series::GeometryPolicy;
 
 /// The manifest format that this program reads.
 const FORMAT: i64 = 1;
@@ -76,21 +75,6 @@ pub struct File {
     pub path: String,
     /// SHA-256 of its bytes, lower-case hex.
     pub sha256: String,
-}
-
-/// Which series the package takes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Select {
-    /// Modality (0008,0060), one of these.
-    pub modality: Vec<String>,
-    /// Fewest slices.
-    pub min_slices: usize,
-    /// Largest distance between slices, mm.
-    pub max_slice_spacing_mm: f64,
-    /// What to do with a stack that is no regular grid.
-    #[serde(default)]
-    pub geometry: GeometryPolicy,
 }
 
 /// The network's input tensor.
@@ -261,10 +245,7 @@ impl Manifest {
             "`model.name` and `model.version` take 1 to 32 letters, digits, - . _ +",
         )?;
         require(self.file.len() == 1, "this version runs packages with one file, the ONNX graph")?;
-        require(
-            self.select.modality.iter().all(|m| m == "CT" || m == "MR"),
-            "`select.modality` has another modality than CT or MR, whose values this version cannot name",
-        )?;
+        self.select.check()?;
         require(self.inference.tile.iter().all(|&t| t > 0), "`inference.tile` has an empty axis")?;
         require(self.postprocess.first() == Some(&PostprocessStep::Argmax), "the first `postprocess` step must be `argmax`")?;
         let later = self.postprocess.iter().skip(1);

@@ -5,9 +5,9 @@
 mod error;
 mod manifest;
 mod package;
-mod select;
+pub mod select;
 
 pub use error::ModelError;
-pub use manifest::{Dtype, Finding, Inference, Layout, Manifest, MeasurementKind, Model, PostprocessStep, PreprocessStep, Select, Task};
+pub use manifest::{Dtype, Finding, Inference, Layout, Manifest, MeasurementKind, Model, PostprocessStep, PreprocessStep, Task};
 pub use package::{Installed, Package, PackageFolders, PackageId};
-pub use select::{Eligible, Ineligible};
+pub use select::{Assessment, Check, Eligible, Ineligible, Select};

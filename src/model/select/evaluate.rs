@@ -1,0 +1,327 @@
+//! Rules held against a series.
+
+use super::answer::kind_of;
+use super::check::{Check, Hidden};
+use super::rules::{BodyPart, Condition, Contrast, Plane, Range, Select, TagRule, TextRule, ValueRule, WantedQuantity};
+use crate::dataset::Attribute;
+use crate::geometry::{cross, norm};
+use crate::series::{Series, Stack};
+use crate::volume::Quantity;
+
+/// Different values of one attribute that a message names.
+const MAX_NAMED: usize = 3;
+/// What stands in Contrast/Bolus Agent where none was given.
+const NO_AGENT: [&str; 12] =
+    ["NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "WITHOUT CONTRAST", "NIL", "N/A", "-", "0", "NATIVE", "UNENHANCED"];
+
+impl Select {
+    /// Every rule that is given, held against `series` and, where the gate let it pass, its `stack`.
+    pub(super) fn evaluate(&self, series: &Series, stack: Option<&Stack>) -> Vec<Check> {
+        let mut checks = vec![self.modality(series)];
+        checks.extend((!self.body_part.is_empty()).then(|| self.body_part(series)));
+        checks.extend(self.image_type.as_ref().map(|rule| image_type(series, rule)));
+        checks.extend((!self.orientation.is_empty()).then(|| self.orientation(series, stack)));
+        checks.extend(self.slices(series, stack));
+        checks.extend(self.lengths(series, stack));
+        for (code, keyword, rule) in [
+            ("select.description", "SeriesDescription", &self.description),
+            ("select.protocol-name", "ProtocolName", &self.protocol_name),
+            ("select.study-description", "StudyDescription", &self.study_description),
+            ("select.kernel", "ConvolutionKernel", &self.kernel),
+        ] {
+            checks.extend(rule.as_ref().map(|rule| text(series, code, &Attribute::known(keyword), rule)));
+        }
+        checks.extend((self.contrast != Contrast::Any).then(|| self.contrast(series)));
+        let kind = stack.map(kind_of);
+        let found_kind = kind.map_or_else(unknown, |k| k.to_string());
+        checks.push(check("select.kind", "what the instances make up", self.kind, found_kind, kind.map(|k| k == self.kind)));
+        checks.extend(self.quantity(series, stack));
+        checks.extend(self.rule.iter().map(|rule| tag_rule(series, rule)));
+        checks
+    }
+
+    fn modality(&self, series: &Series) -> Check {
+        let found = if series.modality.is_empty() { "absent".to_owned() } else { series.modality.clone() };
+        let passed = self.modality.contains(&series.modality);
+        check("select.modality", "Modality", listed(&self.modality, "or"), found, Some(passed))
+    }
+
+    fn body_part(&self, series: &Series) -> Check {
+        let (part, region) = (Attribute::known("BodyPartExamined"), Attribute::known("AnatomicRegionSequence"));
+        let (parts, regions) = (Observed::of(series, &part), Observed::of(series, &region));
+        let is_part = |values: &[String]| values.iter().any(|v| self.body_part.contains(&BodyPart::Term(v.to_ascii_uppercase())));
+        let is_region = |values: &[String]| values.iter().any(|v| self.body_part.contains(&BodyPart::Code(v.clone())));
+        let passed = parts.all(is_part) || regions.all(is_region);
+        let mut found = parts.describe(&part).0;
+        if !regions.absent() {
+            found = format!("{found}, Anatomic Region {}", regions.describe(&region).0);
+        }
+        check("select.body-part", "Body Part Examined", listed(&self.body_part, "or"), found, Some(passed))
+    }
+
+    fn orientation(&self, series: &Series, stack: Option<&Stack>) -> Check {
+        let normal = match stack {
+            Some(stack) => {
+                let affine = stack.grid.lps_from_voxel();
+                Some(cross(affine.column(0), affine.column(1)))
+            }
+            None => common_normal(series),
+        };
+        let plane = normal.map(|n| plane_of(n, self.orientation_tolerance_deg));
+        let found = plane.map_or_else(unknown, |(plane, nearest, off_deg)| match plane {
+            Plane::Oblique => format!("oblique, {off_deg:.1} degrees off {nearest}"),
+            _ => format!("{plane}, {off_deg:.1} degrees off"),
+        });
+        let wanted = format!("{} within {} degrees", listed(&self.orientation, "or"), self.orientation_tolerance_deg);
+        check("select.orientation", "slice plane", wanted, found, plane.map(|p| self.orientation.contains(&p.0)))
+    }
+
+    fn slices(&self, series: &Series, stack: Option<&Stack>) -> Option<Check> {
+        let wanted = match (self.min_slices, self.max_slices) {
+            (None, None) => return None,
+            (Some(min), None) => format!("{min} or more"),
+            (None, Some(max)) => format!("up to {max}"),
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+        };
+        // Without a grid: the frames that there are, so that a localizer is told apart from a broken volume.
+        let found = match stack {
+            Some(stack) => stack.grid.dims()[2] as usize,
+            None => series.instances.iter().map(|i| i.frames.max(1) as usize).sum(),
+        };
+        let passed = (self.min_slices.unwrap_or(0)..=self.max_slices.unwrap_or(usize::MAX)).contains(&found);
+        Some(check("select.slices", "number of slices", wanted, found.to_string(), Some(passed)))
+    }
+
+    fn lengths(&self, series: &Series, stack: Option<&Stack>) -> Vec<Check> {
+        let spacing = stack.map(|s| s.grid.spacing_mm());
+        let pixels = spacing.map(|[x, y, _]| [x, y]).or_else(|| series.instances.first()?.pixel_spacing_mm.map(|[y, x]| [x, y]));
+        let measured = |code, rule, range: Option<Range>, found: Option<f64>| {
+            let text = found.map_or_else(unknown, |mm| format!("{mm:.2} mm"));
+            range.map(|r| check(code, rule, format!("{r} mm"), text, found.map(|mm| r.holds(mm))))
+        };
+        let slices = measured("select.spacing", "distance between slices", self.slice_spacing_mm(), spacing.map(|s| s[2]));
+        let pixel = self.pixel_spacing_mm.map(|range| {
+            let found = pixels.map_or_else(unknown, |[x, y]| format!("{x:.3} x {y:.3} mm"));
+            let passed = pixels.map(|p| p.iter().all(|&mm| range.holds(mm)));
+            check("select.pixel-spacing", "distance between pixels", format!("{range} mm"), found, passed)
+        });
+        let extent = stack.map(coverage_mm);
+        let coverage = measured("select.coverage", "extent along the normal", self.coverage_mm, extent);
+        [slices, pixel, coverage].into_iter().flatten().collect()
+    }
+
+    fn contrast(&self, series: &Series) -> Check {
+        let total = series.instances.len();
+        let given = series.instances.iter().filter(|i| has_agent(i)).count();
+        let found = match given {
+            0 => "not named".to_owned(),
+            n if n == total => "named".to_owned(),
+            n => format!("named in {n} of {total} instances"),
+        };
+        let (wanted, passed) = match self.contrast {
+            Contrast::Forbidden => ("images without", given == 0),
+            _ => ("images with one", given == total),
+        };
+        let agent = Attribute::known("ContrastBolusAgent");
+        let mut check = check("select.contrast", "Contrast/Bolus Agent", wanted, found, Some(passed));
+        check.text = Hidden(Observed::of(series, &agent).describe(&agent).1);
+        check
+    }
+
+    fn quantity(&self, series: &Series, stack: Option<&Stack>) -> Option<Check> {
+        let wanted = match self.quantity {
+            Some(WantedQuantity::Any) => return None,
+            Some(WantedQuantity::Exactly(quantity)) => quantity,
+            None if series.modality == "CT" => Quantity::Hounsfield,
+            None => return None,
+        };
+        let code = if wanted == Quantity::Hounsfield { "select.not-hounsfield" } else { "select.quantity" };
+        let found = stack.map(|s| s.quantity);
+        let text = found.map_or_else(unknown, named);
+        Some(check(code, "what the values are (Modality, Rescale Type)", named(wanted), text, found.map(|f| f == wanted)))
+    }
+}
+
+/// Slices times their distance: the extent from the outer face of the first to that of the last.
+pub(super) fn coverage_mm(stack: &Stack) -> f64 {
+    f64::from(stack.grid.dims()[2]) * stack.grid.spacing_mm()[2]
+}
+
+fn check(code: &'static str, rule: impl ToString, wanted: impl ToString, found: impl ToString, passed: Option<bool>) -> Check {
+    let (rule, wanted, found) = (rule.to_string(), wanted.to_string(), found.to_string());
+    Check { code, rule, wanted, found, passed, because: None, text: Hidden(None) }
+}
+
+fn unknown() -> String {
+    "not known without a regular geometry".to_owned()
+}
+
+/// The name that manifests use.
+fn named(quantity: Quantity) -> String {
+    serde_json::to_value(quantity).ok().and_then(|v| Some(v.as_str()?.to_owned())).unwrap_or_default()
+}
+
+fn listed<T: ToString>(items: &[T], last: &str) -> String {
+    let texts: Vec<String> = items.iter().map(T::to_string).collect();
+    match texts.split_last() {
+        Some((end, rest)) if !rest.is_empty() => format!("{} {last} {end}", rest.join(", ")),
+        _ => texts.concat(),
+    }
+}
+
+/// The plane within the tolerance, the nearest one, and how far the normal is from it, degrees.
+fn plane_of(normal: [f64; 3], tolerance_deg: f64) -> (Plane, Plane, f64) {
+    let length = norm(normal);
+    let angles = [(Plane::Sagittal, normal[0]), (Plane::Coronal, normal[1]), (Plane::Axial, normal[2])]
+        .map(|(plane, along)| (plane, (along.abs() / length).min(1.0).acos().to_degrees()));
+    let (nearest, off_deg) = angles.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).expect("three axes");
+    (if off_deg <= tolerance_deg { nearest } else { Plane::Oblique }, nearest, off_deg)
+}
+
+/// The normal of the slices of a series that is no grid, where all of them agree on it to a degree.
+fn common_normal(series: &Series) -> Option<[f64; 3]> {
+    let normal = |[a, b, c, d, e, f]: [f64; 6]| {
+        let normal = cross([a, b, c], [d, e, f]);
+        let length = norm(normal);
+        (length > 0.5).then(|| normal.map(|v| v / length))
+    };
+    let first = normal(series.instances.first()?.orientation?)?;
+    let agrees = |o: [f64; 6]| normal(o).is_some_and(|n| norm(cross(first, n)) < 1f64.to_radians().sin());
+    series.instances.iter().all(|i| i.orientation.is_some_and(agrees)).then_some(first)
+}
+
+fn has_agent(instance: &crate::dataset::Instance) -> bool {
+    let values = |keyword| Attribute::known(keyword).occurrences(instance).concat();
+    let is_agent = |text: &String| !NO_AGENT.contains(&text.to_ascii_uppercase().as_str());
+    if values("ContrastBolusAgent").iter().any(is_agent) {
+        return true;
+    }
+    // Enhanced images: the agents of the series, and for each frame whether they had been given by then.
+    let administered = values("ContrastBolusUsageSequence.ContrastBolusAgentAdministered");
+    let none_given = !administered.is_empty() && administered.iter().all(|v| v == "NO");
+    !values("ContrastBolusAgentSequence").is_empty() && !none_given
+}
+
+/// What an attribute is in the instances of a series: different values, and in how many instances or frames.
+struct Observed(Vec<(Vec<String>, usize)>);
+
+impl Observed {
+    fn of(series: &Series, attribute: &Attribute) -> Self {
+        Self::counted(series.instances.iter().flat_map(|i| attribute.occurrences(i)))
+    }
+
+    fn counted(all: impl Iterator<Item = Vec<String>>) -> Self {
+        let mut different: Vec<(Vec<String>, usize)> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        for values in all {
+            let place = *places.entry(values.clone()).or_insert(different.len());
+            match different.get_mut(place) {
+                Some(known) => known.1 += 1,
+                None => different.push((values, 1)),
+            }
+        }
+        Self(different)
+    }
+
+    fn all(&self, holds: impl Fn(&[String]) -> bool) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|(values, _)| holds(values))
+    }
+
+    fn absent(&self) -> bool {
+        self.all(<[String]>::is_empty)
+    }
+
+    /// What may be said everywhere, and what only to a person who asked.
+    fn describe(&self, attribute: &Attribute) -> (String, Option<String>) {
+        let mut hides = false;
+        let mut public = |values: &[String]| {
+            if values.is_empty() {
+                return "absent".to_owned();
+            }
+            let shown: Option<Vec<&str>> = values.iter().map(|v| attribute.shown(v)).collect();
+            hides |= shown.is_none();
+            shown.map_or_else(|| "a value that is not shown".to_owned(), |values| values.join("\\"))
+        };
+        let found = self.joined(&mut public);
+        let text = hides && !attribute.is_patient_data();
+        (found, text.then(|| self.joined(&mut |values| if values.is_empty() { "absent".to_owned() } else { values.join("\\") })))
+    }
+
+    fn joined(&self, text_of: &mut dyn FnMut(&[String]) -> String) -> String {
+        if let [(values, _)] = self.0.as_slice() {
+            return text_of(values);
+        }
+        let named: Vec<String> =
+            self.0.iter().take(MAX_NAMED).map(|(values, count)| format!("{} ({count} times)", text_of(values))).collect();
+        let more = self.0.len().saturating_sub(MAX_NAMED);
+        if more > 0 { format!("{}; and {more} others", named.join("; ")) } else { named.join("; ") }
+    }
+}
+
+fn image_type(series: &Series, rule: &ValueRule) -> Check {
+    let attribute = Attribute::known("ImageType");
+    let observed = Observed::of(series, &attribute);
+    let holds = |values: &[String]| {
+        let has = |wanted: &String| values.iter().any(|v| v.eq_ignore_ascii_case(wanted));
+        rule.all.iter().all(has) && (rule.any.is_empty() || rule.any.iter().any(has)) && !rule.none.iter().any(has)
+    };
+    let parts = [("", &rule.all, "and"), ("", &rule.any, "or"), ("not ", &rule.none, "or")];
+    let wanted: Vec<String> =
+        parts.iter().filter(|(_, list, _)| !list.is_empty()).map(|(word, list, last)| format!("{word}{}", listed(list, last))).collect();
+    let (found, text) = observed.describe(&attribute);
+    let mut check = check("select.image-type", "Image Type", wanted.join("; "), found, Some(observed.all(holds)));
+    check.text = Hidden(text);
+    check
+}
+
+fn text(series: &Series, code: &'static str, attribute: &Attribute, rule: &TextRule) -> Check {
+    let observed = Observed::of(series, attribute);
+    let holds = |values: &[String]| {
+        let matched = |p: &super::Pattern| values.iter().any(|v| p.matches(v));
+        (rule.any.is_empty() || rule.any.iter().any(matched)) && !rule.none.iter().any(matched)
+    };
+    let quoted = |list: &[super::Pattern]| listed(&list.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>(), "or");
+    let mut wanted = Vec::new();
+    if !rule.any.is_empty() {
+        wanted.push(format!("what matches {}", quoted(&rule.any)));
+    }
+    if !rule.none.is_empty() {
+        wanted.push(format!("what does not match {}", quoted(&rule.none)));
+    }
+    let (found, text) = observed.describe(attribute);
+    let mut check = check(code, attribute, wanted.join(" and "), found, Some(observed.all(holds)));
+    check.text = Hidden(text);
+    check
+}
+
+fn tag_rule(series: &Series, rule: &TagRule) -> Check {
+    let TagRule { attribute, condition, because } = rule;
+    let observed = Observed::of(series, attribute);
+    let same = |value: &String, wanted: &String| match (attribute.number(value), wanted.parse::<f64>()) {
+        (Some(a), Ok(b)) => a == b,
+        _ => value.eq_ignore_ascii_case(wanted),
+    };
+    let is_one_of = |values: &[String], list: &[String]| values.iter().any(|v| list.iter().any(|w| same(v, w)));
+    let passed = observed.all(|values| match condition {
+        Condition::Equals(list) => is_one_of(values, list),
+        Condition::NotEquals(list) => !is_one_of(values, list),
+        Condition::Matches(pattern) => values.iter().any(|v| pattern.matches(v)),
+        Condition::NotMatches(pattern) => !values.iter().any(|v| pattern.matches(v)),
+        Condition::Range(range) => !values.is_empty() && values.iter().all(|v| attribute.number(v).is_some_and(|n| range.holds(n))),
+        Condition::Present(wanted) => values.is_empty() != *wanted,
+    });
+    let wanted = match condition {
+        Condition::Equals(list) => listed(list, "or"),
+        Condition::NotEquals(list) => format!("anything but {}", listed(list, "or")),
+        Condition::Matches(pattern) => format!("what matches `{pattern}`"),
+        Condition::NotMatches(pattern) => format!("what does not match `{pattern}`"),
+        Condition::Range(range) => range.to_string(),
+        Condition::Present(true) => "any value".to_owned(),
+        Condition::Present(false) => "no value".to_owned(),
+    };
+    let (found, text) = observed.describe(attribute);
+    let mut check = check("select.rule", attribute, wanted, found, Some(passed));
+    check.because.clone_from(because);
+    check.text = Hidden(text);
+    check
+}
