@@ -7,4 +7,5 @@ mod packages;
 mod reading;
 mod real_data;
 mod rooms;
+mod selection;
 mod support;

@@ -34,7 +34,7 @@ impl Select {
         checks.extend((self.contrast != Contrast::Any).then(|| self.contrast(series)));
         let kind = stack.map(kind_of);
         let found_kind = kind.map_or_else(unknown, |k| k.to_string());
-        checks.push(check("select.kind", "what the instances make up", self.kind, found_kind, kind.map(|k| k == self.kind)));
+        checks.push(check("select.kind", "kind", self.kind, found_kind, kind.map(|k| k == self.kind)));
         checks.extend(self.quantity(series, stack));
         checks.extend(self.rule.iter().map(|rule| tag_rule(series, rule)));
         checks
@@ -138,7 +138,7 @@ impl Select {
         let code = if wanted == Quantity::Hounsfield { "select.not-hounsfield" } else { "select.quantity" };
         let found = stack.map(|s| s.quantity);
         let text = found.map_or_else(unknown, named);
-        Some(check(code, "what the values are (Modality, Rescale Type)", named(wanted), text, found.map(|f| f == wanted)))
+        Some(check(code, "quantity of the values (Rescale Type)", named(wanted), text, found.map(|f| f == wanted)))
     }
 }
 

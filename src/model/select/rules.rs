@@ -1,4 +1,4 @@
-//! The `[select]` part of the manifest, as types. `docs/packages.md` is its description for the makers of packages.
+//! The `[select]` part of the manifest, as types. `docs/package-format.md` is its description for the makers of packages.
 
 use std::fmt;
 
