@@ -137,7 +137,7 @@ pub enum DatasetError {
     },
     /// The compressed image inside is not the one that the attributes describe.
     #[error("the {codec} image inside has {found_rows} rows, {found_columns} columns, {components} components of {precision} bits; \
-             the header says {rows} rows, {columns} columns, 1 component of {bits_allocated} bits ({})", path.display())]
+             the header says {rows} rows, {columns} columns, {samples} of {bits_allocated} bits ({})", path.display())]
     CodeStream {
         /// Name of the compression.
         codec: &'static str,
@@ -153,6 +153,8 @@ pub enum DatasetError {
         rows: u32,
         /// Columns in the header.
         columns: u32,
+        /// Samples per Pixel in the header.
+        samples: u16,
         /// Bits Allocated in the header.
         bits_allocated: u16,
         /// The file.

@@ -3,6 +3,7 @@
 mod attribute;
 mod build;
 mod codec;
+mod colour;
 mod error;
 mod instance;
 mod layout;

@@ -6,7 +6,7 @@ use std::path::Path;
 use dicom::dictionary_std::uids;
 use sha2::{Digest, Sha256};
 
-use super::codec::{Codec, Expected, decode};
+use super::codec::{Codec, FrameFormat, decode};
 use super::instance::open_regular;
 use super::layout::{Layout, PixelData, Source, io_error};
 use super::{DatasetError, Instance};
@@ -216,20 +216,26 @@ fn decode_stream(codec: Codec, stream: &[u8], instance: &Instance, stored_as: St
         place(&stream[..expected as usize], order, instance, stored_as, stored);
         return Ok(());
     }
-    let expected = Expected {
-        rows: instance.rows as u16,
-        columns: instance.columns as u16,
-        bits_allocated,
-        transfer_syntax_uid: &instance.transfer_syntax_uid,
-        path: &instance.path,
-    };
-    let samples = decode(codec, stream, expected)?;
-    if samples.bytes.len() != stored.len() * samples.bytes_per_sample {
-        return Err(pixel_length(instance, (samples.bytes.len() / samples.bytes_per_sample) as u64 * u64::from(bits_allocated / 8)));
-    }
+    let samples = decode(codec, stream, &format_of(instance))?;
     order.bytes_per_sample = samples.bytes_per_sample;
     place(&samples.bytes, order, instance, stored_as, stored);
     Ok(())
+}
+
+fn format_of(instance: &Instance) -> FrameFormat<'_> {
+    let p = &instance.pixels;
+    FrameFormat {
+        rows: instance.rows as u16,
+        columns: instance.columns as u16,
+        samples: p.samples,
+        bits_allocated: p.bits_allocated,
+        bits_stored: p.bits_stored,
+        signed: p.signed,
+        planar: false,
+        photometric: &p.photometric,
+        transfer_syntax_uid: &instance.transfer_syntax_uid,
+        path: &instance.path,
+    }
 }
 
 /// How samples lie in bytes.
