@@ -122,7 +122,7 @@ pub enum DatasetError {
         path: PathBuf,
     },
     /// Pixel Data of another length than Rows and Columns promise.
-    #[error("pixel data has {found} bytes, {rows} rows of {columns} columns need {expected}; send it again ({})", path.display())]
+    #[error("pixel data has {found} bytes, {frames} frames of {rows} rows and {columns} columns need {expected}; send it again ({})", path.display())]
     PixelLength {
         /// Bytes needed.
         expected: u64,
@@ -132,6 +132,8 @@ pub enum DatasetError {
         rows: u32,
         /// Columns.
         columns: u32,
+        /// Number of Frames.
+        frames: u32,
         /// The file.
         path: PathBuf,
     },
@@ -168,6 +170,26 @@ pub enum DatasetError {
         /// The file.
         path: PathBuf,
     },
+    /// Number of Frames is no number, more than the file can hold, or not that of its functional groups.
+    #[error("Number of Frames is {frames} (0 stands for unreadable), {groups} frames are described; the file cannot be used ({})", path.display())]
+    FrameCount {
+        /// Number of Frames (0028,0008).
+        frames: u32,
+        /// Items of the Per-Frame Functional Groups Sequence.
+        groups: usize,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Frames of encapsulated pixel data that cannot be told apart.
+    #[error("{fragments} fragments of pixel data cannot be assigned to {frames} frames; send it again uncompressed ({})", path.display())]
+    Fragments {
+        /// Fragments there are.
+        fragments: usize,
+        /// Frames that should be in them.
+        frames: u32,
+        /// The file.
+        path: PathBuf,
+    },
     /// Header and pixels were read at different times and disagree.
     #[error("the file changed while it was read; wait until it is complete and run again ({})", path.display())]
     Changed {
@@ -201,6 +223,8 @@ impl Coded for DatasetError {
             Self::PixelLength { .. } => "dataset.pixel-length",
             Self::CodeStream { .. } => "dataset.code-stream",
             Self::Decode { .. } => "dataset.decode",
+            Self::FrameCount { .. } => "dataset.frame-count",
+            Self::Fragments { .. } => "dataset.fragments",
             Self::Changed { .. } => "dataset.changed",
         }
     }

@@ -8,6 +8,7 @@ mod error;
 mod instance;
 mod layout;
 mod pixels;
+mod rgb;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -17,3 +18,4 @@ pub use dicom::dictionary_std::tags;
 pub use error::DatasetError;
 pub use instance::{Instance, PixelFormat};
 pub use pixels::{StoredAs, check_decodable, read_stored, same_content};
+pub use rgb::read_rgb;

@@ -168,7 +168,7 @@ pub fn same_content(a: &Path, b: &Path) -> Result<bool, DatasetError> {
     Ok(a.0.is_some() && a == b)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, DatasetError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, DatasetError> {
     let file = open_regular(path)?;
     let bytes = file.metadata().map_err(|e| io_error(&e, path))?.len();
     if bytes > MAX_FILE_BYTES {

@@ -3,6 +3,7 @@
 mod broken_input;
 mod demo;
 mod grids;
+mod encodings;
 mod packages;
 mod reading;
 mod real_data;

@@ -1,0 +1,87 @@
+//! Every encoding that docs/encodings.md lists, on files that other people's tools made (tests/python/make_encodings.py), and real ones.
+
+use std::path::{Path, PathBuf};
+
+use roentgen::dataset::{self, Instance, StoredAs};
+use serde_json::Value;
+
+use crate::support::{files_below, python, root, test_data};
+
+/// What a case of cases.json says, read as the library reads it.
+fn check(case: &Value) -> Result<(), String> {
+    let text = |key: &str| case[key].as_str().expect("a text");
+    let expected = std::fs::read(text("raw")).expect("the maker wrote it");
+    let instance = Instance::read(Path::new(text("file"))).map_err(|e| e.to_string())?;
+    let (found, expected): (Vec<i64>, Vec<i64>) = match text("kind") {
+        "stored" => {
+            let stored_as = StoredAs::for_series([&instance]).expect("one instance has one sign");
+            let mut stored = vec![0i16; instance.rows as usize * instance.columns as usize];
+            dataset::read_stored(&instance, stored_as, &mut stored).map_err(|e| e.to_string())?;
+            let words = expected.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect();
+            (stored.iter().map(|&v| i64::from(v) + stored_as.offset() as i64).collect(), words)
+        }
+        _ => {
+            let frame = case["frame"].as_u64().expect("a number") as u32;
+            let rgb = dataset::read_rgb(&instance, frame).map_err(|e| e.to_string())?;
+            (rgb.iter().flatten().map(|&v| v.into()).collect(), expected.iter().map(|&v| v.into()).collect())
+        }
+    };
+    if found.len() != expected.len() {
+        return Err(format!("{} values, not {}", found.len(), expected.len()));
+    }
+    let bound = case["bound"].as_i64().expect("a number");
+    let off = |n: &usize| (found[*n] - expected[*n]).abs() > bound;
+    let wrong = (0..found.len()).filter(off).count();
+    match (0..found.len()).find(off) {
+        None => Ok(()),
+        Some(n) => Err(format!("{wrong} values differ by more than {bound}; value {n} is {}, not {}", found[n], expected[n])),
+    }
+}
+
+/// Checks all cases; gives those that fail, with their reasons.
+fn failures(folder: &Path) -> (usize, Vec<String>) {
+    let cases: Vec<Value> =
+        serde_json::from_slice(&std::fs::read(folder.join("cases.json")).expect("cases.json")).expect("cases.json is JSON");
+    let failed = cases.iter().filter_map(|c| check(c).err().map(|why| format!("{} ({}): {why}", c["name"], c["cell"])));
+    (cases.len(), failed.collect())
+}
+
+fn make(arguments: &[&Path]) {
+    let ran = python(&root().join("tests/python/make_encodings.py"), arguments);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+}
+
+#[test]
+fn files_of_other_tools_are_decoded_right() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    make(&[Path::new("made"), folder.path()]);
+    let (cases, failed) = failures(folder.path());
+    assert!(cases > 150, "only {cases} cases");
+    assert!(failed.is_empty(), "{} of {cases} fail:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn real_files_are_decoded_as_pydicom_does() {
+    let Some(data) = test_data() else { return };
+    let transfer_syntaxes = data.join("transfer-syntaxes");
+    let mut files: Vec<PathBuf> = ["colour-test-pattern", "htj2k", "deflated", "one-ct-image", "one-tiny-mr-image"]
+        .iter()
+        .flat_map(|f| files_below(&transfer_syntaxes.join(f)))
+        .collect();
+    for name in ["more/JLSL_08_07_0_1F.dcm", "more/JLSL_16_15_1_1F.dcm", "more/JPGLosslessP14SV1_1s_1f_8b.dcm"] {
+        files.push(transfer_syntaxes.join(name));
+    }
+    files.extend(files_below(&data.join("ultrasound-colour")).into_iter().filter(|f| !f.ends_with("PROVENANCE.md")));
+    for name in ["RG3_J2KI", "dx_image.dcm", "gdcm-CR-MONO1-10-chest.dcm"] {
+        files.push(data.join("xray-2d").join(name));
+    }
+    // Its code stream is unsigned where the attributes say signed: the sign is the attributes' (as GDCM and pydicom have it).
+    files.push(data.join("malformed/pydicom/J2K_pixelrep_mismatch.dcm"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut arguments = vec![Path::new("real"), folder.path()];
+    arguments.extend(files.iter().map(PathBuf::as_path));
+    make(&arguments);
+    let (cases, failed) = failures(folder.path());
+    assert!(cases >= files.len(), "{cases} cases of {} files", files.len());
+    assert!(failed.is_empty(), "{} of {cases} fail:\n{}", failed.len(), failed.join("\n"));
+}
