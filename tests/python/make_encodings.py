@@ -237,7 +237,14 @@ def by_dcmdjpeg(path):
 
 
 def by_pydicom(path):
-    return pixel_array(path, raw=True).astype(np.int64)
+    return pixel_array(opened(path), raw=True).astype(np.int64)
+
+
+def opened(path):
+    ds = pydicom.dcmread(path, force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        ds.file_meta.TransferSyntaxUID = TS["implicit"]
+    return ds
 
 
 def by_pydicom_rgb(path):
@@ -490,9 +497,8 @@ def palettes():
 def real(files):
     """Other people's files, as pydicom with its decoders reads them."""
     for n, path in enumerate(map(pathlib.Path, files)):
-        ds = pydicom.dcmread(path, force=True)
-        uid = str(ds.file_meta.TransferSyntaxUID) if "TransferSyntaxUID" in getattr(ds, "file_meta", {}) else TS["implicit"]
-        ds.file_meta.TransferSyntaxUID = uid
+        ds = opened(path)
+        uid = str(ds.file_meta.TransferSyntaxUID)
         where = cell(uid, ds.PhotometricInterpretation, ds.BitsAllocated, ds.BitsStored, bool(ds.PixelRepresentation))
         dct = uid in (JPEG + "50", JPEG + "51", JPEG + "53", JPEG + "55")
         # Decoders of lossy streams round otherwise than ours: pylibjpeg's JPEG by one, JPEG 2000 in float by one.

@@ -1,0 +1,226 @@
+//! The MQ arithmetic decoder (ISO 15444-1 annex C), without a branch on what it decodes.
+//!
+//! The stuffing of the code stream is undone beforehand, so that the code register can be filled with many bits at a time.
+
+/// Probability of the less probable symbol, and the states that follow (table C.2).
+#[derive(Clone, Copy)]
+struct State {
+    qe: u16,
+    /// Twice the index of the next state, plus the more probable symbol.
+    after_mps: u8,
+    after_lps: u8,
+}
+
+/// Table C.2: Qe, next state after the more and after the less probable symbol, whether the latter switches which is which.
+const TABLE_C2: [(u16, u8, u8, bool); 47] = [
+    (0x5601, 1, 1, true),
+    (0x3401, 2, 6, false),
+    (0x1801, 3, 9, false),
+    (0x0AC1, 4, 12, false),
+    (0x0521, 5, 29, false),
+    (0x0221, 38, 33, false),
+    (0x5601, 7, 6, true),
+    (0x5401, 8, 14, false),
+    (0x4801, 9, 14, false),
+    (0x3801, 10, 14, false),
+    (0x3001, 11, 17, false),
+    (0x2401, 12, 18, false),
+    (0x1C01, 13, 20, false),
+    (0x1601, 29, 21, false),
+    (0x5601, 15, 14, true),
+    (0x5401, 16, 14, false),
+    (0x5101, 17, 15, false),
+    (0x4801, 18, 16, false),
+    (0x3801, 19, 17, false),
+    (0x3401, 20, 18, false),
+    (0x3001, 21, 19, false),
+    (0x2801, 22, 19, false),
+    (0x2401, 23, 20, false),
+    (0x2201, 24, 21, false),
+    (0x1C01, 25, 22, false),
+    (0x1801, 26, 23, false),
+    (0x1601, 27, 24, false),
+    (0x1401, 28, 25, false),
+    (0x1201, 29, 26, false),
+    (0x1101, 30, 27, false),
+    (0x0AC1, 31, 28, false),
+    (0x09C1, 32, 29, false),
+    (0x08A1, 33, 30, false),
+    (0x0521, 34, 31, false),
+    (0x0441, 35, 32, false),
+    (0x02A1, 36, 33, false),
+    (0x0221, 37, 34, false),
+    (0x0141, 38, 35, false),
+    (0x0111, 39, 36, false),
+    (0x0085, 40, 37, false),
+    (0x0049, 41, 38, false),
+    (0x0025, 42, 39, false),
+    (0x0015, 43, 40, false),
+    (0x0009, 44, 41, false),
+    (0x0005, 45, 42, false),
+    (0x0001, 45, 43, false),
+    (0x5601, 46, 46, false),
+];
+
+static STATES: [State; 128] = {
+    let mut states = [State { qe: 0x5601, after_mps: 0, after_lps: 0 }; 128];
+    let mut n = 0;
+    while n < 47 {
+        let (qe, mps, lps, switch) = TABLE_C2[n];
+        let mut symbol = 0;
+        while symbol < 2 {
+            let other = if switch { 1 - symbol } else { symbol };
+            states[2 * n + symbol as usize] = State { qe, after_mps: 2 * mps + symbol, after_lps: 2 * lps + other };
+            symbol += 1;
+        }
+        n += 1;
+    }
+    states
+};
+
+/// Takes the stuffing off MQ-coded `data`: one long binary number, after which come ones for ever.
+pub(super) fn unstuffed(pieces: &[&[u8]], out: &mut Vec<u8>) {
+    out.clear();
+    let (mut held, mut count) = (0u32, 0u32);
+    let mut after_ff = false;
+    for &byte in pieces.iter().copied().flatten() {
+        let byte = u32::from(byte);
+        if after_ff && byte > 0x8F {
+            break;
+        }
+        // The top bit of a byte after 0xFF is a carry into what is already there.
+        let width = if after_ff { 7 } else { 8 };
+        held = (held << width) + byte;
+        count += width;
+        if held >> count != 0 {
+            held &= (1 << count) - 1;
+            for earlier in out.iter_mut().rev() {
+                *earlier = earlier.wrapping_add(1);
+                if *earlier != 0 {
+                    break;
+                }
+            }
+        }
+        while count >= 8 {
+            count -= 8;
+            out.push((held >> count) as u8);
+            held &= (1 << count) - 1;
+        }
+        after_ff = byte == 0xFF;
+    }
+    if count > 0 {
+        out.push((held << (8 - count)) as u8 | ((1u32 << (8 - count)) - 1) as u8);
+    }
+}
+
+/// Contexts by number.
+pub(super) const RUN: usize = 17;
+pub(super) const UNIFORM: usize = 18;
+
+pub(super) struct Mq<'a> {
+    data: &'a [u8],
+    at: usize,
+    /// The code register: 16 bits at the top, what follows below.
+    c: u64,
+    a: u32,
+    /// Bits of `c` that were filled.
+    filled: u32,
+    states: [u8; 32],
+}
+
+impl<'a> Mq<'a> {
+    /// `data` as [`unstuffed`] makes it.
+    pub(super) fn new(data: &'a [u8]) -> Self {
+        let mut states = [0; 32];
+        // Table D.7.
+        (states[0], states[RUN], states[UNIFORM]) = (2 * 4, 2 * 3, 2 * 46);
+        let mut mq = Self { data, at: 0, c: 0, a: 0x8000, filled: 1, states };
+        mq.refill();
+        mq
+    }
+
+    #[inline(always)]
+    fn refill(&mut self) {
+        let next = match self.data.get(self.at..self.at + 8).and_then(|b| b.try_into().ok()) {
+            Some(bytes) => u64::from_be_bytes(bytes),
+            None => self.last_bytes(),
+        };
+        self.c |= next >> self.filled;
+        self.at += ((63 - self.filled) >> 3) as usize;
+        self.filled |= 56;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn last_bytes(&self) -> u64 {
+        let mut bytes = [0xFF; 8];
+        let left = self.data.get(self.at..).unwrap_or(&[]);
+        let n = left.len().min(8);
+        bytes[..n].copy_from_slice(&left[..n]);
+        u64::from_be_bytes(bytes)
+    }
+
+    /// One decision (figure C.15), for contexts whose decisions nobody can foresee.
+    #[inline(always)]
+    pub(super) fn decide(&mut self, context: usize) -> u32 {
+        let index = self.states[context & 31];
+        let state = STATES[usize::from(index & 127)];
+        let qe = u32::from(state.qe);
+        let upper = self.a - qe;
+        let low = ((self.c >> 48) as u32) < qe;
+        let less_probable = low ^ (upper < qe);
+        let a = if low { qe } else { upper };
+        let taken = if low { 0 } else { u64::from(qe) << 48 };
+        self.c -= taken;
+        let shift = a.leading_zeros() - 16;
+        let same = if shift == 0 { index } else { state.after_mps };
+        self.states[context & 31] = if less_probable { state.after_lps } else { same };
+        self.a = a << shift;
+        self.c <<= shift;
+        self.filled -= shift;
+        if self.filled < 32 {
+            self.refill();
+        }
+        u32::from(index & 1) ^ u32::from(less_probable)
+    }
+
+    /// The same, with a short way out for contexts that nearly always decide alike.
+    #[inline(always)]
+    pub(super) fn decide_likely(&mut self, context: usize) -> u32 {
+        let index = self.states[context & 31];
+        let qe = u32::from(STATES[usize::from(index & 127)].qe);
+        let upper = self.a - qe;
+        if ((self.c >> 48) as u32) >= qe && upper & 0x8000 != 0 {
+            self.c -= u64::from(qe) << 48;
+            self.a = upper;
+            return u32::from(index & 1);
+        }
+        self.decide(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_sequence_of_the_standard() {
+        // ISO 15444-1 (and 14492 H.2): 256 decisions in one context.
+        let coded = [
+            0x84, 0xC7, 0x3B, 0xFC, 0xE1, 0xA1, 0x43, 0x04, 0x02, 0x20, 0x00, 0x00, 0x41, 0x0D, 0xBB, 0x86, 0xF4, 0x31, 0x7F, 0xFF, 0x88,
+            0xFF, 0x37, 0x47, 0x1A, 0xDB, 0x6A, 0xDF, 0xFF, 0xAC,
+        ];
+        let expected = [
+            0x00, 0x02, 0x00, 0x51, 0x00, 0x00, 0x00, 0xC0, 0x03, 0x52, 0x87, 0x2A, 0xAA, 0xAA, 0xAA, 0xAA, 0x82, 0xC0, 0x20, 0x00, 0xFC,
+            0xD7, 0x9E, 0xF6, 0xBF, 0x7F, 0xED, 0x90, 0x4F, 0x46, 0xA3, 0xBF,
+        ];
+        let mut data = Vec::new();
+        unstuffed(&[&coded], &mut data);
+        for likely in [false, true] {
+            let mut mq = Mq::new(&data);
+            let mut decision = || if likely { mq.decide_likely(1) } else { mq.decide(1) };
+            let found: Vec<u32> = (0..32).map(|_| (0..8).fold(0, |byte, _| byte << 1 | decision())).collect();
+            assert_eq!(found, expected);
+        }
+    }
+}
