@@ -201,7 +201,7 @@ fn expected_bytes(instance: &Instance) -> u64 {
 
 fn pixel_length(instance: &Instance, found: u64) -> DatasetError {
     let (rows, columns) = (instance.rows, instance.columns);
-    DatasetError::PixelLength { expected: expected_bytes(instance), found, rows, columns, path: instance.path.clone() }
+    DatasetError::PixelLength { expected: expected_bytes(instance), found, rows, columns, frames: 1, path: instance.path.clone() }
 }
 
 fn decode_stream(codec: Codec, stream: &[u8], instance: &Instance, stored_as: StoredAs, stored: &mut [i16]) -> Result<(), DatasetError> {

@@ -55,7 +55,14 @@ pub fn read_rgb(instance: &Instance, frame: u32) -> Result<Vec<[u8; 3]>, Dataset
             let frame_bytes = native_bytes(&format, photometric) as u64;
             let (start, all) = (u64::from(frame) * frame_bytes, u64::from(instance.frames) * frame_bytes);
             let length = u64::from(length);
-            let cut = |found| DatasetError::PixelLength { expected: all, found, rows: instance.rows, columns: instance.columns, path: path.into() };
+            let cut = |found| DatasetError::PixelLength {
+                expected: all,
+                found,
+                rows: instance.rows,
+                columns: instance.columns,
+                frames: instance.frames,
+                path: path.into(),
+            };
             if length != all && length != all + all % 2 {
                 return Err(cut(length));
             }

@@ -356,12 +356,13 @@ def jpeg_2000():
         agreed(OUT / f"{name}-openjpeg.dcm", values)
         commands = [("gdcmconv", ["gdcmconv", "--j2k"]), ("gdcmconv tiles", ["gdcmconv", "--j2k", "--tile", "32,32"])]
         tools(name, values, where, commands)
-        # The irreversible transform is in float: other orders of summation move a value over a rounding edge here and there.
+        # The irreversible transform is in float: other orders of summation move a value over a rounding edge here and there, and
+        # OpenJPEG's 2/K is 1.625732422, not 1.625786132 (ISO 15444-1 table F.4): 3e-5 of the high frequencies of 16 bits are one more.
         ds = dataset(values, allocated, stored, signed)
         ds.compress(JPEG + "91", encoding_plugin="pylibjpeg", generate_instance_uid=False, j2k_cr=[8])
         path = OUT / f"{name}-lossy.dcm"
         ds.save_as(path, enforce_file_format=True)
-        note(path.stem, path, by_pydicom(path), "pylibjpeg-openjpeg", cell(JPEG + "91", "MONOCHROME2", allocated, stored, signed), bound=1)
+        note(path.stem, path, by_pydicom(path), "pylibjpeg-openjpeg", cell(JPEG + "91", "MONOCHROME2", allocated, stored, signed), bound=1 + (stored == 16))
     values = colour().astype(np.uint8)
     for mct, photometric in ((True, "YBR_RCT"), (False, "RGB")):
         for uid, reversible in (("90", True), ("91", False)):
@@ -394,7 +395,8 @@ def htj2k():
         values = mono(stored, signed)
         stream = imagecodecs.htj2k_encode(values.astype(dtype(allocated, signed)), level=0.002, reversible=False)
         ds = encoded(stream, values, allocated, stored, signed, JPEG + "203")
-        expected = imagecodecs.htj2k_decode(stream)
+        # The stream says 16 bits where 12 are stored, and overshoots: what is beyond them must not come round the other end.
+        expected = np.minimum(imagecodecs.htj2k_decode(stream), 2**stored - 1)
         put(f"htj2k-{short}-203", ds, expected, "imagecodecs (OpenJPH)", cell(JPEG + "203", "MONOCHROME2", allocated, stored, signed), bound=1)
     values = colour().astype(np.uint8)
     stream = imagecodecs.htj2k_encode(values, reversible=True, rgb=True)

@@ -5,7 +5,7 @@
 
 use super::bits::Bits;
 use super::jpeg::{FrameHeader, Huffman, ScanHeader, Segments, Tables, extend, marker};
-use super::{Fault, FrameFormat, Samples, pack};
+use super::{Fault, FrameFormat, Samples, limits, pack};
 use crate::dataset::colour::Photometric;
 
 /// Where the coefficients of a block go, in the order of the stream (figure A.6).
@@ -91,7 +91,10 @@ pub(super) fn decode(stream: &[u8], format: &FrameFormat<'_>, photometric: Photo
         return Err(Fault::Damaged);
     }
     let subsampled = planes.iter().any(|p| p.columns < usize::from(frame.columns) || p.rows < usize::from(frame.rows));
-    let values = assemble(&planes, &frame);
+    let mut values = assemble(&planes, &frame);
+    if let Some((_, most)) = limits(format, false).filter(|&(_, most)| most < (1 << frame.precision) - 1) {
+        values.iter_mut().for_each(|v| *v = (*v).min(most as u16));
+    }
     let photometric = match (frame.components.len(), colours) {
         (3, Colours::Rgb) => Photometric::Rgb,
         (3, Colours::Unsaid) if frame.components.iter().map(|c| c.id).eq(*b"RGB") => Photometric::Rgb,

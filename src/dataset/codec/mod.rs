@@ -4,6 +4,7 @@
 //! the caller by the other, and an image of other rows and columns in the right number of bytes would be sheared without a sign of it.
 
 mod bits;
+mod j2k;
 mod jpeg;
 mod jpeg_2000;
 mod jpeg_dct;
@@ -219,6 +220,7 @@ pub(super) fn native(bytes: &[u8], format: &FrameFormat<'_>) -> Result<Samples, 
             found: bytes.len() as u64,
             rows: format.rows.into(),
             columns: format.columns.into(),
+            frames: 1,
             path: format.path.into(),
         });
     }
@@ -267,6 +269,16 @@ impl StreamInfo {
 
 fn samples(bytes: Vec<u8>, format: &FrameFormat<'_>, photometric: Photometric) -> Samples {
     Samples { bytes, bytes_per_sample: format.bytes_per_sample(), photometric }
+}
+
+/// The largest and smallest value that a lossy decoder may give: an overshoot beyond Bits Stored would come round the other end when it
+/// is masked. A stream that is coded without the sign that the attributes speak of holds bit patterns, which have no overshoot.
+fn limits(format: &FrameFormat<'_>, stream_signed: bool) -> Option<(i32, i32)> {
+    let bits = u32::from(format.bits_stored);
+    if format.signed != stream_signed || !(1..=30).contains(&bits) {
+        return None;
+    }
+    Some(if format.signed { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) })
 }
 
 /// Samples in as many bytes as Bits Allocated says.

@@ -192,6 +192,7 @@ impl Block {
     }
 
     /// Significance propagation (D.3.1).
+    #[inline(never)]
     fn propagate(&mut self, mq: &mut Mq<'_>, contexts: &[u8; 512], plane: u32) {
         let value = 3 << plane;
         for stripe in 0..self.height.div_ceil(4) {
@@ -220,6 +221,7 @@ impl Block {
     }
 
     /// Magnitude refinement (D.3.3).
+    #[inline(never)]
     fn refine(&mut self, mq: &mut Mq<'_>, plane: u32) {
         let half = 1u32 << plane;
         for stripe in 0..self.height.div_ceil(4) {
@@ -246,6 +248,7 @@ impl Block {
     }
 
     /// Cleanup (D.3.4).
+    #[inline(never)]
     fn clean_up(&mut self, mq: &mut Mq<'_>, contexts: &[u8; 512], plane: u32) {
         let value = 3 << plane;
         for stripe in 0..self.height.div_ceil(4) {

@@ -25,12 +25,7 @@ impl Area {
     }
 
     pub(super) fn intersection(&self, other: &Self) -> Self {
-        Self {
-            x0: self.x0.max(other.x0),
-            y0: self.y0.max(other.y0),
-            x1: self.x1.min(other.x1),
-            y1: self.y1.min(other.y1),
-        }
+        Self { x0: self.x0.max(other.x0), y0: self.y0.max(other.y0), x1: self.x1.min(other.x1), y1: self.y1.min(other.y1) }
     }
 
     /// Divided by a power of two after taking `by` off, rounded up.
@@ -235,11 +230,20 @@ fn read_size(p: &[u8]) -> Option<Size> {
     let same = each.chunks_exact(3).all(|c| c == [first, 1, 1]);
     let precision = u32::from(first & 0x7F) + 1;
     let inside = tile_x0 <= area.x0 && tile_y0 <= area.y0;
-    let first_tile = u64::from(tile_x0) + u64::from(tile_width) > area.x0.into() && u64::from(tile_y0) + u64::from(tile_height) > area.y0.into();
+    let first_tile =
+        u64::from(tile_x0) + u64::from(tile_width) > area.x0.into() && u64::from(tile_y0) + u64::from(tile_height) > area.y0.into();
     let right = same && !rest.is_empty() && !area.is_empty() && tile_width > 0 && tile_height > 0 && inside && first_tile;
     // More bits than 16 and guard bits would not fit the words of a code block.
-    (right && precision <= 16 && area.x1 < 1 << 30 && area.y1 < 1 << 30)
-        .then_some(Size { area, tile_width, tile_height, tile_x0, tile_y0, components, precision, signed: first & 0x80 != 0 })
+    (right && precision <= 16 && area.x1 < 1 << 30 && area.y1 < 1 << 30).then_some(Size {
+        area,
+        tile_width,
+        tile_height,
+        tile_x0,
+        tile_y0,
+        components,
+        precision,
+        signed: first & 0x80 != 0,
+    })
 }
 
 fn read_coding(p: &[u8]) -> Option<Coding> {

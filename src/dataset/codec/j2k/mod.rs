@@ -8,8 +8,8 @@ mod packet;
 mod wavelet;
 
 use block::{Block, Orientation};
-use header::{Coding, Header};
-use packet::{Band, CodeBlock, Component, Resolution, Tile};
+use header::Header;
+use packet::{Band, CodeBlock, Component, Tile};
 use wavelet::{Grid, Level, Transform, inverse};
 
 /// The components of the image, each row by row, decoded from the code stream `stream`; `None` where it is damaged or asks for

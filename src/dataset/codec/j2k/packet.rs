@@ -54,9 +54,7 @@ pub(super) struct CodeBlock {
 /// The structure of a tile, filled from its packets.
 pub(super) fn read(header: &Header, parts: &TileParts, stream: &[u8]) -> Option<Tile> {
     let mut budget = Budget(1 << 20);
-    let mut tile = Tile {
-        components: (0..header.size.components).map(|_| component(header, parts, &mut budget)).collect::<Option<_>>()?,
-    };
+    let mut tile = Tile { components: (0..header.size.components).map(|_| component(header, parts, &mut budget)).collect::<Option<_>>()? };
     let mut source = Source { stream, parts: &parts.data, part: 0, at: parts.data.first()?.start };
     for_each_packet(&mut tile, parts, |precincts, layer| packet(precincts, layer, parts, &mut source))?;
     Some(tile)
@@ -157,11 +155,7 @@ fn lay_out(area: Area, block: (u32, u32), planes: u32, budget: &mut Budget) -> O
 }
 
 /// Goes through the packets in the order of the progression (B.12). `visit` gets the resolution, the precinct's index and the layer.
-fn for_each_packet(
-    tile: &mut Tile,
-    parts: &TileParts,
-    mut visit: impl FnMut((&mut Resolution, usize), u32) -> Option<()>,
-) -> Option<()> {
+fn for_each_packet(tile: &mut Tile, parts: &TileParts, mut visit: impl FnMut((&mut Resolution, usize), u32) -> Option<()>) -> Option<()> {
     let (components, levels, layers) = (tile.components.len(), parts.coding.levels as usize, parts.coding.layers);
     let count = |tile: &Tile, c: usize, r: usize| {
         let resolution = &tile.components[c].resolutions[r];
