@@ -4,7 +4,7 @@
 //! are significant (row by row, bit 4 the first of the four), and from bit 18 on come the signs of the column and of those above and
 //! below, and what was refined and visited.
 
-use super::mq::{Mq, RUN, UNIFORM};
+use super::mq::{Mq, RUN, States, UNIFORM, first_states};
 
 /// Significance of the first of the four; of the next ones 3, 6 and 9 bits further.
 const SIGNIFICANT: u32 = 1 << 4;
@@ -18,6 +18,22 @@ const SIGN_BELOW: u32 = 31;
 const REFINED: u32 = 1 << 20;
 const VISITED: u32 = 1 << 21;
 const ALL_VISITED: u32 = VISITED | VISITED << 3 | VISITED << 6 | VISITED << 9;
+
+/// One bit for each of the four.
+const EACH: u32 = 1 | 1 << 3 | 1 << 6 | 1 << 9;
+
+/// Which of the four are neither significant nor visited.
+#[inline(always)]
+fn open(f: u32) -> u32 {
+    !(f >> 4 | f >> 21) & EACH
+}
+
+/// Which of the four have a significant neighbour.
+#[inline(always)]
+fn near(f: u32) -> u32 {
+    let any = f | f >> 1 | f >> 2;
+    any | f >> 3 | f >> 5 | any >> 6
+}
 
 /// Which subband: of low or high frequencies along x, along y.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,14 +149,14 @@ impl Block {
             Orientation::Hl => &SIGNIFICANCE[1],
             Orientation::Hh => &SIGNIFICANCE[2],
         };
-        let mut mq = Mq::new(data);
+        let (mut mq, mut states) = (Mq::new(data), first_states());
         // The first plane has only a cleanup pass.
         for pass in 2..passes + 2 {
             let Some(plane) = planes.checked_sub(1 + pass / 3) else { return };
             match pass % 3 {
-                0 => self.propagate(&mut mq, contexts, plane),
-                1 => self.refine(&mut mq, plane),
-                _ => self.clean_up(&mut mq, contexts, plane),
+                0 => self.propagate(&mut mq, &mut states, contexts, plane),
+                1 => self.refine(&mut mq, &mut states, plane),
+                _ => self.clean_up(&mut mq, &mut states, contexts, plane),
             }
         }
     }
@@ -156,34 +172,33 @@ impl Block {
         })
     }
 
-    /// Rows in a stripe.
+    /// Bits 0, 3, 6 and 9, one for each row that the stripe has.
     fn rows(&self, stripe: usize) -> u32 {
-        (self.height - 4 * stripe).min(4) as u32
+        EACH & ((1 << (3 * (self.height - 4 * stripe).min(4))) - 1)
     }
 
     /// The sign of a coefficient that has become significant, and all that follows from it (D.3.2).
     #[inline(always)]
-    fn become_significant(flags: &mut [u32], at: usize, stride: usize, row: u32, f: &mut u32, mq: &mut Mq<'_>) {
+    fn become_significant(flags: &mut [u32], at: usize, stride: usize, shift: u32, f: &mut u32, mq: &mut Mq<'_>, states: &mut States) {
         let (left, right) = (flags[at - 1], flags[at + 1]);
-        let shift = 3 * row;
         let mut index = (*f >> shift) & 0b1010_1010;
         index |= left >> (SIGN + shift) & 1;
         index |= (right >> (SIGN + shift) & 1) << 2;
-        let above = if row == 0 { *f >> SIGN_ABOVE } else { *f >> (SIGN + shift - 3) };
-        let below = if row == 3 { *f >> SIGN_BELOW } else { *f >> (SIGN + shift + 3) };
+        let above = if shift == 0 { *f >> SIGN_ABOVE } else { *f >> (SIGN + shift - 3) };
+        let below = if shift == 9 { *f >> SIGN_BELOW } else { *f >> (SIGN + shift + 3) };
         index |= (above & 1) << 4 | (below & 1) << 6;
         let (context, flip) = SIGNS[(index & 255) as usize];
-        let sign = mq.decide(context.into()) ^ u32::from(flip);
+        let sign = mq.decide(states, context.into()) ^ u32::from(flip);
         *f |= (SIGNIFICANT | sign << SIGN) << shift;
         flags[at - 1] = left | 1 << 5 << shift;
         flags[at + 1] = right | 1 << 3 << shift;
-        if row == 0 {
+        if shift == 0 {
             let above = &mut flags[at - stride - 1..at - stride + 2];
             above[0] |= 1 << 17;
             above[1] |= 1 << 16 | sign << SIGN_BELOW;
             above[2] |= 1 << 15;
         }
-        if row == 3 {
+        if shift == 9 {
             let below = &mut flags[at + stride - 1..at + stride + 2];
             below[0] |= 1 << 2;
             below[1] |= 1 << 1 | sign << SIGN_ABOVE;
@@ -192,8 +207,8 @@ impl Block {
     }
 
     /// Significance propagation (D.3.1).
-    #[inline(never)]
-    fn propagate(&mut self, mq: &mut Mq<'_>, contexts: &[u8; 512], plane: u32) {
+    fn propagate(&mut self, registers: &mut Mq<'_>, states: &mut States, contexts: &[u8; 512], plane: u32) {
+        let mut mq = *registers;
         let value = 3 << plane;
         for stripe in 0..self.height.div_ceil(4) {
             let rows = self.rows(stripe);
@@ -201,55 +216,59 @@ impl Block {
             for x in 0..self.width {
                 let at = first + x;
                 let mut f = self.flags[at];
-                if f == 0 {
+                let mut left = open(f) & near(f) & rows;
+                if left == 0 {
                     continue;
                 }
                 let magnitudes = &mut self.magnitudes[(stripe * self.width + x) * 4..][..4];
-                for row in 0..rows {
-                    let g = f >> (3 * row);
-                    if g & (SIGNIFICANT | VISITED) == 0 && g & NEIGHBOURS != 0 {
-                        if mq.decide_likely(contexts[(g & 0x1EF) as usize].into()) == 1 {
-                            Self::become_significant(&mut self.flags, at, self.stride, row, &mut f, mq);
-                            magnitudes[row as usize] = value;
-                        }
-                        f |= VISITED << (3 * row);
+                while left != 0 {
+                    let shift = left.trailing_zeros();
+                    left &= left - 1;
+                    if mq.decide(states, contexts[(f >> shift & 0x1EF) as usize].into()) == 1 {
+                        Self::become_significant(&mut self.flags, at, self.stride, shift, &mut f, &mut mq, states);
+                        magnitudes[(shift / 3) as usize & 3] = value;
+                        // The next one has a neighbour now.
+                        left |= 1 << (shift + 3) & open(f) & rows;
                     }
+                    f |= VISITED << shift;
                 }
                 self.flags[at] = f;
             }
         }
+        *registers = mq;
     }
 
     /// Magnitude refinement (D.3.3).
-    #[inline(never)]
-    fn refine(&mut self, mq: &mut Mq<'_>, plane: u32) {
+    fn refine(&mut self, registers: &mut Mq<'_>, states: &mut States, plane: u32) {
+        let mut mq = *registers;
         let half = 1u32 << plane;
         for stripe in 0..self.height.div_ceil(4) {
             let rows = self.rows(stripe);
             let first = self.stride * (stripe + 1) + 1;
             let flags = &mut self.flags[first..first + self.width];
             let magnitudes = &mut self.magnitudes[stripe * self.width * 4..][..self.width * 4];
-            for (f, magnitudes) in flags.iter_mut().zip(magnitudes.chunks_exact_mut(4)) {
-                const ANY: u32 = SIGNIFICANT | SIGNIFICANT << 3 | SIGNIFICANT << 6 | SIGNIFICANT << 9;
-                if *f & ANY == 0 {
-                    continue;
+            for (flags, magnitudes) in flags.iter_mut().zip(magnitudes.chunks_exact_mut(4)) {
+                let f = *flags;
+                let all = f >> 4 & !(f >> 21) & rows;
+                let mut left = all;
+                while left != 0 {
+                    let shift = left.trailing_zeros();
+                    left &= left - 1;
+                    let g = f >> shift;
+                    let context = if g & REFINED != 0 { 16 } else { 14 + usize::from(g & NEIGHBOURS != 0) };
+                    let bit = mq.decide(states, context);
+                    let magnitude = &mut magnitudes[(shift / 3) as usize & 3];
+                    *magnitude = (*magnitude + (bit << (plane + 1))).wrapping_sub(half);
                 }
-                for (row, magnitude) in (0..rows).zip(magnitudes) {
-                    let g = *f >> (3 * row);
-                    if g & (SIGNIFICANT | VISITED) == SIGNIFICANT {
-                        let context = if g & REFINED != 0 { 16 } else { 14 + usize::from(g & NEIGHBOURS != 0) };
-                        let bit = mq.decide(context);
-                        *magnitude = (*magnitude + (bit << (plane + 1))).wrapping_sub(half);
-                        *f |= REFINED << (3 * row);
-                    }
-                }
+                *flags = f | all * REFINED;
             }
         }
+        *registers = mq;
     }
 
     /// Cleanup (D.3.4).
-    #[inline(never)]
-    fn clean_up(&mut self, mq: &mut Mq<'_>, contexts: &[u8; 512], plane: u32) {
+    fn clean_up(&mut self, registers: &mut Mq<'_>, states: &mut States, contexts: &[u8; 512], plane: u32) {
+        let mut mq = *registers;
         let value = 3 << plane;
         for stripe in 0..self.height.div_ceil(4) {
             let rows = self.rows(stripe);
@@ -257,27 +276,29 @@ impl Block {
             for x in 0..self.width {
                 let at = first + x;
                 let mut f = self.flags[at];
-                let magnitudes = &mut self.magnitudes[(stripe * self.width + x) * 4..][..4];
-                let mut from = 0;
-                if f == 0 && rows == 4 {
-                    if mq.decide_likely(RUN) == 0 {
+                let mut left = open(f) & rows;
+                if f == 0 && rows == EACH {
+                    if mq.decide_likely(states, RUN) == 0 {
                         continue;
                     }
-                    from = mq.decide(UNIFORM) << 1;
-                    from |= mq.decide(UNIFORM);
-                    Self::become_significant(&mut self.flags, at, self.stride, from, &mut f, mq);
-                    magnitudes[from as usize] = value;
-                    from += 1;
+                    let row = mq.decide(states, UNIFORM) << 1;
+                    let row = row | mq.decide(states, UNIFORM);
+                    Self::become_significant(&mut self.flags, at, self.stride, 3 * row, &mut f, &mut mq, states);
+                    self.magnitudes[(stripe * self.width + x) * 4 + row as usize] = value;
+                    left &= !0 << (3 * row + 1);
                 }
-                for row in from..rows {
-                    let g = f >> (3 * row);
-                    if g & (SIGNIFICANT | VISITED) == 0 && mq.decide_likely(contexts[(g & 0x1EF) as usize].into()) == 1 {
-                        Self::become_significant(&mut self.flags, at, self.stride, row, &mut f, mq);
-                        magnitudes[row as usize] = value;
+                let magnitudes = &mut self.magnitudes[(stripe * self.width + x) * 4..][..4];
+                while left != 0 {
+                    let shift = left.trailing_zeros();
+                    left &= left - 1;
+                    if mq.decide(states, contexts[(f >> shift & 0x1EF) as usize].into()) == 1 {
+                        Self::become_significant(&mut self.flags, at, self.stride, shift, &mut f, &mut mq, states);
+                        magnitudes[(shift / 3) as usize & 3] = value;
                     }
                 }
                 self.flags[at] = f & !ALL_VISITED;
             }
         }
+        *registers = mq;
     }
 }

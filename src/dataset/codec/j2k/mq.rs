@@ -5,7 +5,8 @@
 /// Probability of the less probable symbol, and the states that follow (table C.2).
 #[derive(Clone, Copy)]
 struct State {
-    qe: u16,
+    /// In the upper 16 of 64 bits.
+    qe: u64,
     /// Twice the index of the next state, plus the more probable symbol.
     after_mps: u8,
     after_lps: u8,
@@ -63,14 +64,14 @@ const TABLE_C2: [(u16, u8, u8, bool); 47] = [
 ];
 
 static STATES: [State; 128] = {
-    let mut states = [State { qe: 0x5601, after_mps: 0, after_lps: 0 }; 128];
+    let mut states = [State { qe: 0x5601 << 48, after_mps: 0, after_lps: 0 }; 128];
     let mut n = 0;
     while n < 47 {
         let (qe, mps, lps, switch) = TABLE_C2[n];
         let mut symbol = 0;
         while symbol < 2 {
             let other = if switch { 1 - symbol } else { symbol };
-            states[2 * n + symbol as usize] = State { qe, after_mps: 2 * mps + symbol, after_lps: 2 * lps + other };
+            states[2 * n + symbol as usize] = State { qe: (qe as u64) << 48, after_mps: 2 * mps + symbol, after_lps: 2 * lps + other };
             symbol += 1;
         }
         n += 1;
@@ -117,24 +118,33 @@ pub(super) fn unstuffed(pieces: &[&[u8]], out: &mut Vec<u8>) {
 pub(super) const RUN: usize = 17;
 pub(super) const UNIFORM: usize = 18;
 
+/// The states of all contexts.
+pub(super) type States = [u8; 32];
+
+/// The states that a code block begins with (table D.7).
+pub(super) fn first_states() -> States {
+    let mut states = [0; 32];
+    (states[0], states[RUN], states[UNIFORM]) = (2 * 4, 2 * 3, 2 * 46);
+    states
+}
+
+/// The decoder's registers. Passes work on a copy of their own, which the compiler keeps in registers, too.
+#[derive(Clone, Copy)]
 pub(super) struct Mq<'a> {
     data: &'a [u8],
     at: usize,
     /// The code register: 16 bits at the top, what follows below.
     c: u64,
-    a: u32,
+    /// The interval: 16 bits at the top.
+    a: u64,
     /// Bits of `c` that were filled.
     filled: u32,
-    states: [u8; 32],
 }
 
 impl<'a> Mq<'a> {
     /// `data` as [`unstuffed`] makes it.
     pub(super) fn new(data: &'a [u8]) -> Self {
-        let mut states = [0; 32];
-        // Table D.7.
-        (states[0], states[RUN], states[UNIFORM]) = (2 * 4, 2 * 3, 2 * 46);
-        let mut mq = Self { data, at: 0, c: 0, a: 0x8000, filled: 1, states };
+        let mut mq = Self { data, at: 0, c: 0, a: 0x8000 << 48, filled: 1 };
         mq.refill();
         mq
     }
@@ -143,38 +153,27 @@ impl<'a> Mq<'a> {
     fn refill(&mut self) {
         let next = match self.data.get(self.at..self.at + 8).and_then(|b| b.try_into().ok()) {
             Some(bytes) => u64::from_be_bytes(bytes),
-            None => self.last_bytes(),
+            None => last_bytes(self.data, self.at),
         };
         self.c |= next >> self.filled;
         self.at += ((63 - self.filled) >> 3) as usize;
         self.filled |= 56;
     }
 
-    #[cold]
-    #[inline(never)]
-    fn last_bytes(&self) -> u64 {
-        let mut bytes = [0xFF; 8];
-        let left = self.data.get(self.at..).unwrap_or(&[]);
-        let n = left.len().min(8);
-        bytes[..n].copy_from_slice(&left[..n]);
-        u64::from_be_bytes(bytes)
-    }
-
     /// One decision (figure C.15), for contexts whose decisions nobody can foresee.
     #[inline(always)]
-    pub(super) fn decide(&mut self, context: usize) -> u32 {
-        let index = self.states[context & 31];
+    pub(super) fn decide(&mut self, states: &mut States, context: usize) -> u32 {
+        let index = states[context & 31];
         let state = STATES[usize::from(index & 127)];
-        let qe = u32::from(state.qe);
+        let qe = state.qe;
         let upper = self.a - qe;
-        let low = ((self.c >> 48) as u32) < qe;
+        let low = self.c < qe;
         let less_probable = low ^ (upper < qe);
         let a = if low { qe } else { upper };
-        let taken = if low { 0 } else { u64::from(qe) << 48 };
-        self.c -= taken;
-        let shift = a.leading_zeros() - 16;
+        self.c -= if low { 0 } else { qe };
+        let shift = a.leading_zeros();
         let same = if shift == 0 { index } else { state.after_mps };
-        self.states[context & 31] = if less_probable { state.after_lps } else { same };
+        states[context & 31] = if less_probable { state.after_lps } else { same };
         self.a = a << shift;
         self.c <<= shift;
         self.filled -= shift;
@@ -186,17 +185,27 @@ impl<'a> Mq<'a> {
 
     /// The same, with a short way out for contexts that nearly always decide alike.
     #[inline(always)]
-    pub(super) fn decide_likely(&mut self, context: usize) -> u32 {
-        let index = self.states[context & 31];
-        let qe = u32::from(STATES[usize::from(index & 127)].qe);
+    pub(super) fn decide_likely(&mut self, states: &mut States, context: usize) -> u32 {
+        let index = states[context & 31];
+        let qe = STATES[usize::from(index & 127)].qe;
         let upper = self.a - qe;
-        if ((self.c >> 48) as u32) >= qe && upper & 0x8000 != 0 {
-            self.c -= u64::from(qe) << 48;
+        if self.c >= qe && upper >> 63 != 0 {
+            self.c -= qe;
             self.a = upper;
             return u32::from(index & 1);
         }
-        self.decide(context)
+        self.decide(states, context)
     }
+}
+
+#[cold]
+#[inline(never)]
+fn last_bytes(data: &[u8], at: usize) -> u64 {
+    let mut bytes = [0xFF; 8];
+    let left = data.get(at..).unwrap_or(&[]);
+    let n = left.len().min(8);
+    bytes[..n].copy_from_slice(&left[..n]);
+    u64::from_be_bytes(bytes)
 }
 
 #[cfg(test)]
@@ -217,8 +226,8 @@ mod tests {
         let mut data = Vec::new();
         unstuffed(&[&coded], &mut data);
         for likely in [false, true] {
-            let mut mq = Mq::new(&data);
-            let mut decision = || if likely { mq.decide_likely(1) } else { mq.decide(1) };
+            let (mut mq, mut states) = (Mq::new(&data), first_states());
+            let mut decision = || if likely { mq.decide_likely(&mut states, 1) } else { mq.decide(&mut states, 1) };
             let found: Vec<u32> = (0..32).map(|_| (0..8).fold(0, |byte, _| byte << 1 | decision())).collect();
             assert_eq!(found, expected);
         }
