@@ -13,7 +13,7 @@ pub(super) fn decode(stream: &[u8], format: &FrameFormat<'_>, photometric: Photo
     let start = start(stream).ok_or(Fault::Damaged)?;
     let (info, signed) = info(stream, start).ok_or(Fault::Damaged)?;
     info.check(format)?;
-    let mut components = match j2k::decode(&stream[start..]) {
+    let mut components = match j2k::decode(&stream[start..], format.columns.into(), format.rows.into(), format.samples.into()) {
         Some(components) => components,
         None => by_openjpeg(stream)?,
     };

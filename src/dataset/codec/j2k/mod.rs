@@ -12,11 +12,14 @@ use header::Header;
 use packet::{Band, CodeBlock, Component, Tile};
 use wavelet::{Grid, Level, Transform, inverse};
 
-/// The components of the image, each row by row, decoded from the code stream `stream`; `None` where it is damaged or asks for
-/// something that is not done here.
-pub(super) fn decode(stream: &[u8]) -> Option<Vec<Vec<i32>>> {
+/// The components of the image, each row by row, decoded from the code stream `stream`; `None` where it is damaged, is no image of
+/// `components` of `columns` and `rows`, or asks for something that is not done here.
+pub(super) fn decode(stream: &[u8], columns: usize, rows: usize, components: usize) -> Option<Vec<Vec<i32>>> {
     let header = Header::read(stream)?;
-    let (columns, rows) = (header.size.columns(), header.size.rows());
+    // A second SIZ segment would have slipped by whoever looked at the first.
+    if (header.size.columns(), header.size.rows(), header.size.components) != (columns, rows, components) {
+        return None;
+    }
     let mut image = vec![vec![0i32; columns * rows]; header.size.components];
     let mut block = Block::default();
     let mut data = Vec::new();
