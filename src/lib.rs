@@ -21,6 +21,7 @@ pub mod model;
 pub mod kernels;
 pub mod gpu;
 pub mod series;
+pub mod research;
 pub mod dataset;
 pub mod codes;
 pub mod volume;
