@@ -10,25 +10,37 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{EngineArgs, Outcome, OutputArgs, text};
-use crate::engine::{Analysis, Engine, Stage, Timings};
+use crate::engine::{Analysis, Engine, Input, Stage, Timings};
+use crate::findings::Findings;
 use crate::geometry::Coded;
-use crate::model::{Check, Eligible, Ineligible};
+use crate::model::{Check, Eligible, EligibleVolume, Ineligible};
+use crate::research::Format;
 use crate::results;
-use crate::series::{self, Discovery, Series};
+use crate::series::{self, Discovery, Part};
 
 /// Run a model package on studies.
 ///
 /// Results for each series that the package takes, reasons for each that it does not.
 /// Inputs are files and folders in any order, patients and series mixed; what belongs
-/// together is decided by the DICOM headers. Each analysed series gets a folder
-/// DIR/<Series Instance UID> with
+/// together is decided by the DICOM headers. Beside DICOM files an input may be
+///
+///   a DICOMDIR                 the files that it refers to
+///   a zip archive              its files; archives named *.zip in folders too
+///   .nii .nii.gz .nrrd .nhdr   a NIfTI or NRRD volume, .hdr with .img a pair
+///
+/// Each analysed series gets a folder DIR/<Series Instance UID>, and
+/// <Series Instance UID>.partN where a series has several, with
 ///
 ///   sr.dcm         the findings, DICOM SR (TID 1500)
 ///   seg.dcm        the segments, DICOM SEG on the series' own grid (when there are any)
 ///   findings.json  the same findings with provenance
 ///   overview.png   three planes with and without overlay
 ///
-/// and DIR/report.json lists every series and file with its outcome. A second run over the
+/// A NIfTI or NRRD volume gets DIR/<first 16 digits of its SHA-256> with labels.nii.gz in place
+/// of the DICOM objects. Such a file says neither what it shows nor what its values are: the
+/// package's rules on that are not checked, which the results repeat.
+///
+/// DIR/report.json lists every series, volume and file with its outcome. A second run over the
 /// same input with the same package and device writes the same objects under the same UIDs.
 #[derive(Args)]
 #[command(after_help = super::EXIT_CODES, verbatim_doc_comment)]
@@ -37,7 +49,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "PACKAGE")]
     model: String,
 
-    /// Folders and files to read.
+    /// Folders and files to read: DICOM, DICOMDIR, zip, NIfTI, NRRD.
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
 
@@ -59,6 +71,7 @@ pub(super) struct Report {
     package: String,
     device: String,
     series: Vec<SeriesReport>,
+    volumes: Vec<VolumeReport>,
     files: Vec<FileReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_mb: Option<f64>,
@@ -69,6 +82,8 @@ pub(super) struct Report {
 pub(super) struct SeriesReport {
     study_instance_uid: String,
     series_instance_uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<PartReport>,
     modality: String,
     instances: usize,
     warnings: Vec<String>,
@@ -76,7 +91,26 @@ pub(super) struct SeriesReport {
     pub(super) verdict: Verdict,
 }
 
-/// How one series ended.
+/// What became of one NIfTI or NRRD file.
+#[derive(Debug, Serialize)]
+struct VolumeReport {
+    path: PathBuf,
+    format: Format,
+    warnings: Vec<String>,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+/// Which part of a series that has several.
+#[derive(Debug, Serialize)]
+struct PartReport {
+    number: usize,
+    of: usize,
+    /// What sets it apart.
+    label: String,
+}
+
+/// How one series or volume ended.
 #[derive(Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(super) enum Verdict {
@@ -123,8 +157,9 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn of(error: &dyn Coded) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+    /// With the names of archives' entries for paths of temporary files.
+    pub(super) fn of(error: &dyn Coded, found: &Discovery) -> Self {
+        Self { code: error.code(), message: found.shown_in(&error.to_string()) }
     }
 }
 
@@ -166,37 +201,58 @@ pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) ->
         std::fs::metadata(input).with_context(|| format!("cannot read the input {}", input.display()))?;
     }
     std::fs::create_dir_all(output).with_context(|| format!("cannot make the output folder {}", output.display()))?;
-    let Discovery { series, skipped } = series::discover(inputs);
-    if series.is_empty() && skipped.is_empty() {
-        bail!("no file in the input; give folders or files with DICOM instances");
+    let found = series::discover(inputs);
+    let Discovery { series, volumes, skipped, .. } = &found;
+    if series.is_empty() && volumes.is_empty() && skipped.is_empty() {
+        bail!("no file in the input; give folders or files with DICOM instances, or NIfTI or NRRD volumes");
     }
 
-    let answers = engine.package().take(series.iter().map(|one| engine.package().eligible(one)).collect());
-    let bar = text::progress(series.len());
-    let mut reports = Vec::with_capacity(series.len());
-    for (one, answer) in series.iter().zip(answers) {
-        let verdict = run_one(engine, one, answer, output, &mut |stage| bar.set_message(stage.to_string()));
+    let package = engine.package();
+    let parts: Vec<Part<'_>> = series.iter().flat_map(|one| one.parts(package.manifest.select.geometry)).collect();
+    let answers = package.take(parts.iter().map(|part| package.eligible(part)).collect());
+    let volume_answers: Vec<_> = volumes.iter().map(|file| package.assess_volume(file).answer()).collect();
+    let bar = text::progress(parts.len() + volumes.len());
+    let mut reports = Vec::with_capacity(parts.len());
+    for (part, answer) in parts.iter().zip(answers) {
+        // A part that is all of its series has the series' name.
+        let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
+        let folder = output.join(format!("{}{suffix}", part.series.series_uid));
+        let job = answer.map(Job::from);
+        let verdict = run_one(engine, &found, job, |_| folder, &mut |stage| bar.set_message(stage.to_string()));
         reports.push(SeriesReport {
-            study_instance_uid: one.study_uid.clone(),
-            series_instance_uid: one.series_uid.clone(),
-            modality: one.modality.clone(),
-            instances: one.instances.len(),
-            warnings: one.warnings.clone(),
+            study_instance_uid: part.series.study_uid.clone(),
+            series_instance_uid: part.series.series_uid.clone(),
+            part: (part.of > 1).then(|| PartReport { number: part.number, of: part.of, label: part.label.clone() }),
+            modality: part.first().modality.clone(),
+            instances: part.instances().len(),
+            warnings: part.series.warnings.clone(),
             verdict,
         });
+        bar.inc(1);
+    }
+    let mut volume_reports = Vec::with_capacity(volumes.len());
+    for (file, answer) in volumes.iter().zip(volume_answers) {
+        let mut warnings = Vec::new();
+        let folder = |findings: &Findings| {
+            warnings.clone_from(&findings.warnings);
+            output.join(findings.source.file.as_ref().map_or("", |f| &f.sha256[..16]))
+        };
+        let verdict = run_one(engine, &found, answer.map(Job::from), folder, &mut |stage| bar.set_message(stage.to_string()));
+        volume_reports.push(VolumeReport { path: file.shown.clone(), format: file.header.format, warnings, verdict });
         bar.inc(1);
     }
     bar.finish_and_clear();
 
     let files = skipped
         .iter()
-        .map(|s| FileReport { path: s.path.clone(), unreadable: !s.error.is_foreign(), problem: Problem::of(&s.error) })
+        .map(|s| FileReport { path: s.path.clone(), unreadable: !s.error.is_foreign(), problem: Problem::of(&s.error, &found) })
         .collect();
     let report = Report {
         roentgen_version: env!("CARGO_PKG_VERSION"),
         package: format!("{} {}", engine.package().id.name, engine.package().id.version_string()),
         device: engine.device(),
         series: reports,
+        volumes: volume_reports,
         files,
         peak_memory_mb: text::peak_memory_mb(),
     };
@@ -206,35 +262,54 @@ pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) ->
     Ok(report)
 }
 
+/// What is to be analysed, and why.
+struct Job {
+    input: Input,
+    checks: Vec<Check>,
+    preferred: Vec<String>,
+}
+
+impl From<Eligible> for Job {
+    fn from(Eligible { stack, checks, preferred, .. }: Eligible) -> Self {
+        Self { input: stack.into(), checks, preferred }
+    }
+}
+
+impl From<EligibleVolume> for Job {
+    fn from(volume: EligibleVolume) -> Self {
+        Self { checks: volume.checks.clone(), input: volume.into(), preferred: Vec::new() }
+    }
+}
+
 fn run_one(
     engine: &mut Engine,
-    series: &Series,
-    answer: Result<Eligible, Vec<Ineligible>>,
-    output: &Path,
+    found: &Discovery,
+    job: Result<Job, Vec<Ineligible>>,
+    folder_of: impl FnOnce(&Findings) -> PathBuf,
     on_stage: &mut dyn FnMut(Stage),
 ) -> Verdict {
-    let Eligible { stack, checks, preferred, .. } = match answer {
-        Ok(eligible) => eligible,
+    let Job { input, checks, preferred } = match job {
+        Ok(job) => job,
         Err(reasons) => {
             let refused = reasons.iter().all(Ineligible::is_refusal);
-            let reasons = reasons.iter().map(|r| Problem::of(r)).collect();
+            let reasons = reasons.iter().map(|r| Problem::of(r, found)).collect();
             return if refused { Verdict::Refused { reasons } } else { Verdict::NotEligible { reasons } };
         }
     };
     let selected_because = checks.iter().map(Check::short).collect();
     let cancel = AtomicBool::new(false);
-    let Analysis { findings, image, mut timings } = match engine.analyse(stack, &cancel, on_stage) {
+    let Analysis { findings, image, mut timings } = match engine.analyse(input, &cancel, on_stage) {
         Ok(analysis) => analysis,
-        Err(error) => return Verdict::Failed { reasons: vec![Problem::of(&error)] },
+        Err(error) => return Verdict::Failed { reasons: vec![Problem::of(&error, found)] },
     };
-    let folder = output.join(&series.series_uid);
+    let folder = folder_of(&findings);
     match timings.time(Stage::Write, on_stage, || results::write_all(&findings, &image, &folder)) {
         Ok(_) => Verdict::Done { folder, findings: lines(&findings), selected_because, preferred, stages_s: timings },
-        Err(error) => Verdict::Failed { reasons: vec![Problem::of(&error)] },
+        Err(error) => Verdict::Failed { reasons: vec![Problem::of(&error, found)] },
     }
 }
 
-fn lines(findings: &crate::Findings) -> Vec<FindingLine> {
+fn lines(findings: &Findings) -> Vec<FindingLine> {
     let number = |m: &crate::findings::Measurement| NumberLine {
         name: m.derivation.as_ref().unwrap_or(&m.concept).meaning.to_string(),
         value: m.value,
@@ -258,10 +333,14 @@ impl Report {
         &self.series
     }
 
-    /// Whether every series that the package's rules take was analysed, and there was one.
+    fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.series.iter().map(|s| &s.verdict).chain(self.volumes.iter().map(|v| &v.verdict))
+    }
+
+    /// Whether every series and volume that the package's rules take was analysed, and there was one.
     pub(super) fn outcome(&self) -> Outcome {
-        let done = self.series.iter().any(|s| matches!(s.verdict, Verdict::Done { .. }));
-        let failed = self.series.iter().any(|s| matches!(s.verdict, Verdict::Failed { .. } | Verdict::Refused { .. }));
+        let done = self.verdicts().any(|v| matches!(v, Verdict::Done { .. }));
+        let failed = self.verdicts().any(|v| matches!(v, Verdict::Failed { .. } | Verdict::Refused { .. }));
         let unreadable = self.files.iter().any(|f| f.unreadable);
         if done && !failed && !unreadable { Outcome::AllDone } else { Outcome::SomeFailed }
     }
@@ -276,15 +355,23 @@ impl Report {
         println!("{}", self.headline());
         for series in &self.series {
             println!("\n{} {}, {} instances", series.modality, series.series_instance_uid, series.instances);
+            if let Some(PartReport { number, of, label }) = &series.part {
+                println!("  part {number} of {of}{}{label}", if label.is_empty() { "" } else { ": " });
+            }
             for warning in &series.warnings {
                 println!("  warning: {warning}");
             }
             series.verdict.print(with_timings);
         }
+        for volume in &self.volumes {
+            println!("\n{} {}", volume.format.name(), volume.path.display());
+            volume.warnings.iter().for_each(|warning| println!("  warning: {warning}"));
+            volume.verdict.print(with_timings);
+        }
         for file in &self.files {
             println!("\n{}: {}", if file.unreadable { "unreadable" } else { "left out" }, file.problem);
         }
-        let count = |wanted: fn(&Verdict) -> bool| self.series.iter().filter(|s| wanted(&s.verdict)).count();
+        let count = |wanted: fn(&Verdict) -> bool| self.verdicts().filter(|v| wanted(v)).count();
         println!(
             "\n{} done, {} not eligible, {} refused, {} failed; {} files unreadable, {} left out",
             count(|v| matches!(v, Verdict::Done { .. })),

@@ -1,6 +1,6 @@
 //! Attributes that rules ask for by tag or keyword, and which of their values may be repeated.
 //!
-//! Where an enhanced image does not have the attribute itself, its functional groups are asked: the shared ones, then every frame's.
+//! Of a multi-frame image a frame's own functional groups are asked first, then the shared ones, then the data set.
 //!
 //! 1. Whatever can identify a person is refused when the rule is read: names, dates, numbers of the patient or of the request.
 //! 2. Free text can hold anything: rules may ask for it, [`Attribute::shown`] never repeats it.
@@ -13,8 +13,8 @@ use dicom::core::{PrimitiveValue, Tag, VR};
 use dicom::dictionary_std::{StandardDataDictionary, tags};
 use dicom::object::InMemDicomObject;
 
-use super::Instance;
 use super::layout::ascii;
+use super::{Attributes, Frame, Instance};
 use crate::codes::is_uid;
 
 /// Sequences within sequences that one attribute may name.
@@ -148,24 +148,16 @@ impl Attribute {
         self.path.iter().any(|t| t.group() == 0x0010)
     }
 
-    /// The values in `instance`: of the data set itself, or else of the shared functional groups, or else one entry for each frame.
-    /// At least one entry; an empty one where the attribute is absent or has no value.
-    pub fn occurrences(&self, instance: &Instance) -> Vec<Vec<String>> {
-        let own = self.values_in(&instance.header);
-        if !own.is_empty() {
-            return vec![own];
-        }
-        let groups = |tag| instance.header.get(tag).and_then(|e| e.items()).unwrap_or_default();
-        let in_item = |item: &InMemDicomObject| -> Vec<String> {
-            let macros = item.iter().filter_map(|e| e.items()).flatten();
+    /// The values for one frame: of its functional groups, of the shared ones, or of the data set itself. Empty where the attribute is
+    /// absent, has no value, or the header cannot be parsed.
+    pub fn values(&self, frame: &Frame) -> Vec<String> {
+        let Ok(context) = frame.context() else { return Vec::new() };
+        let in_group = |group: &InMemDicomObject| -> Vec<String> {
+            let macros = group.iter().filter_map(|e| e.items()).flatten();
             macros.map(|m| self.values_in(m)).find(|v| !v.is_empty()).unwrap_or_default()
         };
-        let shared = groups(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first().map(in_item).unwrap_or_default();
-        if !shared.is_empty() {
-            return vec![shared];
-        }
-        let frames: Vec<_> = groups(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).iter().map(in_item).collect();
-        if frames.is_empty() { vec![Vec::new()] } else { frames }
+        let groups = [context.per_frame, context.shared].into_iter().flatten();
+        groups.map(in_group).find(|v| !v.is_empty()).unwrap_or_else(|| self.values_in(context.root))
     }
 
     fn values_in(&self, object: &InMemDicomObject) -> Vec<String> {
@@ -220,7 +212,7 @@ impl fmt::Display for Attribute {
 /// acquisition, or else of the series. Dates are not shown.
 pub fn acquired_at(instance: &Instance) -> Option<String> {
     let digits = |tag| -> String {
-        let value = values_along(&instance.header, &[tag]).into_iter().next().unwrap_or_default();
+        let value = instance.attributes.texts(tag).into_iter().next().unwrap_or_default();
         value.chars().take_while(|c| c.is_ascii_digit()).collect()
     };
     let joined = |date, time| digits(date) + &digits(time);
@@ -293,6 +285,11 @@ mod tests {
 
     fn sequence(tag: Tag, items: Vec<InMemDicomObject>) -> InMemElement {
         DataElement::new(tag, VR::SQ, DataSetSequence::new(items, Length::UNDEFINED))
+    }
+
+    fn values(attribute: &Attribute, instance: &Instance) -> Vec<Vec<String>> {
+        let frames = Frame::all_of(&std::sync::Arc::new(instance.clone())).expect("frames are described");
+        frames.iter().map(|frame| attribute.values(frame)).collect()
     }
 
     fn with(elements: Vec<InMemElement>) -> Instance {
@@ -385,8 +382,8 @@ mod tests {
             DataElement::new(Tag(0x0019, 0x110C), VR::IS, "1000"),
         ]);
         let b_value = Attribute::parse("(0019,xx0C)", Some("SIEMENS MR HEADER")).expect("a private tag");
-        assert_eq!(b_value.occurrences(&instance), [["1000"]]);
-        assert_eq!(b_value.occurrences(&testing::instance()), [Vec::<String>::new()]);
+        assert_eq!(values(&b_value, &instance), [["1000"]]);
+        assert_eq!(values(&b_value, &testing::instance()), [Vec::<String>::new()]);
     }
 
     #[test]
@@ -397,9 +394,12 @@ mod tests {
         };
         let attribute = Attribute::known("ConvolutionKernel");
         let shared = with(vec![sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![kernel("B30")])]);
-        assert_eq!(attribute.occurrences(&shared), [["B30"]]);
-        let frames = with(vec![sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, vec![kernel("B30"), kernel("B70")])]);
-        assert_eq!(attribute.occurrences(&frames), [["B30"], ["B70"]]);
+        assert_eq!(values(&attribute, &shared), [["B30"]]);
+        let frames = with(vec![
+            DataElement::new(tags::NUMBER_OF_FRAMES, VR::IS, "2"),
+            sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, vec![kernel("B30"), kernel("B70")]),
+        ]);
+        assert_eq!(values(&attribute, &frames), [["B30"], ["B70"]]);
     }
 
     #[test]
@@ -409,8 +409,8 @@ mod tests {
             DataElement::new(tags::CODING_SCHEME_DESIGNATOR, VR::SH, "SCT"),
         ]);
         let instance = with(vec![sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![code])]);
-        assert_eq!(Attribute::known("AnatomicRegionSequence").occurrences(&instance), [["SCT:51185008"]]);
-        assert_eq!(Attribute::known("AnatomicRegionSequence.CodeValue").occurrences(&instance), [["51185008"]]);
+        assert_eq!(values(&Attribute::known("AnatomicRegionSequence"), &instance), [["SCT:51185008"]]);
+        assert_eq!(values(&Attribute::known("AnatomicRegionSequence.CodeValue"), &instance), [["51185008"]]);
     }
 
     #[test]

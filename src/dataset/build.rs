@@ -95,6 +95,13 @@ impl Item {
         self.put(tag, vr, PrimitiveValue::Strs(values.iter().map(|v| own_text(vr, v)).collect()))
     }
 
+    /// Decimal strings as the source wrote them; one of more than the 16 characters that are allowed is written anew, not cut.
+    #[must_use]
+    pub fn decimals_of(self, tag: Tag, values: &[String]) -> Self {
+        let fitting = |v: &String| if v.len() <= 16 { v.clone() } else { v.parse().map_or_else(|_| v.clone(), decimal_string) };
+        self.put(tag, vr_of(tag), PrimitiveValue::Strs(values.iter().map(fitting).collect()))
+    }
+
     /// Whole numbers, as US, UL or text (IS), whichever the attribute asks for.
     #[must_use]
     pub fn integers(self, tag: Tag, values: &[u32]) -> Self {

@@ -1,6 +1,6 @@
 //! What can be wrong with one DICOM file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -199,6 +199,32 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
+    /// The same of a file that goes by another name: one in an archive.
+    #[must_use]
+    pub fn at(mut self, place: &Path) -> Self {
+        match &mut self {
+            Self::Io { path, .. }
+            | Self::NotAFile { path, .. }
+            | Self::TooMany { path, .. }
+            | Self::NotDicom { path, .. }
+            | Self::Dicomdir { path, .. }
+            | Self::Truncated { path, .. }
+            | Self::Malformed { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::UnknownTransferSyntax { path, .. }
+            | Self::Unsupported { path, .. }
+            | Self::NoPixelData { path, .. }
+            | Self::PixelDescription { path, .. }
+            | Self::PixelLength { path, .. }
+            | Self::CodeStream { path, .. }
+            | Self::Decode { path, .. }
+            | Self::FrameCount { path, .. }
+            | Self::Fragments { path, .. }
+            | Self::Changed { path, .. } => *path = place.into(),
+        }
+        self
+    }
+
     /// Whether the file is simply none of ours to read, such as a text file or a media directory, rather than unreadable.
     pub fn is_foreign(&self) -> bool {
         matches!(self, Self::NotDicom { .. } | Self::Dicomdir { .. } | Self::NotAFile { .. })

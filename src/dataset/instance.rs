@@ -1,20 +1,16 @@
 //! One SOP instance as a file: its header, typed.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dicom::core::{PrimitiveValue, Tag};
 use dicom::dictionary_std::{tags, uids};
-use dicom::encoding::TransferSyntaxIndex;
 use dicom::object::InMemDicomObject;
-use dicom::transfer_syntax::TransferSyntaxRegistry;
 use sha2::{Digest, Sha256};
 
-use super::DatasetError;
-use super::layout::{Layout, PixelData, Source, ascii, io_error};
-use crate::codes::{Uid, sha256_hex};
+use super::layout::{Encoding, Layout, PixelData, Source, io_error};
+use super::{Attributes, DatasetError, Header};
+use crate::codes::Uid;
 use crate::volume::Rescale;
 
 /// The header of one SOP instance, read up to the pixel data.
@@ -26,7 +22,7 @@ pub struct Instance {
     /// Where it was read.
     pub path: PathBuf,
     /// Every attribute before the pixel data, as it was.
-    pub header: Arc<InMemDicomObject>,
+    pub attributes: Arc<Header>,
     /// Transfer Syntax UID (0002,0010); where it is missing, the native one that the data set is written in.
     pub transfer_syntax_uid: Uid,
     /// SOP Class UID (0008,0016).
@@ -61,7 +57,7 @@ pub struct Instance {
     pub has_pixel_data: bool,
     /// How the pixels are stored.
     pub pixels: PixelFormat,
-    /// Image Position (Patient) (0020,0032), mm.
+    /// Image Position (Patient) (0020,0032), mm; of single-frame instances, as are the next three.
     pub position_mm: Option<[f64; 3]>,
     /// Image Orientation (Patient) (0020,0037): direction of increasing column, then of increasing row.
     pub orientation: Option<[f64; 6]>,
@@ -69,10 +65,6 @@ pub struct Instance {
     pub pixel_spacing_mm: Option<[f64; 2]>,
     /// Slice Thickness (0018,0050), mm.
     pub slice_thickness_mm: Option<f64>,
-    /// Spacing Between Slices (0018,0088), mm; what the header says, never used for geometry.
-    pub spacing_between_slices_mm: Option<f64>,
-    /// Gantry/Detector Tilt (0018,1120), degrees; what the header says, never used for geometry.
-    pub gantry_tilt_deg: Option<f64>,
     /// Rescale Slope and Intercept (0028,1053 and 1052), where both are there.
     pub rescale: Option<Rescale>,
     /// Rescale Type (0028,1054): `HU`, `US` (unspecified) and others; empty when absent.
@@ -83,8 +75,21 @@ pub struct Instance {
     pub lossy: bool,
     /// Image Type (0008,0008).
     pub image_type: Vec<String>,
-    /// SHA-256 of the header's bytes. Comparing parsed headers would not do: a NaN in a private element is not equal to itself.
-    pub(super) header_sha256: [u8; 32],
+    /// Where the pixel data lies.
+    pub(super) place: PixelPlace,
+}
+
+/// Where the pixel data of a file lies, and how to tell that the file is still the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PixelPlace {
+    pub(super) pixels: PixelData,
+    pub(super) encoding: Encoding,
+    /// Whether offsets count in the inflated data set.
+    pub(super) deflated: bool,
+    /// SHA-256 of the bytes before the pixel values (of the inflated data set, when it is deflated).
+    pub(super) prefix_sha256: [u8; 32],
+    /// Bytes of the file.
+    pub(super) file_bytes: u64,
 }
 
 /// How pixels are stored (PS3.3 C.7.6.3); 0 or empty where the header does not say.
@@ -102,8 +107,17 @@ pub struct PixelFormat {
     pub high_bit: u16,
     /// Pixel Representation (0028,0103): two's complement.
     pub signed: bool,
+    /// Planar Configuration (0028,0006) 1: all red values of a frame, then all green, then all blue ones.
+    pub planar: bool,
     /// Float or Double Float Pixel Data instead of integers.
     pub float: bool,
+}
+
+impl PixelFormat {
+    /// Whether a pixel is a colour.
+    pub fn is_colour(&self) -> bool {
+        self.samples == 3 || self.photometric == "PALETTE COLOR"
+    }
 }
 
 impl Instance {
@@ -114,43 +128,36 @@ impl Instance {
     /// [`DatasetError`] when it is no DICOM file, is a DICOMDIR, is cut off within the header, breaks PS3.5, or cannot be opened.
     pub fn read(path: &Path) -> Result<Self, DatasetError> {
         let file = open_regular(path)?;
-        Ok(Self::parse(Source::new(file), path)?.0)
+        let file_bytes = file.metadata().map_err(|e| io_error(&e, path))?.len();
+        Self::parse(Source::new(file), file_bytes, path)
     }
 
-    /// The header, and where the pixel data lies.
-    pub(super) fn parse<'r>(source: Source<'r>, path: &Path) -> Result<(Self, Layout<'r>), DatasetError> {
+    /// The header of a file of `file_bytes` bytes.
+    pub(super) fn parse(source: Source<'_>, file_bytes: u64, path: &Path) -> Result<Self, DatasetError> {
         let layout = Layout::of(source, path)?;
-        let malformed =
-            || DatasetError::Malformed { what: "the header cannot be parsed", offset: layout.header.start as u64, path: path.into() };
-        let ts = TransferSyntaxRegistry.get(layout.encoding.native_uid()).ok_or_else(malformed)?;
-        let bytes = layout.header_bytes();
-        // dicom-rs should not panic; a file that makes it do so must not end more than itself. What it says is not passed on, since it
-        // may quote the header.
-        let header = catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(&*bytes, ts)))
-            .map_err(|_| malformed())?
-            .map_err(|_| malformed())?;
-        let mut instance = Self::from_header(header, &layout, path)?;
-        instance.header_sha256 = Sha256::digest(&bytes).into();
-        drop(bytes);
-        Ok((instance, layout))
+        let prefix = layout.pixels.offset().unwrap_or(layout.header.end);
+        let place = PixelPlace {
+            pixels: layout.pixels,
+            encoding: layout.encoding,
+            deflated: layout.deflated,
+            prefix_sha256: Sha256::digest(&layout.source.bytes()[..prefix]).into(),
+            file_bytes,
+        };
+        Self::from_header(Header::of(&layout), &layout, place, path)
     }
 
-    fn from_header(header: InMemDicomObject, layout: &Layout<'_>, path: &Path) -> Result<Self, DatasetError> {
-        let h = Attributes(&header);
+    fn from_header(h: Header, layout: &Layout<'_>, place: PixelPlace, path: &Path) -> Result<Self, DatasetError> {
         let meta = &layout.meta;
         let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
         let sop_class_uid = or(h.text(tags::SOP_CLASS_UID), &meta.sop_class_uid);
-        if sop_class_uid == uids::MEDIA_STORAGE_DIRECTORY_STORAGE || header.get(tags::DIRECTORY_RECORD_SEQUENCE).is_some() {
+        if sop_class_uid == uids::MEDIA_STORAGE_DIRECTORY_STORAGE || h.has(tags::DIRECTORY_RECORD_SEQUENCE) {
             return Err(DatasetError::Dicomdir { path: path.into() });
         }
         let modality = h.text(tags::MODALITY);
         if !layout.declared && sop_class_uid.is_empty() && modality.is_empty() {
             return Err(DatasetError::NotDicom { path: path.into() });
         }
-        let frames = match header.get(tags::NUMBER_OF_FRAMES) {
-            Some(_) if !h.text(tags::NUMBER_OF_FRAMES).is_empty() => h.count(tags::NUMBER_OF_FRAMES),
-            _ => 1,
-        };
+        let frames = if h.text(tags::NUMBER_OF_FRAMES).is_empty() { 1 } else { h.count(tags::NUMBER_OF_FRAMES) };
         let rescale = match (h.number(tags::RESCALE_SLOPE), h.number(tags::RESCALE_INTERCEPT)) {
             (Some(slope), Some(intercept)) => Some(Rescale { slope, intercept }),
             _ => None,
@@ -162,9 +169,10 @@ impl Instance {
             photometric: h.text(tags::PHOTOMETRIC_INTERPRETATION),
             bits_allocated: small(tags::BITS_ALLOCATED),
             bits_stored,
-            high_bit: if header.get(tags::HIGH_BIT).is_some() { small(tags::HIGH_BIT) } else { bits_stored.saturating_sub(1) },
+            high_bit: if h.has(tags::HIGH_BIT) { small(tags::HIGH_BIT) } else { bits_stored.saturating_sub(1) },
             signed: h.count(tags::PIXEL_REPRESENTATION) == 1,
-            float: layout.pixels == PixelData::Float,
+            planar: h.count(tags::PLANAR_CONFIGURATION) == 1,
+            float: matches!(layout.pixels, PixelData::Float { .. }),
         };
         Ok(Self {
             path: path.into(),
@@ -190,16 +198,22 @@ impl Instance {
             orientation: h.numbers(tags::IMAGE_ORIENTATION_PATIENT),
             pixel_spacing_mm: h.numbers(tags::PIXEL_SPACING),
             slice_thickness_mm: h.number(tags::SLICE_THICKNESS),
-            spacing_between_slices_mm: h.number(tags::SPACING_BETWEEN_SLICES),
-            gantry_tilt_deg: h.number(tags::GANTRY_DETECTOR_TILT),
             rescale,
             rescale_type: h.text(tags::RESCALE_TYPE),
-            has_modality_lut: header.get(tags::MODALITY_LUT_SEQUENCE).is_some(),
+            has_modality_lut: h.has(tags::MODALITY_LUT_SEQUENCE),
             lossy: h.text(tags::LOSSY_IMAGE_COMPRESSION) == "01",
             image_type: h.texts(tags::IMAGE_TYPE),
-            header: Arc::new(header),
-            header_sha256: [0; 32],
+            attributes: Arc::new(h),
+            place,
         })
+    }
+
+    /// The header as an object.
+    ///
+    /// # Errors
+    /// Where it is too damaged for one.
+    pub fn header(&self) -> Result<&InMemDicomObject, DatasetError> {
+        self.attributes.object(&self.path)
     }
 
     /// Whether this is a localizer, scout or surview: a plan of the examination, not a slice of a volume (PS3.3 C.8.2.1.1.1).
@@ -215,56 +229,6 @@ pub(super) fn open_regular(path: &Path) -> Result<File, DatasetError> {
         return Err(DatasetError::NotAFile { path: path.into() });
     }
     File::open(path).map_err(|e| io_error(&e, path))
-}
-
-/// Typed access to the attributes of a data set.
-struct Attributes<'h>(&'h InMemDicomObject);
-
-impl Attributes<'_> {
-    /// The values as text, padding taken off. Bytes (an element written with VR UN) count as text.
-    fn texts(&self, tag: Tag) -> Vec<String> {
-        let Some(value) = self.0.get(tag).and_then(|e| e.value().primitive()) else { return Vec::new() };
-        match value {
-            PrimitiveValue::Empty => Vec::new(),
-            PrimitiveValue::U8(bytes) => ascii(bytes).split('\\').map(|v| v.trim().to_owned()).collect(),
-            other => other.to_multi_str().iter().map(|v| ascii(v.as_bytes())).collect(),
-        }
-    }
-
-    /// The first value as text; empty when there is none.
-    fn text(&self, tag: Tag) -> String {
-        self.texts(tag).into_iter().next().unwrap_or_default()
-    }
-
-    /// Exactly `N` finite numbers.
-    fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
-        let values: Option<Vec<f64>> = self.texts(tag).iter().map(|v| v.parse().ok().filter(|n: &f64| n.is_finite())).collect();
-        values?.try_into().ok()
-    }
-
-    fn number(&self, tag: Tag) -> Option<f64> {
-        self.numbers(tag).map(|[n]| n)
-    }
-
-    fn integer(&self, tag: Tag) -> Option<i64> {
-        self.number(tag).filter(|n| n.fract() == 0.0 && n.abs() <= f64::from(u32::MAX)).map(|n| n as i64)
-    }
-
-    /// A number from 0 up; 0 when it is missing, unreadable or negative.
-    fn count(&self, tag: Tag) -> u32 {
-        self.integer(tag).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
-    }
-
-    /// Patient ID and Patient's Name as one hash. Empty trailing parts of a name do not count (PS3.5 6.2.1).
-    fn patient_key(&self) -> String {
-        let mut identity = Vec::new();
-        for part in [self.text(tags::PATIENT_ID), self.text(tags::PATIENT_NAME)] {
-            let part = part.trim_end_matches(['^', '=', ' ']);
-            identity.extend((part.len() as u64).to_le_bytes());
-            identity.extend(part.bytes());
-        }
-        sha256_hex(&identity)
-    }
 }
 
 /// Up to 16 upper-case letters, digits, spaces and underscores.

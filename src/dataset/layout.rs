@@ -13,6 +13,7 @@ use dicom::core::{Tag, VR};
 use dicom::dictionary_std::{StandardDataDictionary, tags, uids};
 use dicom::encoding::{Codec, Endianness, TransferSyntaxIndex};
 use dicom::transfer_syntax::TransferSyntaxRegistry;
+use flate2::read::DeflateDecoder;
 
 use super::DatasetError;
 use crate::codes::is_uid;
@@ -59,12 +60,9 @@ impl<'r> Source<'r> {
     }
 
     /// The same bytes from `start` on, inflated (PS3.5 A.5).
-    fn inflated_from(self, start: usize) -> Option<Source<'r>> {
-        let Codec::Dataset(Some(adapter)) = TransferSyntaxRegistry.get(uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)?.codec() else {
-            return None;
-        };
-        let rest = io::Cursor::new(self.bytes.get(start..)?.to_vec()).chain(self.reader);
-        Some(Source { reader: adapter.adapt_reader(Box::new(rest)), bytes: Vec::new() })
+    fn inflated_from(self, start: usize) -> Source<'r> {
+        let rest = io::Cursor::new(self.bytes.get(start..).unwrap_or_default().to_vec()).chain(self.reader);
+        Source { reader: Box::new(DeflateDecoder::new(rest)), bytes: Vec::new() }
     }
 }
 
@@ -86,12 +84,19 @@ impl Encoding {
         }
     }
 
-    fn u16(self, b: [u8; 2]) -> u16 {
+    pub(super) fn u16(self, b: [u8; 2]) -> u16 {
         if self == Self::ExplicitBig { u16::from_be_bytes(b) } else { u16::from_le_bytes(b) }
     }
 
-    fn u32(self, b: [u8; 4]) -> u32 {
+    pub(super) fn u32(self, b: [u8; 4]) -> u32 {
         if self == Self::ExplicitBig { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) }
+    }
+
+    /// # Panics
+    /// Where `b` has not 8 bytes: a broken promise of the caller.
+    pub(super) fn u64(self, b: &[u8]) -> u64 {
+        let b = b.try_into().expect("8 bytes");
+        if self == Self::ExplicitBig { u64::from_be_bytes(b) } else { u64::from_le_bytes(b) }
     }
 }
 
@@ -117,8 +122,32 @@ pub(super) enum PixelData {
     Encapsulated {
         offset: usize,
     },
-    /// Float or Double Float Pixel Data.
-    Float,
+    /// Float (4 bytes a value) or Double Float Pixel Data from `offset` on (PS3.3 C.7.6.24, C.7.6.25).
+    Float {
+        offset: usize,
+        length: u32,
+        bytes_per_value: usize,
+    },
+}
+
+impl PixelData {
+    /// Where the values or items start.
+    pub(super) fn offset(self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Native { offset, .. } | Self::Encapsulated { offset } | Self::Float { offset, .. } => Some(offset),
+        }
+    }
+}
+
+/// One attribute of a data set: where its value lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) tag: Tag,
+    pub(super) vr: VR,
+    pub(super) start: u32,
+    /// `start` for sequences and values of undefined length, which only a parse opens.
+    pub(super) end: u32,
 }
 
 /// Where things lie in one file.
@@ -131,9 +160,13 @@ pub(super) struct Layout<'r> {
     pub(super) declared: bool,
     /// The data set before the pixel data.
     pub(super) header: Range<usize>,
-    /// Top-level elements within `header` that hold VR UN of undefined length.
-    cuts: Vec<Range<usize>>,
+    /// Attributes of the data set itself, in the order of the file; offsets count from the start of `header`.
+    pub(super) entries: Vec<Entry>,
+    /// Top-level elements within `header` that dicom-rs refuses: VR UN of undefined length, texts for sequences; offsets as above.
+    pub(super) cuts: Vec<Range<usize>>,
     pub(super) pixels: PixelData,
+    /// Whether the data set was inflated.
+    pub(super) deflated: bool,
 }
 
 impl<'r> Layout<'r> {
@@ -146,7 +179,7 @@ impl<'r> Layout<'r> {
             "" => sniff(source.bytes.get(start..).unwrap_or_default())
                 .ok_or_else(|| malformed("no transfer syntax is named, and the data set shows none", start, path))?,
             uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN => {
-                source = source.inflated_from(start).ok_or_else(|| unknown_transfer_syntax(ts, path))?;
+                source = source.inflated_from(start);
                 start = 0;
                 Encoding::ExplicitLittle
             }
@@ -167,30 +200,15 @@ impl<'r> Layout<'r> {
         source.fill_to(start + 8).map_err(|e| io_error(&e, path))?;
         let seen = native_little.then(|| sniff(source.bytes.get(start..).unwrap_or_default())).flatten();
         let encoding = seen.filter(|&e| e != Encoding::ExplicitBig).unwrap_or(encoding);
-        let mut walk = Walk { source, encoding, path, undefined_un: false };
-        let mut cuts = Vec::new();
-        let (end, pixels) = walk.data_set(start, &mut cuts)?;
-        Ok(Self { source: walk.source, meta, encoding, declared, header: start..end, cuts, pixels })
+        let deflated = ts == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
+        let mut walk = Walk { source, encoding, path, start, unparsable: false, entries: Vec::new(), cuts: Vec::new() };
+        let (end, pixels) = walk.data_set()?;
+        let Walk { source, entries, cuts, .. } = walk;
+        Ok(Self { source, meta, encoding, declared, header: start..end, entries, cuts, pixels, deflated })
     }
 
-    /// The header as one data set that dicom-rs can parse.
-    pub(super) fn header_bytes(&self) -> std::borrow::Cow<'_, [u8]> {
-        let bytes = self.source.bytes();
-        if self.cuts.is_empty() {
-            return bytes[self.header.clone()].into();
-        }
-        let mut kept = Vec::with_capacity(self.header.len());
-        let mut from = self.header.start;
-        for cut in &self.cuts {
-            kept.extend_from_slice(&bytes[from..cut.start]);
-            from = cut.end;
-        }
-        kept.extend_from_slice(&bytes[from..self.header.end]);
-        kept.into()
-    }
-
-    /// The fragments of encapsulated pixel data that start at `offset`, without the offset table (PS3.5 A.4).
-    pub(super) fn fragments(&mut self, offset: usize, path: &Path) -> Result<Vec<Range<usize>>, DatasetError> {
+    /// The items of encapsulated pixel data that start at `offset`: the offset table, then the fragments, maybe none (PS3.5 A.4).
+    pub(super) fn items(&mut self, offset: usize, path: &Path) -> Result<Vec<Range<usize>>, DatasetError> {
         let mut fragments = Vec::new();
         let mut at = offset;
         loop {
@@ -215,7 +233,6 @@ impl<'r> Layout<'r> {
         if fragments.is_empty() {
             return Err(malformed("encapsulated pixel data without an offset table", offset, path));
         }
-        fragments.remove(0);
         Ok(fragments)
     }
 }
@@ -323,31 +340,32 @@ struct Walk<'r, 'p> {
     source: Source<'r>,
     encoding: Encoding,
     path: &'p Path,
-    undefined_un: bool,
+    /// Where the data set starts.
+    start: usize,
+    /// Whether the top-level element that is walked through holds what dicom-rs refuses.
+    unparsable: bool,
+    entries: Vec<Entry>,
+    cuts: Vec<Range<usize>>,
 }
 
 impl Walk<'_, '_> {
-    /// Where the header that starts at `start` ends, and what pixel data follows.
-    fn data_set(&mut self, start: usize, cuts: &mut Vec<Range<usize>>) -> Result<(usize, PixelData), DatasetError> {
-        let mut at = start;
-        let mut header_end = None;
+    /// Where the header ends, and what pixel data follows.
+    fn data_set(&mut self) -> Result<(usize, PixelData), DatasetError> {
+        let mut at = self.start;
         loop {
             if !self.fill_to(at + 8)? {
                 let rest = self.source.bytes.get(at..).unwrap_or_default();
                 if rest.iter().any(|&b| b != 0) {
                     return Err(truncated("the header of a data element", at + 8, &self.source, self.path));
                 }
-                return Ok((header_end.unwrap_or(at), PixelData::None));
+                return Ok((at, PixelData::None));
             }
             let tag = tag_at(&self.source.bytes, at, self.encoding);
             // Zeros after the last element are padding; groups above the pixels are trailing padding and signatures.
             if tag == Tag(0, 0) || tag > tags::PIXEL_DATA {
-                return Ok((header_end.unwrap_or(at), PixelData::None));
+                return Ok((at, PixelData::None));
             }
             let element = Element::at(&mut self.source, at, self.encoding, self.path)?;
-            if tag.0 == 0x7FE0 {
-                header_end.get_or_insert(at);
-            }
             match tag {
                 tags::PIXEL_DATA => {
                     let pixels = if element.length == UNDEFINED {
@@ -355,15 +373,23 @@ impl Walk<'_, '_> {
                     } else {
                         PixelData::Native { offset: element.value, length: element.length, word: element.vr == VR::OW }
                     };
-                    return Ok((header_end.unwrap_or(at), pixels));
+                    return Ok((at, pixels));
                 }
-                tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA => return Ok((header_end.unwrap_or(at), PixelData::Float)),
+                tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA if element.length != UNDEFINED => {
+                    let bytes_per_value = if tag == tags::FLOAT_PIXEL_DATA { 4 } else { 8 };
+                    let pixels = PixelData::Float { offset: element.value, length: element.length, bytes_per_value };
+                    return Ok((at, pixels));
+                }
                 _ => {}
             }
-            self.undefined_un = false;
+            self.unparsable = false;
             let end = self.value(&element, self.encoding, None, 0)?;
-            if self.undefined_un && header_end.is_none() {
-                cuts.push(at..end);
+            let opaque = element.length == UNDEFINED || (element.vr == VR::SQ && !self.unparsable);
+            let within = |at: usize| (at - self.start) as u32; // MAX_HEADER_BYTES bounds it
+            let (value, after) = (within(element.value), within(end));
+            self.entries.push(Entry { tag, vr: element.vr, start: value, end: if opaque { value } else { after } });
+            if self.unparsable {
+                self.cuts.push(at - self.start..after as usize);
             }
             at = end;
         }
@@ -374,7 +400,7 @@ impl Walk<'_, '_> {
         if e.length == UNDEFINED {
             // VR UN of undefined length is a sequence in Implicit VR Little Endian (PS3.5 6.2.2, CP-246).
             let unknown = e.vr == VR::UN && encoding != Encoding::ImplicitLittle;
-            self.undefined_un |= unknown;
+            self.unparsable |= unknown;
             let inner = if unknown { Encoding::ImplicitLittle } else { encoding };
             let opaque = matches!(e.vr, VR::OB | VR::OW) || e.tag == tags::PIXEL_DATA;
             return self.items(e.value, inner, limit, None, opaque, depth + 1);
@@ -384,9 +410,19 @@ impl Walk<'_, '_> {
             return Err(malformed("an element is longer than the item that holds it", e.value, self.path));
         }
         if e.vr == VR::SQ {
+            // A text under a tag of which the dictionary says that it is a sequence: where no VR is written, only the value tells.
+            if encoding == Encoding::ImplicitLittle && e.length > 0 {
+                self.need("a data element", end)?;
+                if e.length < 8 || tag_at(&self.source.bytes, e.value, encoding) != ITEM {
+                    self.unparsable = true;
+                    return Ok(end);
+                }
+            }
             return self.items(e.value, encoding, limit, Some(end), false, depth + 1);
         }
         self.need("a data element", end)?;
+        // dicom-rs reads as many whole numbers as fit and takes what is left of them for the next element.
+        self.unparsable |= !(e.length as usize).is_multiple_of(bytes_of_number(e.vr));
         Ok(end)
     }
 
@@ -482,6 +518,16 @@ impl Walk<'_, '_> {
     }
 }
 
+/// Bytes of one value of a binary VR; 1 for texts and bytes.
+fn bytes_of_number(vr: VR) -> usize {
+    match vr {
+        VR::US | VR::SS | VR::OW => 2,
+        VR::UL | VR::SL | VR::FL | VR::AT | VR::OF | VR::OL => 4,
+        VR::FD | VR::SV | VR::UV | VR::OD | VR::OV => 8,
+        _ => 1,
+    }
+}
+
 fn tag_at(bytes: &[u8], at: usize, encoding: Encoding) -> Tag {
     Tag(encoding.u16([bytes[at], bytes[at + 1]]), encoding.u16([bytes[at + 2], bytes[at + 3]]))
 }
@@ -522,7 +568,7 @@ mod tests {
         let bytes = crate::dataset::testing::slice(0).bytes();
         let at = bytes.windows(4).rposition(|w| w == [0xE0, 0x7F, 0x10, 0x00]).expect("there is pixel data");
         let bytes = [&bytes[..at], extra, &bytes[at..]].concat();
-        Instance::parse(Source::new(&bytes[..]), Path::new("made/in/code")).map(|(instance, _)| instance)
+        Instance::parse(Source::new(&bytes[..]), bytes.len() as u64, Path::new("made/in/code"))
     }
 
     /// An element of group 0029 with a 32-bit length.
@@ -539,7 +585,7 @@ mod tests {
         let item = [&ITEM_START[..], &[0x29, 0, 2, 0x10, 2, 0, 0, 0, b'A', b'B'], &ENDS].concat();
         let instance = with(&element(b"UN", UNDEFINED, &item)).expect("it is legal");
         assert_eq!((instance.rows, instance.has_pixel_data), (4, true));
-        assert!(instance.header.get(Tag(0x0029, 0x1001)).is_none());
+        assert!(instance.header().expect("it can be parsed").get(Tag(0x0029, 0x1001)).is_none());
         assert!(matches!(
             with(&element(b"UN", UNDEFINED, &ITEM_START)),
             Err(DatasetError::Malformed { .. } | DatasetError::Truncated { .. })
@@ -552,6 +598,15 @@ mod tests {
             let error = with(&element(vr, 0xFFFF_FFF0, &[])).expect_err("4 GB are not there");
             assert!(matches!(error, DatasetError::Truncated { .. } | DatasetError::Malformed { .. }), "{error}");
         }
+    }
+
+    /// Found by fuzzing: a number of 2 bytes in FD made dicom-rs take the middle of the next element for its header, and reserve 1.3 GB.
+    #[test]
+    fn numbers_of_odd_lengths_are_left_out_of_the_object() {
+        let instance = with(&[0x29, 0, 1, 0x10, b'F', b'D', 2, 0, 1, 0]).expect("the rest can be read");
+        let header = instance.header().expect("it can be parsed");
+        assert!(header.get(Tag(0x0029, 0x1001)).is_none() && header.get(tags::ROWS).is_some());
+        assert_eq!(instance.rows, 4);
     }
 
     #[test]

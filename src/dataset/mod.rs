@@ -4,18 +4,23 @@ mod attribute;
 mod build;
 mod codec;
 mod colour;
+mod directory;
 mod error;
+mod fragments;
+mod frame;
+mod header;
 mod instance;
 mod layout;
 mod pixels;
-mod rgb;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use attribute::{Attribute, acquired_at};
 pub use build::{IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, write_atomically, write_object};
 pub use dicom::dictionary_std::tags;
+pub use directory::referenced_file_ids;
 pub use error::DatasetError;
+pub use frame::{Frame, FrameContext};
+pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
-pub use pixels::{StoredAs, check_decodable, read_stored, same_content};
-pub use rgb::read_rgb;
+pub use pixels::{ContentHash, Place, StoredAs, check_decodable, read_frames, same_content};

@@ -115,7 +115,9 @@ impl Slice {
 
     /// The slice as if it had been read.
     pub(crate) fn instance(&self) -> Instance {
-        Instance::parse(super::layout::Source::of_bytes(self.bytes()), Path::new("made/in/code")).expect("it was made right").0
+        let bytes = self.bytes();
+        let file_bytes = bytes.len() as u64;
+        Instance::parse(super::layout::Source::of_bytes(bytes), file_bytes, Path::new("made/in/code")).expect("it was made right")
     }
 }
 

@@ -1,5 +1,6 @@
-//! One series in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
+//! One series or volume in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
 
+mod input;
 mod intensity;
 mod timings;
 
@@ -8,10 +9,12 @@ use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
+use input::Closed;
+pub use input::Input;
 pub use timings::{Stage, Timings};
 
 use crate::codes::{sct, ucum};
-use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance, Source};
+use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError};
 use crate::infer::runtime::{self, RuntimeError};
@@ -21,7 +24,8 @@ use crate::measure::{self, MeasureError, RegionNumbers};
 use crate::model::{self, Manifest, MeasurementKind, Package};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError};
-use crate::series::{SeriesError, Stack};
+use crate::research::ResearchError;
+use crate::series::SeriesError;
 use crate::volume::{ImageVolume, Quantity};
 
 /// Why a series could not be analysed, or the engine not started.
@@ -37,6 +41,9 @@ pub enum EngineError {
     /// Instances could not be decoded.
     #[error(transparent)]
     Series(#[from] SeriesError),
+    /// A researcher's volume could not be read.
+    #[error(transparent)]
+    Research(#[from] ResearchError),
     /// Preprocessing failed.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
@@ -57,6 +64,7 @@ impl Coded for EngineError {
             Self::Runtime(e) => e.code(),
             Self::Device(e) => e.code(),
             Self::Series(e) => e.code(),
+            Self::Research(e) => e.code(),
             Self::Preprocess(e) => e.code(),
             Self::Infer(e) => e.code(),
             Self::Postprocess(e) => e.code(),
@@ -119,19 +127,26 @@ impl Engine {
         self.backend.to_string()
     }
 
-    /// Analyses one series; `on_stage` hears of each stage as it begins.
+    /// Analyses one series or volume; `on_stage` hears of each stage as it begins.
     ///
     /// # Errors
     /// What went wrong in which stage; the engine can go on with the next series.
-    pub fn analyse(&mut self, stack: Stack, cancel: &AtomicBool, on_stage: &mut dyn FnMut(Stage)) -> Result<Analysis, EngineError> {
+    pub fn analyse(
+        &mut self,
+        input: impl Into<Input>,
+        cancel: &AtomicBool,
+        on_stage: &mut dyn FnMut(Stage),
+    ) -> Result<Analysis, EngineError> {
         let started = jiff::ZonedDateTime::now();
         let mut timings = Timings::default();
         let manifest = &self.package.manifest;
 
-        let loaded = timings.time(Stage::Load, on_stage, || stack.load())?;
-        let image = loaded.image;
+        let opened = timings.time(Stage::Load, on_stage, || input.into().open())?;
+        let image = opened.image();
         let plan = Plan::new(&manifest.preprocess, image.grid())?;
-        let input = timings.time(Stage::Preprocess, on_stage, || plan.run(&self.backend, &image))?;
+        let (content_sha256, input) =
+            timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, image)));
+        let input = input?;
         let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
         drop(input);
         let label_of_channel: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
@@ -139,9 +154,9 @@ impl Engine {
             postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)
         })?;
         drop(scores);
-        let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, &image, &label_of_channel))?;
+        let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, image, &label_of_channel))?;
 
-        let source = Source { instances: stack.instances, content_sha256: loaded.content_sha256 };
+        let Closed { image, source, notes, warnings } = opened.close(content_sha256);
         let provenance = Provenance {
             roentgen_version: env!("CARGO_PKG_VERSION").to_owned(),
             package: self.package.id.clone(),
@@ -149,10 +164,10 @@ impl Engine {
             provider: self.provider.name().to_owned(),
             onnxruntime_version: self.onnxruntime_version.clone(),
             parameters: parameters(manifest, &self.backend, self.provider, &self.onnxruntime_version),
-            geometry: stack.notes.into_iter().chain(plan.note()).collect(),
+            geometry: notes.into_iter().chain(plan.note()).collect(),
             started,
         };
-        let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings: stack.warnings };
+        let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings };
         findings.findings = manifest
             .finding
             .iter()

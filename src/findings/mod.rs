@@ -1,10 +1,13 @@
-//! What a model found in one series: the one value that every result object is a view of.
+//! What a model found in one series, or in a researcher's volume: the one value that every result object is a view of.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::codes::{Code, Uid};
-use crate::dataset::Instance;
+use crate::dataset::{Frame, Instance};
 pub use crate::model::PackageId;
+use crate::research::Format;
 use crate::volume::LabelMap;
 
 /// What a model found in one series, with everything that is needed to trust and to trace it.
@@ -30,6 +33,10 @@ impl Findings {
         inputs.sort_by(|a, b| a.0.sop_instance_uid.cmp(&b.0.sop_instance_uid));
         let mut parts = vec!["result", RESULT_FORMAT, slot, &self.provenance.package.sha256];
         parts.extend(inputs.iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]));
+        parts.extend(self.source.file.iter().flat_map(|file| ["file", &file.sha256]));
+        // Two parts of one multi-frame instance are two inputs.
+        let numbers: Vec<String> = self.source.frames.iter().filter(|f| !f.is_whole_instance()).map(|f| f.number.to_string()).collect();
+        parts.extend(numbers.iter().map(String::as_str));
         parts.extend(self.provenance.parameters.iter().flat_map(|p| [p.name.as_str(), &p.value]));
         crate::codes::uid_by_name(&parts)
     }
@@ -38,13 +45,28 @@ impl Findings {
 /// Changes whenever the same findings would be written as other bytes.
 pub const RESULT_FORMAT: &str = "1";
 
-/// The analysed series: its instances in slice order `k`, and the SHA-256 of each one's bytes, in hex.
+/// The analysed images.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// In slice order of the label map's grid.
-    pub instances: Vec<Instance>,
+    /// What was read, in the order of the first frame of each.
+    pub instances: Vec<Arc<Instance>>,
     /// SHA-256 of each instance as it was read, hex.
     pub content_sha256: Vec<String>,
+    /// Every image, in the order of the slices.
+    pub frames: Vec<Frame>,
+    /// For each frame the slice k of the label map that lies at it: its own, unless unevenly spaced slices were interpolated.
+    pub slice_of_frame: Vec<u32>,
+    /// The file, where a researcher's volume was analysed: there are neither instances nor frames then, and no DICOM objects are written.
+    pub file: Option<SourceFile>,
+}
+
+/// A NIfTI or NRRD file that was analysed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceFile {
+    /// Its format.
+    pub format: Format,
+    /// SHA-256 of its bytes as they were read, hex; of a pair of files, of header and data one after the other.
+    pub sha256: String,
 }
 
 /// One coded finding, with its region and its numbers.

@@ -10,4 +10,4 @@ pub mod select;
 pub use error::ModelError;
 pub use manifest::{Dtype, Finding, Inference, Layout, Manifest, MeasurementKind, Model, PostprocessStep, PreprocessStep, Task};
 pub use package::{Installed, Package, PackageFolders, PackageId};
-pub use select::{Assessment, Check, Eligible, Ineligible, Select};
+pub use select::{Assessment, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};

@@ -7,7 +7,7 @@ use jiff::ZonedDateTime;
 use jiff::tz::Offset;
 
 use crate::codes::{Uid, dcm, sop_class, uid_by_name};
-use crate::dataset::{Instance, Item, tags};
+use crate::dataset::{Frame, Instance, Item, tags};
 use crate::findings::{Findings, PackageId};
 
 /// Manufacturer, model name and observer name of this program.
@@ -69,9 +69,15 @@ pub(super) fn reference_to(instance: &Instance) -> Item {
     reference(&instance.sop_class_uid, &instance.sop_instance_uid)
 }
 
+/// The same for one frame of a source.
+pub(super) fn reference_to_frame(frame: &Frame) -> Item {
+    let item = reference_to(&frame.instance);
+    if frame.is_whole_instance() { item } else { item.integer(tags::REFERENCED_FRAME_NUMBER, frame.number) }
+}
+
 /// The header of the source that patient, study and geometry are copied from: the first slice's.
 pub(super) fn source_header(findings: &Findings) -> &InMemDicomObject {
-    &findings.source.instances[0].header
+    findings.source.instances[0].header().expect("the gate has parsed it")
 }
 
 /// Everything but the content: patient, study, series, equipment, SOP common, content date.

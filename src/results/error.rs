@@ -13,12 +13,12 @@ use crate::geometry::Coded;
 #[non_exhaustive]
 pub enum ResultsError {
     /// The label map does not lie on the instances it is said to come from.
-    #[error("label map of {} x {} x {} voxels does not lie on {instances} single-frame instances of {columns} x {rows} pixels", dims[0], dims[1], dims[2])]
+    #[error("label map of {} x {} x {} voxels does not lie on {frames} frames of {columns} x {rows} pixels", dims[0], dims[1], dims[2])]
     SourceMismatch {
         /// Voxels of the label map along i, j, k.
         dims: [u32; 3],
-        /// Number of source instances.
-        instances: usize,
+        /// Number of source frames.
+        frames: usize,
         /// Columns of the first instance that differs, or of the first.
         columns: u32,
         /// Its rows.
@@ -31,6 +31,12 @@ pub enum ResultsError {
         label: SegmentNumber,
         /// What does not fit.
         problem: &'static str,
+    },
+    /// A researcher's volume was analysed.
+    #[error("the source is a {format} file, without patient, study and instances that a DICOM object could refer to")]
+    NoInstances {
+        /// Its format.
+        format: &'static str,
     },
     /// An attribute that every object needs is missing in the source.
     #[error("source instances lack {attribute}, without which no result object can refer to them")]
@@ -63,6 +69,7 @@ impl Coded for ResultsError {
             Self::SourceMismatch { .. } => "results.source-mismatch",
             Self::Contradiction { .. } => "results.contradiction",
             Self::SourceLacks { .. } => "results.source-lacks",
+            Self::NoInstances { .. } => "results.no-instances",
             Self::Occupied { .. } => "results.occupied",
             Self::Write(err) => err.code(),
             Self::Folder { .. } => "results.folder",

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::envelope::ResultObject;
 use super::segments::Segments;
 use crate::codes::Uid;
-use crate::findings::{Finding, Findings, Provenance};
+use crate::dataset::Instance;
+use crate::findings::{Finding, Findings, Provenance, SourceFile};
 use crate::geometry::Grid;
 
 /// Version of this layout; grows when a field changes its meaning or goes away, not when one is added.
@@ -15,10 +16,13 @@ pub const SCHEMA_VERSION: u32 = 1;
 struct Document<'a> {
     schema: &'static str,
     schema_version: u32,
-    study_instance_uid: &'a str,
-    series_instance_uid: &'a str,
-    frame_of_reference_uid: &'a str,
-    modality: &'a str,
+    study_instance_uid: Option<&'a str>,
+    series_instance_uid: Option<&'a str>,
+    frame_of_reference_uid: Option<&'a str>,
+    modality: Option<&'a str>,
+    /// The NIfTI or NRRD file, where it was one: what belongs to DICOM is null then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_file: Option<&'a SourceFile>,
     source_instances: Vec<SourceInstance<'a>>,
     grid: GridDescription,
     findings: Vec<NumberedFinding<'a>>,
@@ -26,6 +30,9 @@ struct Document<'a> {
     package_version: String,
     warnings: &'a [String],
     results: Vec<Object>,
+    /// Holds each finding's `segment` as value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'static str>,
     picture: &'static str,
 }
 
@@ -63,7 +70,9 @@ struct Object {
 
 /// The findings as JSON text, UTF-8, ending in a line feed.
 pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
-    let first = &findings.source.instances[0];
+    let first = findings.source.instances.first();
+    let uid = |of: fn(&Instance) -> &String| first.map(|i| of(i).as_str());
+    let file = findings.source.file.as_ref();
     let object = |file, object: ResultObject| Object {
         file,
         modality: object.modality,
@@ -71,7 +80,10 @@ pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
         sop_instance_uid: object.sop_instance_uid,
         series_instance_uid: object.series_uid,
     };
-    let mut results = vec![object(super::SR_FILE, ResultObject::report(findings))];
+    let mut results = Vec::new();
+    if file.is_none() {
+        results.push(object(super::SR_FILE, ResultObject::report(findings)));
+    }
     if !segments.all().is_empty() {
         results.push(object(super::SEG_FILE, ResultObject::segmentation(findings)));
     }
@@ -79,10 +91,11 @@ pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
     let document = Document {
         schema: "roentgen-findings",
         schema_version: SCHEMA_VERSION,
-        study_instance_uid: &first.study_uid,
-        series_instance_uid: &first.series_uid,
-        frame_of_reference_uid: &first.frame_of_reference_uid,
-        modality: &first.modality,
+        study_instance_uid: uid(|i| &i.study_uid),
+        series_instance_uid: uid(|i| &i.series_uid),
+        frame_of_reference_uid: uid(|i| &i.frame_of_reference_uid),
+        modality: uid(|i| &i.modality),
+        source_file: file,
         source_instances: hashed.map(|(i, sha256)| SourceInstance { sop_instance_uid: &i.sop_instance_uid, sha256 }).collect(),
         grid: description(findings.labels.grid()),
         findings: findings
@@ -94,6 +107,7 @@ pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
         package_version: findings.provenance.package.version_string(),
         warnings: &findings.warnings,
         results,
+        labels: file.map(|_| super::LABELS_FILE),
         picture: super::PNG_FILE,
     };
     let mut text = serde_json::to_string_pretty(&document).expect("the document has only string keys");

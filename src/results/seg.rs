@@ -3,11 +3,12 @@
 use super::ResultsError;
 use super::bits::pack_frames;
 use super::colour::cielab_from_srgb;
-use super::envelope::{ResultObject, envelope, known, reference_to, source_header};
+use super::envelope::{ResultObject, envelope, known, reference_to, reference_to_frame, source_header};
 use super::segments::{Segment, Segments};
 use crate::codes::{dcm, uid_by_name};
 use crate::dataset::{Item, tags};
 use crate::findings::{Findings, Provenance};
+use crate::geometry::{cross, dot, norm};
 
 /// The Segmentation of the present findings; none where nothing is there to segment.
 ///
@@ -16,7 +17,7 @@ use crate::findings::{Findings, Provenance};
 /// # Errors
 /// Where findings and label map contradict each other (see [`ResultsError`]).
 pub fn segmentation(findings: &Findings) -> Result<Option<Item>, ResultsError> {
-    Ok(segmentation_of(findings, &Segments::of(findings)?))
+    Ok(segmentation_of(findings, &Segments::for_objects(findings)?))
 }
 
 pub(super) fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> Option<Item> {
@@ -26,11 +27,11 @@ pub(super) fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> O
     let object = ResultObject::segmentation(findings);
     let grid = findings.labels.grid();
     let header = source_header(findings);
-    let frames: Vec<Frame<'_>> =
-        segments.all().iter().flat_map(|segment| segment.slices.iter().map(move |&k| Frame { segment, k })).collect();
-    let packed_frames: Vec<(u32, u8)> = frames.iter().map(|frame| (frame.k, frame.segment.label)).collect();
-    let bits = pack_frames(grid.slice_voxels(), &packed_frames, |k| findings.labels.slice(k as usize));
-    let used_slices = slices_in_use(&packed_frames);
+    let planes: Vec<Plane<'_>> =
+        segments.all().iter().flat_map(|segment| segment.frames.iter().map(move |&n| Plane { segment, n })).collect();
+    let packed: Vec<(u32, u8)> = planes.iter().map(|plane| (plane.n, plane.segment.label)).collect();
+    let bits = pack_frames(grid.slice_voxels(), &packed, |n| findings.labels.slice(findings.source.slice_of_frame[n as usize] as usize));
+    let used = frames_in_use(&packed);
 
     let item = envelope(findings, &object)
         .texts(tags::IMAGE_TYPE, &["DERIVED", "PRIMARY"])
@@ -47,7 +48,7 @@ pub(super) fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> O
         .sequence(tags::SEGMENT_SEQUENCE, segments.all().iter().map(|segment| description(segment, &findings.provenance)))
         .integer(tags::SAMPLES_PER_PIXEL, 1)
         .text(tags::PHOTOMETRIC_INTERPRETATION, "MONOCHROME2")
-        .integer(tags::NUMBER_OF_FRAMES, frames.len() as u32)
+        .integer(tags::NUMBER_OF_FRAMES, planes.len() as u32)
         .integer(tags::ROWS, grid.dims()[1])
         .integer(tags::COLUMNS, grid.dims()[0])
         .integer(tags::BITS_ALLOCATED, 1)
@@ -59,27 +60,27 @@ pub(super) fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> O
         .sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, [shared_groups(findings)])
         .sequence(
             tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
-            frames.iter().map(|frame| {
-                let place = used_slices.binary_search(&frame.k).expect("the slice of a frame is in use") as u32 + 1;
-                frame_groups(findings, frame, place)
+            planes.iter().map(|plane| {
+                let place = used.binary_search(&plane.n).expect("the source frame of a plane is in use") as u32 + 1;
+                frame_groups(findings, plane, place)
             }),
         )
         .bytes(tags::PIXEL_DATA, bits);
     Some(item)
 }
 
-/// One bit plane.
-struct Frame<'a> {
+/// One bit plane: a segment on a frame of the source.
+struct Plane<'a> {
     segment: &'a Segment<'a>,
-    k: u32,
+    n: u32,
 }
 
-/// Slices that some frame lies on, ascending.
-fn slices_in_use(frames: &[(u32, u8)]) -> Vec<u32> {
-    let mut slices: Vec<u32> = frames.iter().map(|&(k, _)| k).collect();
-    slices.sort_unstable();
-    slices.dedup();
-    slices
+/// Source frames that some plane lies on, ascending.
+fn frames_in_use(planes: &[(u32, u8)]) -> Vec<u32> {
+    let mut frames: Vec<u32> = planes.iter().map(|&(n, _)| n).collect();
+    frames.sort_unstable();
+    frames.dedup();
+    frames
 }
 
 /// Content Label is a code string: capitals, digits, space and underscore.
@@ -124,20 +125,21 @@ fn description(segment: &Segment<'_>, provenance: &Provenance) -> Item {
 fn referenced_series(findings: &Findings) -> Item {
     Item::new()
         .text(tags::SERIES_INSTANCE_UID, &findings.source.instances[0].series_uid)
-        .sequence(tags::REFERENCED_INSTANCE_SEQUENCE, findings.source.instances.iter().map(reference_to))
+        .sequence(tags::REFERENCED_INSTANCE_SEQUENCE, findings.source.instances.iter().map(|instance| reference_to(instance)))
 }
 
 /// Once an image was compressed with loss, so are all images made from it (PS3.3 C.7.6.1.1.5).
 fn lossy(findings: &Findings) -> Item {
-    let compressed = findings.source.instances.iter().find(|instance| {
-        instance.header.get(tags::LOSSY_IMAGE_COMPRESSION).is_some_and(|e| e.value().to_str().is_ok_and(|text| text.trim() == "01"))
-    });
+    let compressed = findings.source.instances.iter().find(|instance| instance.lossy);
     match compressed {
         None => Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "00"),
-        Some(instance) => Item::new()
-            .text(tags::LOSSY_IMAGE_COMPRESSION, "01")
-            .copied(tags::LOSSY_IMAGE_COMPRESSION_RATIO, &instance.header)
-            .copied(tags::LOSSY_IMAGE_COMPRESSION_METHOD, &instance.header),
+        Some(instance) => {
+            let item = Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "01");
+            match instance.header() {
+                Ok(header) => item.copied(tags::LOSSY_IMAGE_COMPRESSION_RATIO, header).copied(tags::LOSSY_IMAGE_COMPRESSION_METHOD, header),
+                Err(_) => item,
+            }
+        }
     }
 }
 
@@ -164,27 +166,39 @@ fn dimensions(object: &ResultObject) -> Item {
 
 /// Orientation and spacing, the same for all frames.
 fn shared_groups(findings: &Findings) -> Item {
-    let header = source_header(findings);
-    let measures = Item::new()
-        .copied(tags::PIXEL_SPACING, header)
-        .copied(tags::SLICE_THICKNESS, header)
-        .decimal(tags::SPACING_BETWEEN_SLICES, findings.labels.grid().spacing_mm()[2]);
+    let first = &findings.source.frames[0];
+    let copied = |item: Item, tag| match first.texts(tag) {
+        values if values.is_empty() => item,
+        values => item.decimals_of(tag, &values),
+    };
+    let measures = copied(copied(Item::new(), tags::PIXEL_SPACING), tags::SLICE_THICKNESS);
+    // Unevenly spaced frames have no one distance.
+    let even = findings.source.slice_of_frame.iter().zip(0..).all(|(&k, n)| k == n);
+    let measures = if even { measures.decimal(tags::SPACING_BETWEEN_SLICES, spacing_along_normal_mm(findings)) } else { measures };
     Item::new()
-        .sequence(tags::PLANE_ORIENTATION_SEQUENCE, [Item::new().copied(tags::IMAGE_ORIENTATION_PATIENT, header)])
+        .sequence(tags::PLANE_ORIENTATION_SEQUENCE, [copied(Item::new(), tags::IMAGE_ORIENTATION_PATIENT)])
         .sequence(tags::PIXEL_MEASURES_SEQUENCE, [measures])
 }
 
+/// Distance of neighbouring slices along their normal, mm: less than that of their corners where the stack is sheared.
+fn spacing_along_normal_mm(findings: &Findings) -> f64 {
+    let lps_from_voxel = findings.labels.grid().lps_from_voxel();
+    let normal = cross(lps_from_voxel.column(0), lps_from_voxel.column(1));
+    (dot(lps_from_voxel.column(2), normal) / norm(normal)).abs()
+}
+
 /// What differs from frame to frame.
-fn frame_groups(findings: &Findings, frame: &Frame<'_>, place: u32) -> Item {
-    let source = &findings.source.instances[frame.k as usize];
-    let number = frame.segment.number;
-    let image = reference_to(source)
+fn frame_groups(findings: &Findings, plane: &Plane<'_>, place: u32) -> Item {
+    let source = &findings.source.frames[plane.n as usize];
+    let number = plane.segment.number;
+    let image = reference_to_frame(source)
         .text(tags::SPATIAL_LOCATIONS_PRESERVED, "YES")
         .code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &dcm::SOURCE_IMAGE_FOR_PROCESSING);
     let derivation = Item::new().code(tags::DERIVATION_CODE_SEQUENCE, &dcm::SEGMENTATION).sequence(tags::SOURCE_IMAGE_SEQUENCE, [image]);
+    let position = Item::new().decimals_of(tags::IMAGE_POSITION_PATIENT, &source.texts(tags::IMAGE_POSITION_PATIENT));
     Item::new()
         .sequence(tags::FRAME_CONTENT_SEQUENCE, [Item::new().integers(tags::DIMENSION_INDEX_VALUES, &[number, place])])
-        .sequence(tags::PLANE_POSITION_SEQUENCE, [Item::new().copied(tags::IMAGE_POSITION_PATIENT, &source.header)])
+        .sequence(tags::PLANE_POSITION_SEQUENCE, [position])
         .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, [Item::new().integer(tags::REFERENCED_SEGMENT_NUMBER, number)])
         .sequence(tags::DERIVATION_IMAGE_SEQUENCE, [derivation])
 }

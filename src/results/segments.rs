@@ -7,9 +7,11 @@
 use rayon::prelude::*;
 
 use super::ResultsError;
+use crate::dataset::Frame;
 use crate::findings::{Finding, Findings, SegmentNumber};
 
-/// The segments of a Segmentation, in the order of the findings.
+/// The segments of a Segmentation, in the order of the findings. A researcher's volume has no frames and so none: its label map is written
+/// as it is.
 #[derive(Debug)]
 pub(super) struct Segments<'a> {
     segments: Vec<Segment<'a>>,
@@ -24,8 +26,8 @@ pub(super) struct Segment<'a> {
     pub(super) label: SegmentNumber,
     /// What it is.
     pub(super) finding: &'a Finding,
-    /// Slices k with at least one voxel, ascending; at least one.
-    pub(super) slices: Vec<u32>,
+    /// Source frames with at least one voxel, by their place in `Source::frames`, ascending; at least one.
+    pub(super) frames: Vec<u32>,
 }
 
 impl<'a> Segments<'a> {
@@ -34,7 +36,9 @@ impl<'a> Segments<'a> {
     /// # Errors
     /// Where label map and findings contradict each other, or the label map does not lie on the source instances.
     pub(super) fn of(findings: &'a Findings) -> Result<Self, ResultsError> {
-        check_source(findings)?;
+        if findings.source.file.is_none() {
+            check_source(findings)?;
+        }
         let dims = findings.labels.grid().dims();
         let seen_in: Vec<[bool; 256]> = (0..dims[2] as usize).into_par_iter().map(|k| labels_in(findings.labels.slice(k))).collect();
         let mut described = [false; 256];
@@ -46,12 +50,19 @@ impl<'a> Segments<'a> {
             if std::mem::replace(&mut described[usize::from(label)], true) {
                 return wrong("is background, or that of two findings");
             }
-            let slices: Vec<u32> = (0..dims[2]).filter(|&k| seen_in[k as usize][usize::from(label)]).collect();
-            match (finding.present, slices.is_empty()) {
-                (true, true) => return wrong("has no voxel, but its finding is present"),
-                (false, false) => return wrong("has voxels, but its finding is absent"),
-                (false, true) => {}
-                (true, false) => segments.push(Segment { number: segments.len() as u32 + 1, label, finding, slices }),
+            match (finding.present, seen_in.iter().any(|seen| seen[usize::from(label)])) {
+                (true, false) => return wrong("has no voxel, but its finding is present"),
+                (false, true) => return wrong("has voxels, but its finding is absent"),
+                (false, false) => {}
+                (true, true) => {
+                    let slices = findings.source.slice_of_frame.iter();
+                    let frames: Vec<u32> =
+                        (0..).zip(slices).filter(|&(_, &k)| seen_in[k as usize][usize::from(label)]).map(|(n, _)| n).collect();
+                    // A region that lies between unevenly spaced slices alone has no frame to be shown on.
+                    if !frames.is_empty() {
+                        segments.push(Segment { number: segments.len() as u32 + 1, label, finding, frames });
+                    }
+                }
             }
         }
         for label in 1..=SegmentNumber::MAX {
@@ -60,6 +71,14 @@ impl<'a> Segments<'a> {
             }
         }
         Ok(Self { segments })
+    }
+
+    /// As [`Segments::of`], for a DICOM object.
+    pub(super) fn for_objects(findings: &'a Findings) -> Result<Self, ResultsError> {
+        match &findings.source.file {
+            Some(file) => Err(ResultsError::NoInstances { format: file.format.name() }),
+            None => Self::of(findings),
+        }
     }
 
     /// All segments, by number.
@@ -73,17 +92,18 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// One single-frame instance a slice, of the label map's size, each with the UIDs by which results refer to it.
+/// A slice of the label map for each frame, of its size, each instance with the UIDs by which results refer to it.
 fn check_source(findings: &Findings) -> Result<(), ResultsError> {
     let dims = findings.labels.grid().dims();
-    let instances = &findings.source.instances;
-    let fits = |n: usize| instances[n].columns == dims[0] && instances[n].rows == dims[1] && instances[n].frames == 1;
-    let misfit = (0..instances.len()).find(|&n| !fits(n));
-    if instances.len() != dims[2] as usize || misfit.is_some() {
-        let (columns, rows) = instances.get(misfit.unwrap_or(0)).map_or((0, 0), |i| (i.columns, i.rows));
-        return Err(ResultsError::SourceMismatch { dims, instances: instances.len(), columns, rows });
+    let (frames, slices) = (&findings.source.frames, &findings.source.slice_of_frame);
+    let fits = |f: &Frame| f.instance.columns == dims[0] && f.instance.rows == dims[1];
+    let misfit = frames.iter().find(|f| !fits(f));
+    if frames.is_empty() || frames.len() != slices.len() || slices.iter().any(|&k| k >= dims[2]) || misfit.is_some() {
+        let (columns, rows) = misfit.or(frames.first()).map_or((0, 0), |f| (f.instance.columns, f.instance.rows));
+        return Err(ResultsError::SourceMismatch { dims, frames: frames.len(), columns, rows });
     }
-    for instance in instances {
+    for frame in frames {
+        let instance = &frame.instance;
         let needed = [
             (&instance.sop_class_uid, "SOP Class UID"),
             (&instance.sop_instance_uid, "SOP Instance UID"),
@@ -94,7 +114,7 @@ fn check_source(findings: &Findings) -> Result<(), ResultsError> {
         if let Some((_, attribute)) = needed.into_iter().find(|(uid, _)| uid.is_empty()) {
             return Err(ResultsError::SourceLacks { attribute });
         }
-        if instance.position_mm.is_none() || instance.orientation.is_none() || instance.pixel_spacing_mm.is_none() {
+        if frame.position_mm.is_none() || frame.orientation.is_none() || frame.pixel_spacing_mm.is_none() {
             return Err(ResultsError::SourceLacks { attribute: "position, orientation or pixel spacing" });
         }
     }

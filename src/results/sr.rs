@@ -13,9 +13,9 @@ use crate::findings::{Finding, Findings, Measurement};
 /// A finding with a segment is a TID 1411 group that refers to it, any other a TID 1501 group with its presence.
 ///
 /// # Errors
-/// Where findings and label map contradict each other (see [`ResultsError`]).
+/// Where findings and label map contradict each other, or no DICOM series was analysed (see [`ResultsError`]).
 pub fn report(findings: &Findings) -> Result<Item, ResultsError> {
-    Ok(report_of(findings, &Segments::of(findings)?))
+    Ok(report_of(findings, &Segments::for_objects(findings)?))
 }
 
 pub(super) fn report_of(findings: &Findings, segments: &Segments<'_>) -> Item {
@@ -36,7 +36,7 @@ fn evidence(findings: &Findings, segmentation: Option<&ResultObject>) -> Item {
         Item::new().text(tags::SERIES_INSTANCE_UID, uid).sequence(tags::REFERENCED_SOP_SEQUENCE, instances)
     };
     let source = &findings.source.instances;
-    let mut all = vec![series(&source[0].series_uid, source.iter().map(reference_to).collect())];
+    let mut all = vec![series(&source[0].series_uid, source.iter().map(|instance| reference_to(instance)).collect())];
     all.extend(segmentation.map(|object| series(&object.series_uid, vec![object.reference()])));
     Item::new().text(tags::STUDY_INSTANCE_UID, &source[0].study_uid).sequence(tags::REFERENCED_SERIES_SEQUENCE, all)
 }

@@ -10,6 +10,9 @@ use dicom::object::{FileDicomObject, InMemDicomObject, open_file};
 
 use super::*;
 use crate::codes::{Code, dcm, sct, sop_class, ucum, uid_by_name};
+use std::sync::Arc;
+
+use crate::dataset::Frame;
 use crate::dataset::{Instance, Item, decimal_string, tags, write_object};
 use crate::findings::{Finding, Findings, Measurement, PackageId, Parameter, Provenance, Source};
 use crate::geometry::{Affine, Grid, cross};
@@ -208,7 +211,7 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
     let mut nodule = one(3, "nodule", abnormal, Code::new("27925004", "SCT", "Nodule"), [250, 220, 40], None);
     nodule.site = Some(lung);
     nodule.laterality = Some(Code::new("7771000", "SCT", "Left"));
-    let instances: Vec<_> = (0..phantom.dims[2]).map(|k| instance(phantom, k)).collect();
+    let instances: Vec<_> = (0..phantom.dims[2]).map(|k| Arc::new(instance(phantom, k))).collect();
     let all = vec![
         one(1, "soft tissue", tissue, soft, [230, 120, 90], None),
         one(2, "liver", structure(), Code::new("10200004", "SCT", "Liver"), [150, 70, 200], None),
@@ -232,7 +235,10 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         geometry: vec!["24 slices, 4.00 mm apart".into()],
         started: "2026-03-04T05:06:07+01:00[Europe/Berlin]".parse().expect("a time"),
     };
-    let source = Source { content_sha256: instances.iter().map(|_| "ab".repeat(32)).collect(), instances };
+    let frames: Vec<Frame> = instances.iter().flat_map(|i| Frame::all_of(i).expect("single frames")).collect();
+    let slice_of_frame = (0..frames.len() as u32).collect();
+    let source =
+        Source { content_sha256: instances.iter().map(|_| "ab".repeat(32)).collect(), instances, frames, slice_of_frame, file: None };
     let findings = Findings { source, labels, findings: all, provenance, warnings: vec!["made by a test".into()] };
     (findings, image)
 }
@@ -277,7 +283,7 @@ fn written(phantom: &Phantom) -> (Findings, Written, Object, Option<Object>, Opt
     let (folder, guard) = case_folder(phantom);
     write_source(phantom, &image, &folder.join("ct"));
     let written = write_all(&findings, &image, &folder.join("results")).expect("results are written");
-    let sr = open_file(&written.sr).expect("SR reads");
+    let sr = open_file(written.sr.as_ref().expect("a report")).expect("SR reads");
     let seg = written.seg.as_ref().map(|path| open_file(path).expect("SEG reads"));
     (findings, written, sr, seg, guard)
 }
@@ -301,7 +307,11 @@ fn check_frames(findings: &Findings, seg: &Object) {
         let source = &items(&items(frame, tags::DERIVATION_IMAGE_SEQUENCE)[0], tags::SOURCE_IMAGE_SEQUENCE)[0];
         let named = text(source, tags::REFERENCED_SOP_INSTANCE_UID);
         let k = findings.source.instances.iter().position(|i| i.sop_instance_uid == named).expect("a source instance");
-        assert_eq!(position, text(&findings.source.instances[k].header, tags::IMAGE_POSITION_PATIENT), "strings are copied");
+        assert_eq!(
+            position,
+            text(findings.source.instances[k].header().expect("parsed"), tags::IMAGE_POSITION_PATIENT),
+            "strings are copied"
+        );
         let slice = findings.labels.slice(k);
         for (n, &label) in slice.iter().enumerate() {
             let bit = f * plane + n;
@@ -371,7 +381,8 @@ fn check(phantom: Phantom) {
     let again = tempfile::tempdir().expect("temporary folder");
     let (_, image) = super::tests::findings(&phantom);
     let twin = write_all(&findings, &image, &again.path().join("results")).expect("results are written");
-    for (a, b) in [(&written.sr, &twin.sr), (&written.png, &twin.png), (&written.json, &twin.json)] {
+    let sr = |w: &Written| w.sr.clone().expect("a report");
+    for (a, b) in [(&sr(&written), &sr(&twin)), (&written.png, &twin.png), (&written.json, &twin.json)] {
         assert!(std::fs::read(a).expect("there") == std::fs::read(b).expect("there"), "the same findings give the same bytes");
     }
 }

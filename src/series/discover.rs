@@ -1,13 +1,20 @@
-//! Files and folders to series.
+//! Files, folders, media directories and archives to series.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
+use thiserror::Error;
 
-use super::{Reason, Series};
+use super::archive::{Unpacked, is_archive, unpack};
+use super::dicomdir::{Referenced, referenced_files};
+use super::{ArchiveError, Reason, Series};
 use crate::codes::{is_uid, uid_by_name};
 use crate::dataset::{DatasetError, Instance, same_content};
+use crate::geometry::Coded;
+use crate::research::{self, ResearchError, VolumeHeader};
 
 /// The largest number of files below all inputs.
 const MAX_FILES: usize = 1_000_000;
@@ -15,77 +22,216 @@ const MAX_FILES: usize = 1_000_000;
 const MAX_LEVELS: usize = 32;
 
 /// What was found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Discovery {
     /// By study UID, series number and series UID.
     pub series: Vec<Series>,
-    /// What is no DICOM instance or cannot be read, by path.
+    /// Researchers' volumes: NIfTI and NRRD files, by path.
+    pub volumes: Vec<VolumeFile>,
+    /// What is none of these or cannot be read, by path.
     pub skipped: Vec<Skipped>,
+    /// Archives that were unpacked: their files are there as long as this value, or a copy of it, lives.
+    _unpacked: Vec<Arc<Unpacked>>,
+}
+
+/// A file with one volume.
+#[derive(Debug, Clone)]
+pub struct VolumeFile {
+    /// Where to read it.
+    pub path: PathBuf,
+    /// How it is named to people: its path, or `archive.zip!entry N`.
+    pub shown: PathBuf,
+    /// What it says of its volume.
+    pub header: VolumeHeader,
 }
 
 /// One file or folder that was left out.
 #[derive(Debug, Clone)]
 pub struct Skipped {
-    /// The file or folder.
+    /// The file or folder; a file of an archive as `archive.zip!entry N`.
     pub path: PathBuf,
     /// Why.
-    pub error: DatasetError,
+    pub error: InputError,
 }
 
-/// Finds the series in files and below folders, whatever the names are. The order of `inputs` and of files does not matter.
+/// Why a file or folder was left out.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// As a DICOM file, or as a file at all.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// As an archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// As a NIfTI or NRRD file.
+    #[error(transparent)]
+    Research(#[from] ResearchError),
+    /// An entry of an archive that is no file of interest.
+    #[error("{what} ({})", path.display())]
+    LeftOut {
+        /// What it is.
+        what: &'static str,
+        /// The entry.
+        path: PathBuf,
+    },
+}
+
+impl Coded for InputError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Dataset(error) => error.code(),
+            Self::Archive(error) => error.code(),
+            Self::Research(error) => error.code(),
+            Self::LeftOut { .. } => "series.left-out-of-archive",
+        }
+    }
+}
+
+impl InputError {
+    /// Whether the file is simply none of ours to read, such as a text file or a media directory, rather than unreadable.
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Dataset(error) => error.is_foreign(),
+            Self::Archive(_) => false,
+            Self::Research(error) => error.is_foreign(),
+            Self::LeftOut { .. } => true,
+        }
+    }
+}
+
+impl Discovery {
+    /// `message` with `archive.zip!entry N` for what is a path of a temporary folder.
+    pub fn shown_in(&self, message: &str) -> String {
+        self._unpacked.iter().fold(message.to_owned(), |message, archive| archive.shown_in(&message))
+    }
+}
+
+/// Finds series and volumes in files, below folders and in zip archives, whatever the names are. The order of `inputs` and of files
+/// does not matter.
 ///
+/// A DICOMDIR that is itself an input stands for the files that it refers to; within a folder it is left out, since they lie beside it.
 /// One bad file never stops the rest: it is listed. Links are followed, each folder once.
 pub fn discover(inputs: &[PathBuf]) -> Discovery {
     let mut walk = Walk::default();
     for input in inputs {
         walk.visit(input, 0);
     }
-    walk.files.sort();
-    walk.files.dedup();
-    let mut skipped = walk.skipped;
-    let read: Vec<_> = walk.files.par_iter().map(|path| Instance::read(path)).collect();
-    let mut groups: BTreeMap<Vec<String>, Vec<Instance>> = BTreeMap::new();
-    for (path, result) in walk.files.into_iter().zip(read) {
-        match result {
-            Ok(instance) => groups.entry(group_of(&instance)).or_default().push(instance),
-            Err(error) => skipped.push(Skipped { path, error }),
+    let mut all = walk.read();
+    // A media directory that was given stands for its files.
+    let is_directory = |result: &Result<File, InputError>| matches!(result, Err(InputError::Dataset(DatasetError::Dicomdir { .. })));
+    let (given, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(path, file)| is_directory(file) && walk.given.contains(path));
+    all = rest;
+    for (path, _) in given {
+        if let Err(error) = walk.directory(&path) {
+            walk.skipped.push(Skipped { path, error });
         }
     }
+    let known: HashSet<PathBuf> = all.iter().map(|(path, _)| path.clone()).collect();
+    walk.files.retain(|path| !known.contains(path));
+    all.extend(walk.read());
+    let Walk { mut skipped, unpacked, .. } = walk;
+    let mut groups: BTreeMap<Vec<String>, Vec<Instance>> = BTreeMap::new();
+    let mut volumes = Vec::new();
+    let shown = |path: PathBuf| unpacked.iter().fold(path, |path, archive| archive.shown(&path));
+    for (path, result) in all {
+        match result {
+            Ok(File::Instance(instance)) => groups.entry(group_of(&instance)).or_default().push(*instance),
+            Ok(File::Volume(header)) => volumes.push(VolumeFile { shown: shown(path.clone()), path, header: *header }),
+            Err(error) => {
+                let path = shown(path);
+                let error = match error {
+                    InputError::Dataset(error) => error.at(&path).into(),
+                    InputError::Research(error) => error.at(&path).into(),
+                    other => other,
+                };
+                skipped.push(Skipped { path, error });
+            }
+        }
+    }
+    // Header and data of a pair are one volume, under the header's name.
+    let headers: HashSet<PathBuf> = volumes.iter().filter(|v| ends_with(&v.path, ".hdr")).map(|v| v.path.clone()).collect();
+    volumes.retain(|v| !ends_with(&v.path, ".img") || !headers.contains(&v.path.with_extension("hdr")));
+    volumes.sort_by(|a, b| a.shown.cmp(&b.shown));
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
     let mut series: Vec<Series> = groups.into_values().collect::<Vec<_>>().into_par_iter().map(series_of).collect();
     series.sort_by(|a, b| (&a.study_uid, a.series_number, &a.series_uid).cmp(&(&b.study_uid, b.series_number, &b.series_uid)));
-    Discovery { series, skipped }
+    Discovery { series, volumes, skipped, _unpacked: unpacked }
+}
+
+/// What one file is.
+enum File {
+    Instance(Box<Instance>),
+    Volume(Box<VolumeHeader>),
+}
+
+fn read(path: &Path) -> Result<File, InputError> {
+    match Instance::read(path) {
+        Ok(instance) => Ok(File::Instance(Box::new(instance))),
+        Err(DatasetError::NotDicom { .. }) if is_research(path) => Ok(File::Volume(Box::new(research::read_header(path)?))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a name ends as those of NIfTI and NRRD files do.
+fn is_research(path: &Path) -> bool {
+    let beside = |extension| path.with_extension(extension).is_file();
+    [".nii", ".nii.gz", ".nrrd", ".nhdr"].iter().any(|end| ends_with(path, end))
+        || (ends_with(path, ".hdr") && beside("img"))
+        || (ends_with(path, ".img") && beside("hdr"))
+}
+
+/// Whether the name ends so, whatever the case.
+fn ends_with(path: &Path, end: &str) -> bool {
+    path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase().ends_with(end)
 }
 
 #[derive(Default)]
 struct Walk {
+    /// To be read.
     files: Vec<PathBuf>,
-    folders_seen: HashSet<PathBuf>,
+    /// Files that are inputs themselves.
+    given: HashSet<PathBuf>,
+    /// Folders and archives.
+    seen: HashSet<PathBuf>,
     skipped: Vec<Skipped>,
+    unpacked: Vec<Arc<Unpacked>>,
 }
 
 impl Walk {
+    /// Reads the headers of the files that were found, each once and in order, and forgets them.
+    fn read(&mut self) -> Vec<(PathBuf, Result<File, InputError>)> {
+        let mut files = std::mem::take(&mut self.files);
+        files.sort();
+        files.dedup();
+        let read: Vec<_> = files.par_iter().map(|path| read(path)).collect();
+        files.into_iter().zip(read).collect()
+    }
+
     fn visit(&mut self, path: &Path, level: usize) {
         if let Err(error) = self.try_visit(path, level) {
             self.skipped.push(Skipped { path: path.into(), error });
         }
     }
 
-    fn try_visit(&mut self, path: &Path, level: usize) -> Result<(), DatasetError> {
+    fn try_visit(&mut self, path: &Path, level: usize) -> Result<(), InputError> {
         let refused = |what: &'static str| move |e: std::io::Error| DatasetError::Io { what, kind: e.kind(), path: path.into() };
         let metadata = std::fs::metadata(path).map_err(refused("file"))?;
         if !metadata.is_dir() {
-            if self.files.len() == MAX_FILES {
-                return Err(DatasetError::TooMany { what: "files", limit: MAX_FILES, path: path.into() });
+            if (level == 0 || ends_with(path, ".zip")) && metadata.is_file() && starts_as_archive(path) {
+                let first = self.seen.insert(path.canonicalize().map_err(refused("file"))?);
+                return if first { self.archive(path) } else { Ok(()) };
             }
-            self.files.push(path.into());
-            return Ok(());
+            if level == 0 {
+                self.given.insert(path.into());
+            }
+            return self.file(path);
         }
         if level == MAX_LEVELS {
-            return Err(DatasetError::TooMany { what: "levels of folders", limit: MAX_LEVELS, path: path.into() });
+            return Err(DatasetError::TooMany { what: "levels of folders", limit: MAX_LEVELS, path: path.into() }.into());
         }
         // A link back up, or an input inside another, leads to a folder that was seen.
-        if !self.folders_seen.insert(path.canonicalize().map_err(refused("folder"))?) {
+        if !self.seen.insert(path.canonicalize().map_err(refused("folder"))?) {
             return Ok(());
         }
         let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(refused("folder"))?.map(|e| e.map(|e| e.path())).collect();
@@ -94,6 +240,35 @@ impl Walk {
         entries.iter().for_each(|entry| self.visit(entry, level + 1));
         Ok(())
     }
+
+    fn file(&mut self, path: &Path) -> Result<(), InputError> {
+        if self.files.len() == MAX_FILES {
+            return Err(DatasetError::TooMany { what: "files", limit: MAX_FILES, path: path.into() }.into());
+        }
+        self.files.push(path.into());
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &Path) -> Result<(), InputError> {
+        let Referenced { files, missing } = referenced_files(path)?;
+        self.skipped.extend(missing.into_iter().map(|(path, error)| Skipped { path, error: error.into() }));
+        files.iter().try_for_each(|file| self.file(file))
+    }
+
+    fn archive(&mut self, path: &Path) -> Result<(), InputError> {
+        let unpacked = Arc::new(unpack(path)?);
+        for &(number, what) in &unpacked.left_out {
+            let path = unpacked.entry(number);
+            self.skipped.push(Skipped { path: path.clone(), error: InputError::LeftOut { what, path } });
+        }
+        self.unpacked.push(Arc::clone(&unpacked));
+        unpacked.files.iter().try_for_each(|file| self.file(file))
+    }
+}
+
+fn starts_as_archive(path: &Path) -> bool {
+    let mut start = [0; 4];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok_and(|()| is_archive(&start))
 }
 
 /// What instances of one series have in common. A series UID is enough; without one, what an ordinary export keeps together.
@@ -155,6 +330,7 @@ pub(super) fn series_of(mut instances: Vec<Instance>) -> Series {
     for instance in instances.iter_mut().filter(|i| i.series_uid.is_empty()) {
         instance.series_uid.clone_from(&series_uid);
     }
+    let instances = instances.into_iter().map(Arc::new).collect();
     Series { study_uid, series_uid, modality, series_number, instances, warnings, defects }
 }
 

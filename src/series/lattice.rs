@@ -15,16 +15,18 @@ use crate::geometry::{Affine, cross, dot, norm, sub};
 /// How far off its place a slice may be, mm.
 const RESIDUAL_MM: f64 = 0.01;
 /// The same, as a part of the spacing.
-const RESIDUAL_OF_SPACING: f64 = 0.01;
+pub(super) const RESIDUAL_OF_SPACING: f64 = 0.01;
 /// Distances between neighbours that vary more than this part of the spacing, and [`RESIDUAL_MM`], are worth a note.
 const NOTED_VARIATION: f64 = 0.001;
 /// Tangent of the largest angle between the direction from slice to slice and the normal (0.057 degrees). What is below stays in the
 /// grid, whose step is the measured direction.
-const MAX_SHEAR: f64 = 0.001;
+pub(super) const MAX_SHEAR: f64 = 0.001;
 /// Slices closer along the normal than this share a position, mm.
-const SAME_POSITION_MM: f64 = 0.01;
+pub(super) const SAME_POSITION_MM: f64 = 0.01;
+/// Evened-out stacks have at most this many times the slices of their source.
+const MAX_EVENED: f64 = 4.0;
 /// A gap this close to a whole multiple of the spacing, as a part of the spacing, is taken for missing slices.
-const MULTIPLE: f64 = 0.05;
+pub(super) const MULTIPLE: f64 = 0.05;
 
 /// What slices have in common.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +47,26 @@ impl Plane {
     }
 }
 
+/// What slices make.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) lps_from_voxel: Affine,
+    /// Where slices lie that are no regular stack.
+    pub(super) uneven: Option<Uneven>,
+}
+
+/// Unevenly spaced slices on an even grid.
+#[derive(Debug, Clone)]
+pub(super) struct Uneven {
+    /// Slices of the grid, which ends within the last source slice.
+    pub(super) slices: usize,
+    /// For each source slice its place, in slices of the grid.
+    pub(super) places: Vec<f64>,
+}
+
 /// The map from voxel to LPS of slices at `positions_mm`, which are sorted along the normal; or every reason against one.
-/// Adds what a reader should know to `notes`.
-pub(super) fn lattice(plane: &Plane, positions_mm: &[[f64; 3]], notes: &mut Vec<String>) -> Result<Affine, Vec<Reason>> {
+/// Adds what a reader should know to `notes`. With `resample`, shear and uneven distances are no reasons but notes.
+pub(super) fn lattice(plane: &Plane, positions_mm: &[[f64; 3]], resample: bool, notes: &mut Vec<String>) -> Result<Found, Vec<Reason>> {
     let normal = plane.normal();
     let mut reasons = Vec::new();
     let mut places: Vec<[f64; 3]> = Vec::with_capacity(positions_mm.len());
@@ -77,13 +96,32 @@ pub(super) fn lattice(plane: &Plane, positions_mm: &[[f64; 3]], notes: &mut Vec<
     let fits: [Line; 3] = std::array::from_fn(|axis| Line::through(along.iter().copied().zip(across.iter().map(|p| p[axis]))));
     let slope = fits.map(|f| f.slope);
     if norm(slope) > MAX_SHEAR {
-        reasons.push(Reason::Sheared { angle_deg: norm(slope).atan().to_degrees(), allowed_deg: MAX_SHEAR.atan().to_degrees() });
+        let angle_deg = norm(slope).atan().to_degrees();
+        if resample {
+            notes.push(format!("slices advance {angle_deg:.2} degrees off their normal (gantry tilt): the grid is sheared"));
+        } else {
+            reasons.push(Reason::Sheared { angle_deg, allowed_deg: MAX_SHEAR.atan().to_degrees() });
+        }
     }
     let displaced = |k: usize| norm(std::array::from_fn(|axis| across[k][axis] - fits[axis].at(along[k])));
     let (index, off_across) = worst((0..places.len()).map(displaced));
     let allowed_mm = allowed(spacing_mm);
     if off_across > allowed_mm {
         reasons.push(Reason::Displaced { index, off_mm: off_across, allowed_mm });
+    }
+    let [between_rows, between_columns] = plane.spacing_mm;
+    let affine = |step, start| {
+        Affine::from_columns(scale(plane.row_direction, between_columns), scale(plane.column_direction, between_rows), step, start)
+    };
+    let at = |along_mm: f64| std::array::from_fn(|axis| fits[axis].at(along_mm) + along_mm * normal[axis]);
+    if let (true, [Reason::UnevenSpacing { min_mm, max_mm, .. }]) = (resample, reasons.as_slice()) {
+        let span_mm = along[along.len() - 1] - along[0];
+        let step_mm = min_mm.max(span_mm / (MAX_EVENED * along.len() as f64));
+        notes.push(format!("slice distances vary from {min_mm:.3} to {max_mm:.3} mm; values between slices are interpolated linearly"));
+        let step = std::array::from_fn(|axis| step_mm * (normal[axis] + slope[axis]));
+        let places = along.iter().map(|t| (t - along[0]) / step_mm).collect();
+        let slices = (span_mm / step_mm + 1e-6).floor() as usize + 1;
+        return Ok(Found { lps_from_voxel: affine(step, at(along[0])), uneven: Some(Uneven { slices, places }) });
     }
     if !reasons.is_empty() {
         return Err(reasons);
@@ -93,11 +131,9 @@ pub(super) fn lattice(plane: &Plane, positions_mm: &[[f64; 3]], notes: &mut Vec<
     let (start, step) = if off.max(off_across) < 1e-6 {
         (places[0], scale(sub(places[last], places[0]), 1.0 / last as f64))
     } else {
-        let start = std::array::from_fn(|axis| fits[axis].at(first_mm) + first_mm * normal[axis]);
-        (start, std::array::from_fn(|axis| spacing_mm * (normal[axis] + slope[axis])))
+        (at(first_mm), std::array::from_fn(|axis| spacing_mm * (normal[axis] + slope[axis])))
     };
-    let [between_rows, between_columns] = plane.spacing_mm;
-    Ok(Affine::from_columns(scale(plane.row_direction, between_columns), scale(plane.column_direction, between_rows), step, start))
+    Ok(Found { lps_from_voxel: affine(step, start), uneven: None })
 }
 
 /// First place, spacing and the largest distance from a regular stack, of positions along the normal.
@@ -135,28 +171,29 @@ fn spacing(along: &[f64], reasons: &mut Vec<Reason>, notes: &mut Vec<String>) ->
     (fit.offset, fit.slope, off_mm)
 }
 
-fn allowed(spacing_mm: f64) -> f64 {
+/// How far off its place a slice may be, mm.
+pub(super) fn allowed(spacing_mm: f64) -> f64 {
     RESIDUAL_MM.max(RESIDUAL_OF_SPACING * spacing_mm)
 }
 
 /// The largest value and where it is.
-fn worst(values: impl Iterator<Item = f64>) -> (usize, f64) {
+pub(super) fn worst(values: impl Iterator<Item = f64>) -> (usize, f64) {
     values.enumerate().fold((0, 0.0), |best, (k, v)| if v > best.1 { (k, v) } else { best })
 }
 
-fn scale(a: [f64; 3], by: f64) -> [f64; 3] {
+pub(super) fn scale(a: [f64; 3], by: f64) -> [f64; 3] {
     a.map(|v| v * by)
 }
 
 /// Least squares.
 #[derive(Clone, Copy)]
-struct Line {
-    offset: f64,
-    slope: f64,
+pub(super) struct Line {
+    pub(super) offset: f64,
+    pub(super) slope: f64,
 }
 
 impl Line {
-    fn through(points: impl Iterator<Item = (f64, f64)> + Clone) -> Self {
+    pub(super) fn through(points: impl Iterator<Item = (f64, f64)> + Clone) -> Self {
         let n = points.clone().count() as f64;
         let (x_mean, y_mean) = points.clone().fold((0.0, 0.0), |m, (x, y)| (m.0 + x / n, m.1 + y / n));
         let (xy, xx) = points.fold((0.0, 0.0), |s, (x, y)| (s.0 + (x - x_mean) * (y - y_mean), s.1 + (x - x_mean) * (x - x_mean)));
@@ -164,7 +201,7 @@ impl Line {
         Self { offset: y_mean - slope * x_mean, slope }
     }
 
-    fn at(self, x: f64) -> f64 {
+    pub(super) fn at(self, x: f64) -> f64 {
         self.offset + self.slope * x
     }
 }
@@ -180,7 +217,7 @@ mod tests {
 
     fn codes(positions: &[[f64; 3]]) -> (Vec<&'static str>, usize) {
         let mut notes = Vec::new();
-        let codes = lattice(&axial(), positions, &mut notes).err().unwrap_or_default().iter().map(|r| r.code()).collect();
+        let codes = lattice(&axial(), positions, false, &mut notes).err().unwrap_or_default().iter().map(|r| r.code()).collect();
         (codes, notes.len())
     }
 

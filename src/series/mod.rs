@@ -1,23 +1,38 @@
 //! Instances to sorted, checked series, and those to a volume on one grid.
 //!
-//! [`discover`] finds the series below files and folders, [`Series::gate`] says whether one is a regular stack of slices, and why not,
-//! and [`Stack::load`] puts its stored values on the grid.
+//! [`discover`] finds the series below files and folders, [`Series::parts`] says what each is made of, [`Part::gate`] whether a part is
+//! a regular stack of slices, and why not, and [`Stack::load`] puts its stored values on the grid.
+//! A segmentation is no stack: [`Part::segmentation`] and [`Segmentation::load`] are its gate and its voxels.
 
+mod archive;
+mod dicomdir;
 mod discover;
+mod even;
 mod gate;
+mod huge;
 mod lattice;
+mod part;
+mod picture;
 mod reason;
+mod segmentation;
+mod sparse;
 mod stack;
 #[cfg(test)]
 mod tests;
-#[allow(dead_code, unused_imports)] // until the gate calls all of it
 mod values;
 
-pub use discover::{Discovery, Skipped, discover};
+pub use archive::ArchiveError;
+pub use discover::{Discovery, InputError, Skipped, VolumeFile, discover};
 pub use gate::GeometryPolicy;
+pub use part::Part;
 pub use reason::{Reason, Refusal};
-pub use stack::{Loaded, SeriesError, Stack};
+pub use segmentation::{
+    AlgorithmType, FractionType, LoadedSegmentation, Segment, Segmentation, SegmentationError, SegmentationReason, SegmentationType,
+};
+pub use stack::{Kind, Loaded, SeriesError, Space, Stack};
 pub use values::{Mapping, ModalityLut, SuvError, ValueFault, ValueReason, VoiWindow, WindowFunction};
+
+use std::sync::Arc;
 
 use crate::codes::Uid;
 use crate::dataset::Instance;
@@ -34,7 +49,7 @@ pub struct Series {
     /// Series Number (0020,0011) of the first instance.
     pub series_number: Option<i64>,
     /// At least one, by Instance Number and then SOP Instance UID.
-    pub instances: Vec<Instance>,
+    pub instances: Vec<Arc<Instance>>,
     /// What the reader of a result should know. No text of a header.
     pub warnings: Vec<String>,
     /// Why these instances must not be used together, found while they were grouped.

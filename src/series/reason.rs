@@ -4,6 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::{SegmentationReason, ValueReason};
 use crate::codes::Uid;
 use crate::dataset::DatasetError;
 use crate::geometry::{Coded, GeometryError};
@@ -48,8 +49,8 @@ pub enum Reason {
         /// All instances.
         total: usize,
     },
-    /// Not CT, MR or PET Image Storage.
-    #[error("{count} of {total} instances are {what}, not CT, MR or PET images")]
+    /// Of a SOP class that holds no image which is read.
+    #[error("{count} of {total} instances are {what}, not images that are read")]
     NotASlice {
         /// Instances of another class.
         count: usize,
@@ -64,15 +65,47 @@ pub enum Reason {
         /// Number of kinds.
         kinds: usize,
     },
-    /// Multi-frame instances.
-    #[error("{count} of {total} instances are multi-frame ({frames} frames in the first), not supported yet; convert to single-frame")]
-    MultiFrame {
-        /// Multi-frame instances.
+    /// Frames that cannot be told apart or counted.
+    #[error("the frames of {count} of {total} instances cannot be used: {first}")]
+    Frames {
+        /// Instances whose frames cannot be used.
         count: usize,
         /// All instances.
         total: usize,
-        /// Frames of the first of them; 0 when unreadable.
-        frames: u32,
+        /// What is wrong with the first.
+        first: DatasetError,
+    },
+    /// An object that was sent in several instances, not all of which are there.
+    #[error("{found} of {expected} instances of a concatenation are there: send the series again")]
+    Concatenation {
+        /// Instances that are there.
+        found: usize,
+        /// Instances that there should be.
+        expected: usize,
+    },
+    /// Siemens mosaic: the slices of a volume as tiles of one image.
+    #[error(
+        "{count} of {total} images are mosaics (Image Type), whose tiles are not taken apart; ask for single slices or enhanced objects"
+    )]
+    Mosaic {
+        /// Mosaics.
+        count: usize,
+        /// All images.
+        total: usize,
+    },
+    /// Colour and grey images in one stack.
+    #[error("{count} of {total} images are in colour, the others are not")]
+    MixedColours {
+        /// Colour images.
+        count: usize,
+        /// All images.
+        total: usize,
+    },
+    /// A header of which single values can be read, but not the whole.
+    #[error("the header that results would be made from cannot be used: {first}")]
+    Header {
+        /// What is wrong with it.
+        first: DatasetError,
     },
     /// Localizer, scout, surview.
     #[error("{count} of {total} instances are localizers (Image Type value 3)")]
@@ -92,29 +125,12 @@ pub enum Reason {
         /// What is wrong with the first.
         first: DatasetError,
     },
-    /// Signed and unsigned 16-bit values in one series.
-    #[error("signed values and unsigned 16-bit values in one series")]
-    MixedSigns,
-    /// CT without Rescale Slope and Intercept.
-    #[error("{count} of {total} CT instances have no readable Rescale Slope and Intercept, so their Hounsfield units are unknown")]
-    NoRescale {
-        /// Instances without.
-        count: usize,
-        /// All instances.
-        total: usize,
-    },
-    /// A slope of zero.
-    #[error("Rescale Slope is 0 in {count} instances")]
-    ZeroSlope {
-        /// Instances with slope 0.
-        count: usize,
-    },
-    /// A Modality LUT, which is not applied yet.
-    #[error("{count} instances have a Modality LUT Sequence, not supported yet")]
-    ModalityLut {
-        /// Instances with a LUT.
-        count: usize,
-    },
+    /// What the values mean is unknown or contradictory.
+    #[error(transparent)]
+    Values(#[from] ValueReason),
+    /// A segmentation that is not taken.
+    #[error(transparent)]
+    Segmentation(#[from] SegmentationReason),
     /// A geometry attribute is missing or unreadable.
     #[error("{attribute} is missing or unreadable in {count} of {total} instances")]
     NoGeometry {
@@ -256,13 +272,15 @@ impl Coded for Reason {
             Self::InvalidUid { .. } => "series.invalid-uid",
             Self::NotASlice { .. } => "series.not-a-slice",
             Self::MixedKinds { .. } => "series.mixed-kinds",
-            Self::MultiFrame { .. } => "series.multi-frame",
+            Self::Frames { .. } => "series.frames",
+            Self::Concatenation { .. } => "series.concatenation",
+            Self::Mosaic { .. } => "series.mosaic",
+            Self::MixedColours { .. } => "series.mixed-colours",
+            Self::Header { .. } => "series.header",
             Self::Localizer { .. } => "series.localizer",
             Self::Pixels { .. } => "series.pixels",
-            Self::MixedSigns => "series.mixed-signs",
-            Self::NoRescale { .. } => "series.no-rescale",
-            Self::ZeroSlope { .. } => "series.zero-slope",
-            Self::ModalityLut { .. } => "series.modality-lut",
+            Self::Values(reason) => reason.code(),
+            Self::Segmentation(reason) => reason.code(),
             Self::NoGeometry { .. } => "series.no-geometry",
             Self::MixedFramesOfReference { .. } => "series.mixed-frames-of-reference",
             Self::MixedSizes { .. } => "series.mixed-sizes",

@@ -3,6 +3,8 @@
 mod quantity;
 mod stored;
 mod terms;
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Grid;

@@ -55,7 +55,8 @@ fn analyse(folder: &Path, device: DeviceChoice) -> Analysis {
     let package = Package::read(&ct_tissue()).expect("the shipped package is whole");
     let mut engine = Engine::new(package, &Options { device, ..Options::default() }).expect("the engine starts; run `tests/run`");
     let series = series::discover(&[folder.to_owned()]).series;
-    let stack = engine.package().eligible(&series[0]).expect("the phantom is eligible").stack;
+    let parts = series[0].parts(engine.package().manifest.select.geometry);
+    let stack = engine.package().eligible(&parts[0]).expect("the phantom is eligible").stack;
     engine.analyse(stack, &AtomicBool::new(false), &mut |_| {}).expect("the phantom can be analysed")
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use roentgen::dataset::{self, Instance, StoredAs};
+use roentgen::dataset::{Instance, Place, StoredAs, read_frames};
 use serde_json::Value;
 
 use crate::support::{files_below, python, root, test_data};
@@ -12,17 +12,26 @@ fn check(case: &Value) -> Result<(), String> {
     let text = |key: &str| case[key].as_str().expect("a text");
     let expected = std::fs::read(text("raw")).expect("the maker wrote it");
     let instance = Instance::read(Path::new(text("file"))).map_err(|e| e.to_string())?;
+    let pixels = instance.rows as usize * instance.columns as usize;
     let (found, expected): (Vec<i64>, Vec<i64>) = match text("kind") {
         "stored" => {
-            let stored_as = StoredAs::for_series([&instance]).expect("one instance has one sign");
-            let mut stored = vec![0i16; instance.rows as usize * instance.columns as usize];
-            dataset::read_stored(&instance, stored_as, &mut stored).map_err(|e| e.to_string())?;
             let words = expected.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect();
-            (stored.iter().map(|&v| i64::from(v) + stored_as.offset() as i64).collect(), words)
+            let stored_as = StoredAs::for_series([&instance]);
+            if stored_as == StoredAs::Float {
+                let mut stored = vec![0f32; pixels];
+                read_frames(&instance, &mut [(1, Place::Float32(&mut stored))]).map_err(|e| e.to_string())?;
+                (stored.iter().map(|&v| v as i64).collect(), words)
+            } else {
+                let mut stored = vec![0i16; pixels];
+                let place = Place::Int16 { stored: &mut stored, minus_32768: stored_as == StoredAs::Minus32768 };
+                read_frames(&instance, &mut [(1, place)]).map_err(|e| e.to_string())?;
+                (stored.iter().map(|&v| i64::from(v) + stored_as.offset() as i64).collect(), words)
+            }
         }
         _ => {
             let frame = case["frame"].as_u64().expect("a number") as u32;
-            let rgb = dataset::read_rgb(&instance, frame).map_err(|e| e.to_string())?;
+            let mut rgb = vec![[0u8; 3]; pixels];
+            read_frames(&instance, &mut [(frame + 1, Place::Rgb(&mut rgb))]).map_err(|e| e.to_string())?;
             (rgb.iter().flatten().map(|&v| v.into()).collect(), expected.iter().map(|&v| v.into()).collect())
         }
     };

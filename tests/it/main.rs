@@ -2,11 +2,15 @@
 
 mod broken_input;
 mod demo;
-mod grids;
 mod encodings;
+mod grids;
+mod orientations;
 mod packages;
 mod reading;
 mod real_data;
+mod research;
 mod rooms;
+mod segmentations;
 mod selection;
 mod support;
+mod verdicts;

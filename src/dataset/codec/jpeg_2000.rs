@@ -20,7 +20,9 @@ pub(super) fn decode(stream: &[u8], format: &FrameFormat<'_>, photometric: Photo
     if components.len() != usize::from(format.samples) || components.iter().any(|c| c.len() != format.pixels()) {
         return Err(Fault::Damaged);
     }
-    if let Some((least, most)) = limits(format, signed).filter(|_| is_irreversible(stream, start)) {
+    if let Some((least, most)) =
+        limits(format, signed).filter(|_| is_irreversible(stream, start) || may_be_lossy(format.transfer_syntax_uid))
+    {
         components.iter_mut().flatten().for_each(|v| *v = (*v).clamp(least, most));
     }
     let components: Vec<&[i32]> = components.iter().map(Vec::as_slice).collect();
@@ -56,6 +58,11 @@ pub(super) fn interleave(planes: &[&[i32]], width: usize) -> Vec<u8> {
 /// Where the code stream begins, bare or in a JP2 box.
 fn start(stream: &[u8]) -> Option<usize> {
     stream.windows(4).take(4096).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51])
+}
+
+/// Whether streams of a transfer syntax may be cut short of lossless, whatever their wavelet.
+fn may_be_lossy(transfer_syntax_uid: &str) -> bool {
+    matches!(transfer_syntax_uid, "1.2.840.10008.1.2.4.91" | "1.2.840.10008.1.2.4.203")
 }
 
 /// Whether the first coding style of the main header (ISO 15444-1 A.6.1) has the irreversible wavelet.

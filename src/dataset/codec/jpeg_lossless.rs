@@ -82,10 +82,10 @@ fn scan(
                     line.iter_mut().for_each(|d| *d = difference(table, &mut bits));
                 }
                 several => {
+                    // Interleaved: one pixel's differences after the other's.
                     for x in 0..columns {
-                        for (n, (_, table)) in several.iter().enumerate() {
-                            lines[n][0][x] = difference(table, &mut bits);
-                        }
+                        let of_pixel = several.iter().zip(&mut lines);
+                        of_pixel.for_each(|((_, table), [line, _])| line[x] = difference(table, &mut bits));
                     }
                 }
             }

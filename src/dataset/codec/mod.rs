@@ -166,7 +166,7 @@ pub(super) fn decode(codec: Codec, stream: &[u8], format: &FrameFormat<'_>) -> R
     }
     // A decoder that panics on a damaged stream ends this image only.
     let outcome = catch_unwind(AssertUnwindSafe(|| match codec {
-        Codec::Native { .. } => return native(stream, format).map(Ok),
+        Codec::Native { .. } => native(stream, format).map(Ok),
         Codec::DeflatedFrame => {
             // Rows and Columns bound what is inflated; one byte more shows that they are wrong.
             let mut inflated = Vec::new();

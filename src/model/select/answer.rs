@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::{Check, Kind};
 use crate::geometry::Coded;
 use crate::model::Package;
-use crate::series::{Reason, Series, Stack};
+use crate::series::{Kind as StackKind, Part, Reason, Stack};
 
 /// One rule of the package, or of geometry, that a series does not meet.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -95,28 +95,34 @@ impl Assessment {
 }
 
 impl Package {
-    /// Holds `series` against the package's rules and the geometry gate.
+    /// Holds a part of a series against the package's rules and the geometry gate.
     ///
     /// # Errors
     /// Every rule that it does not meet, not only the first.
-    pub fn eligible(&self, series: &Series) -> Result<Eligible, Vec<Ineligible>> {
-        self.assess(series).answer()
+    pub fn eligible(&self, part: &Part<'_>) -> Result<Eligible, Vec<Ineligible>> {
+        self.assess(part).answer()
     }
 
     /// As [`Package::eligible`], with the rules that hold where others do not.
-    pub fn assess(&self, series: &Series) -> Assessment {
+    pub fn assess(&self, part: &Part<'_>) -> Assessment {
         let select = &self.manifest.select;
-        let geometry = series.gate(select.geometry).map_err(|refusal| refusal.reasons);
-        Assessment { checks: select.evaluate(series, geometry.as_ref().ok()), geometry, name: name_of(series) }
+        assert_eq!(part.policy, select.geometry, "series are taken apart by the package's policy");
+        let geometry = part.gate_for(select.computed_quantity()).map_err(|refusal| refusal.reasons);
+        Assessment { checks: select.evaluate(part, geometry.as_ref().ok()), geometry, name: name_of(part) }
     }
 }
 
-/// What a stack is. The gate makes volumes only.
-pub(super) fn kind_of(_: &Stack) -> Kind {
-    Kind::Volume
+/// What a stack is.
+pub(super) fn kind_of(stack: &Stack) -> Kind {
+    match stack.kind {
+        StackKind::Volume => Kind::Volume,
+        StackKind::Image => Kind::Image,
+        StackKind::Cine => Kind::Cine,
+    }
 }
 
-fn name_of(series: &Series) -> String {
-    let number = series.series_number.map_or_else(String::new, |n| format!("{n} "));
-    format!("series {number}({})", series.series_uid)
+fn name_of(part: &Part<'_>) -> String {
+    let number = part.series.series_number.map_or_else(String::new, |n| format!("{n} "));
+    let of_several = if part.of > 1 { format!(", part {}", part.number) } else { String::new() };
+    format!("series {number}({}){of_several}", part.series.series_uid)
 }

@@ -2,10 +2,10 @@
 
 use super::answer::kind_of;
 use super::check::{Check, Hidden};
-use super::rules::{BodyPart, Condition, Contrast, Plane, Range, Select, TagRule, TextRule, ValueRule, WantedQuantity};
-use crate::dataset::Attribute;
-use crate::geometry::{cross, norm};
-use crate::series::{Series, Stack};
+use super::rules::{BodyPart, Condition, Contrast, Kind, Plane, Range, Select, TagRule, TextRule, ValueRule, WantedQuantity};
+use crate::dataset::{Attribute, Frame};
+use crate::geometry::{Grid, cross, norm};
+use crate::series::{Part, Stack};
 use crate::volume::Quantity;
 
 /// Different values of one attribute that a message names.
@@ -15,86 +15,89 @@ const NO_AGENT: [&str; 12] =
     ["NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "WITHOUT CONTRAST", "NIL", "N/A", "-", "0", "NATIVE", "UNENHANCED"];
 
 impl Select {
-    /// Every rule that is given, held against `series` and, where the gate let it pass, its `stack`.
-    pub(super) fn evaluate(&self, series: &Series, stack: Option<&Stack>) -> Vec<Check> {
-        let mut checks = vec![self.modality(series)];
-        checks.extend((!self.body_part.is_empty()).then(|| self.body_part(series)));
-        checks.extend(self.image_type.as_ref().map(|rule| image_type(series, rule)));
-        checks.extend((!self.orientation.is_empty()).then(|| self.orientation(series, stack)));
-        checks.extend(self.slices(series, stack));
-        checks.extend(self.lengths(series, stack));
+    /// The quantity that values are brought into where they can be: uptakes and concentrations, and what a Real World Value Mapping
+    /// gives. Hounsfield units are there or are not.
+    pub(super) fn computed_quantity(&self) -> Option<Quantity> {
+        match self.quantity {
+            Some(WantedQuantity::Exactly(q @ (Quantity::Suv(_) | Quantity::ActivityConcentration | Quantity::RealWorld { .. }))) => Some(q),
+            _ => None,
+        }
+    }
+
+    /// Every rule that is given, held against `part` and, where the gate let it pass, its `stack`.
+    pub(super) fn evaluate(&self, part: &Part<'_>, stack: Option<&Stack>) -> Vec<Check> {
+        let mut checks = vec![self.modality(part)];
+        checks.extend((!self.body_part.is_empty()).then(|| self.body_part(part)));
+        checks.extend(self.image_type.as_ref().map(|rule| image_type(part, rule)));
+        checks.extend(self.orientation(stack.map_or_else(|| common_normal(part), |s| Some(normal_of(&s.grid)))));
+        // Without a grid: the frames that there are, so that a localizer is told apart from a broken volume.
+        checks.extend(self.slices(stack.map_or(part.frames.len(), |s| s.grid.dims()[2] as usize)));
+        let pixels = || part.frames.first()?.pixel_spacing_mm.map(|[y, x]| [x, y]);
+        checks.extend(self.lengths(stack.map(|s| &s.grid), pixels()));
         for (code, keyword, rule) in [
             ("select.description", "SeriesDescription", &self.description),
             ("select.protocol-name", "ProtocolName", &self.protocol_name),
             ("select.study-description", "StudyDescription", &self.study_description),
             ("select.kernel", "ConvolutionKernel", &self.kernel),
         ] {
-            checks.extend(rule.as_ref().map(|rule| text(series, code, &Attribute::known(keyword), rule)));
+            checks.extend(rule.as_ref().map(|rule| text(part, code, &Attribute::known(keyword), rule)));
         }
-        checks.extend((self.contrast != Contrast::Any).then(|| self.contrast(series)));
-        let kind = stack.map(kind_of);
-        let found_kind = kind.map_or_else(unknown, |k| k.to_string());
-        checks.push(check("select.kind", "kind", self.kind, found_kind, kind.map(|k| k == self.kind)));
-        checks.extend(self.quantity(series, stack));
-        checks.extend(self.rule.iter().map(|rule| tag_rule(series, rule)));
+        checks.extend((self.contrast != Contrast::Any).then(|| self.contrast(part)));
+        checks.push(self.kind(stack.map(kind_of)));
+        checks.extend(self.quantity(part, stack));
+        checks.extend(self.rule.iter().map(|rule| tag_rule(part, rule)));
         checks
     }
 
-    fn modality(&self, series: &Series) -> Check {
-        let found = if series.modality.is_empty() { "absent".to_owned() } else { series.modality.clone() };
-        let passed = self.modality.contains(&series.modality);
+    fn modality(&self, part: &Part<'_>) -> Check {
+        let modality = &part.first().modality;
+        let found = if modality.is_empty() { "absent".to_owned() } else { modality.clone() };
+        let passed = self.modality.contains(modality);
         check("select.modality", "Modality", listed(&self.modality, "or"), found, Some(passed))
     }
 
-    fn body_part(&self, series: &Series) -> Check {
-        let (part, region) = (Attribute::known("BodyPartExamined"), Attribute::known("AnatomicRegionSequence"));
-        let (parts, regions) = (Observed::of(series, &part), Observed::of(series, &region));
+    fn body_part(&self, part: &Part<'_>) -> Check {
+        let (named, region) = (Attribute::known("BodyPartExamined"), Attribute::known("AnatomicRegionSequence"));
+        let (parts, regions) = (Observed::of(part, &named), Observed::of(part, &region));
         let is_part = |values: &[String]| values.iter().any(|v| self.body_part.contains(&BodyPart::Term(v.to_ascii_uppercase())));
         let is_region = |values: &[String]| values.iter().any(|v| self.body_part.contains(&BodyPart::Code(v.clone())));
         let passed = parts.all(is_part) || regions.all(is_region);
-        let mut found = parts.describe(&part).0;
+        let mut found = parts.describe(&named).0;
         if !regions.absent() {
             found = format!("{found}, Anatomic Region {}", regions.describe(&region).0);
         }
         check("select.body-part", "Body Part Examined", listed(&self.body_part, "or"), found, Some(passed))
     }
 
-    fn orientation(&self, series: &Series, stack: Option<&Stack>) -> Check {
-        let normal = match stack {
-            Some(stack) => {
-                let affine = stack.grid.lps_from_voxel();
-                Some(cross(affine.column(0), affine.column(1)))
-            }
-            None => common_normal(series),
-        };
+    /// From the normal of the slices.
+    pub(super) fn orientation(&self, normal: Option<[f64; 3]>) -> Option<Check> {
+        if self.orientation.is_empty() {
+            return None;
+        }
         let plane = normal.map(|n| plane_of(n, self.orientation_tolerance_deg));
         let found = plane.map_or_else(unknown, |(plane, nearest, off_deg)| match plane {
             Plane::Oblique => format!("oblique, {off_deg:.1} degrees off {nearest}"),
             _ => format!("{plane}, {off_deg:.1} degrees off"),
         });
         let wanted = format!("{} within {} degrees", listed(&self.orientation, "or"), self.orientation_tolerance_deg);
-        check("select.orientation", "slice plane", wanted, found, plane.map(|p| self.orientation.contains(&p.0)))
+        Some(check("select.orientation", "slice plane", wanted, found, plane.map(|p| self.orientation.contains(&p.0))))
     }
 
-    fn slices(&self, series: &Series, stack: Option<&Stack>) -> Option<Check> {
+    pub(super) fn slices(&self, found: usize) -> Option<Check> {
         let wanted = match (self.min_slices, self.max_slices) {
             (None, None) => return None,
             (Some(min), None) => format!("{min} or more"),
             (None, Some(max)) => format!("up to {max}"),
             (Some(min), Some(max)) => format!("{min} to {max}"),
         };
-        // Without a grid: the frames that there are, so that a localizer is told apart from a broken volume.
-        let found = match stack {
-            Some(stack) => stack.grid.dims()[2] as usize,
-            None => series.instances.iter().map(|i| i.frames.max(1) as usize).sum(),
-        };
         let passed = (self.min_slices.unwrap_or(0)..=self.max_slices.unwrap_or(usize::MAX)).contains(&found);
         Some(check("select.slices", "number of slices", wanted, found.to_string(), Some(passed)))
     }
 
-    fn lengths(&self, series: &Series, stack: Option<&Stack>) -> Vec<Check> {
-        let spacing = stack.map(|s| s.grid.spacing_mm());
-        let pixels = spacing.map(|[x, y, _]| [x, y]).or_else(|| series.instances.first()?.pixel_spacing_mm.map(|[y, x]| [x, y]));
+    /// From the grid; without one, from the distances between columns and rows that images state.
+    pub(super) fn lengths(&self, grid: Option<&Grid>, stated: Option<[f64; 2]>) -> Vec<Check> {
+        let spacing = grid.map(Grid::spacing_mm);
+        let pixels = spacing.map(|[x, y, _]| [x, y]).or(stated);
         let measured = |code, rule, range: Option<Range>, found: Option<f64>| {
             let text = found.map_or_else(unknown, |mm| format!("{mm:.2} mm"));
             range.map(|r| check(code, rule, format!("{r} mm"), text, found.map(|mm| r.holds(mm))))
@@ -105,18 +108,22 @@ impl Select {
             let passed = pixels.map(|p| p.iter().all(|&mm| range.holds(mm)));
             check("select.pixel-spacing", "distance between pixels", format!("{range} mm"), found, passed)
         });
-        let extent = stack.map(coverage_mm);
+        let extent = grid.map(coverage_mm);
         let coverage = measured("select.coverage", "extent along the normal", self.coverage_mm, extent);
         [slices, pixel, coverage].into_iter().flatten().collect()
     }
 
-    fn contrast(&self, series: &Series) -> Check {
-        let total = series.instances.len();
-        let given = series.instances.iter().filter(|i| has_agent(i)).count();
+    pub(super) fn kind(&self, kind: Option<Kind>) -> Check {
+        check("select.kind", "kind", self.kind, kind.map_or_else(unknown, |k| k.to_string()), kind.map(|k| k == self.kind))
+    }
+
+    fn contrast(&self, part: &Part<'_>) -> Check {
+        let total = part.frames.len();
+        let given = part.frames.iter().filter(|f| has_agent(f)).count();
         let found = match given {
             0 => "not named".to_owned(),
             n if n == total => "named".to_owned(),
-            n => format!("named in {n} of {total} instances"),
+            n => format!("named in {n} of {total} images"),
         };
         let (wanted, passed) = match self.contrast {
             Contrast::Forbidden => ("images without", given == 0),
@@ -124,15 +131,15 @@ impl Select {
         };
         let agent = Attribute::known("ContrastBolusAgent");
         let mut check = check("select.contrast", "Contrast/Bolus Agent", wanted, found, Some(passed));
-        check.text = Hidden(Observed::of(series, &agent).describe(&agent).1);
+        check.text = Hidden(Observed::of(part, &agent).describe(&agent).1);
         check
     }
 
-    fn quantity(&self, series: &Series, stack: Option<&Stack>) -> Option<Check> {
+    fn quantity(&self, part: &Part<'_>, stack: Option<&Stack>) -> Option<Check> {
         let wanted = match self.quantity {
             Some(WantedQuantity::Any) => return None,
             Some(WantedQuantity::Exactly(quantity)) => quantity,
-            None if series.modality == "CT" => Quantity::Hounsfield,
+            None if part.first().modality == "CT" => Quantity::Hounsfield,
             None => return None,
         };
         let code = if wanted == Quantity::Hounsfield { "select.not-hounsfield" } else { "select.quantity" };
@@ -143,11 +150,16 @@ impl Select {
 }
 
 /// Slices times their distance: the extent from the outer face of the first to that of the last.
-pub(super) fn coverage_mm(stack: &Stack) -> f64 {
-    f64::from(stack.grid.dims()[2]) * stack.grid.spacing_mm()[2]
+pub(super) fn coverage_mm(grid: &Grid) -> f64 {
+    f64::from(grid.dims()[2]) * grid.spacing_mm()[2]
 }
 
-fn check(code: &'static str, rule: impl ToString, wanted: impl ToString, found: impl ToString, passed: Option<bool>) -> Check {
+/// The normal of the slices, of any length.
+pub(super) fn normal_of(grid: &Grid) -> [f64; 3] {
+    cross(grid.lps_from_voxel().column(0), grid.lps_from_voxel().column(1))
+}
+
+pub(super) fn check(code: &'static str, rule: impl ToString, wanted: impl ToString, found: impl ToString, passed: Option<bool>) -> Check {
     let (rule, wanted, found) = (rule.to_string(), wanted.to_string(), found.to_string());
     Check { code, rule, wanted, found, passed, because: None, text: Hidden(None) }
 }
@@ -157,7 +169,7 @@ fn unknown() -> String {
 }
 
 /// The name that manifests use.
-fn named(quantity: Quantity) -> String {
+pub(super) fn named(quantity: Quantity) -> String {
     serde_json::to_value(quantity).ok().and_then(|v| Some(v.as_str()?.to_owned())).unwrap_or_default()
 }
 
@@ -179,19 +191,19 @@ fn plane_of(normal: [f64; 3], tolerance_deg: f64) -> (Plane, Plane, f64) {
 }
 
 /// The normal of the slices of a series that is no grid, where all of them agree on it to a degree.
-fn common_normal(series: &Series) -> Option<[f64; 3]> {
+fn common_normal(part: &Part<'_>) -> Option<[f64; 3]> {
     let normal = |[a, b, c, d, e, f]: [f64; 6]| {
         let normal = cross([a, b, c], [d, e, f]);
         let length = norm(normal);
         (length > 0.5).then(|| normal.map(|v| v / length))
     };
-    let first = normal(series.instances.first()?.orientation?)?;
+    let first = normal(part.frames.first()?.orientation?)?;
     let agrees = |o: [f64; 6]| normal(o).is_some_and(|n| norm(cross(first, n)) < 1f64.to_radians().sin());
-    series.instances.iter().all(|i| i.orientation.is_some_and(agrees)).then_some(first)
+    part.frames.iter().all(|f| f.orientation.is_some_and(agrees)).then_some(first)
 }
 
-fn has_agent(instance: &crate::dataset::Instance) -> bool {
-    let values = |keyword| Attribute::known(keyword).occurrences(instance).concat();
+fn has_agent(frame: &Frame) -> bool {
+    let values = |keyword| Attribute::known(keyword).values(frame);
     let is_agent = |text: &String| !NO_AGENT.contains(&text.to_ascii_uppercase().as_str());
     if values("ContrastBolusAgent").iter().any(is_agent) {
         return true;
@@ -206,8 +218,8 @@ fn has_agent(instance: &crate::dataset::Instance) -> bool {
 struct Observed(Vec<(Vec<String>, usize)>);
 
 impl Observed {
-    fn of(series: &Series, attribute: &Attribute) -> Self {
-        Self::counted(series.instances.iter().flat_map(|i| attribute.occurrences(i)))
+    fn of(part: &Part<'_>, attribute: &Attribute) -> Self {
+        Self::counted(part.frames.iter().map(|frame| attribute.values(frame)))
     }
 
     fn counted(all: impl Iterator<Item = Vec<String>>) -> Self {
@@ -258,9 +270,9 @@ impl Observed {
     }
 }
 
-fn image_type(series: &Series, rule: &ValueRule) -> Check {
+fn image_type(part: &Part<'_>, rule: &ValueRule) -> Check {
     let attribute = Attribute::known("ImageType");
-    let observed = Observed::of(series, &attribute);
+    let observed = Observed::of(part, &attribute);
     let holds = |values: &[String]| {
         let has = |wanted: &String| values.iter().any(|v| v.eq_ignore_ascii_case(wanted));
         rule.all.iter().all(has) && (rule.any.is_empty() || rule.any.iter().any(has)) && !rule.none.iter().any(has)
@@ -274,8 +286,8 @@ fn image_type(series: &Series, rule: &ValueRule) -> Check {
     check
 }
 
-fn text(series: &Series, code: &'static str, attribute: &Attribute, rule: &TextRule) -> Check {
-    let observed = Observed::of(series, attribute);
+fn text(part: &Part<'_>, code: &'static str, attribute: &Attribute, rule: &TextRule) -> Check {
+    let observed = Observed::of(part, attribute);
     let holds = |values: &[String]| {
         let matched = |p: &super::Pattern| values.iter().any(|v| p.matches(v));
         (rule.any.is_empty() || rule.any.iter().any(matched)) && !rule.none.iter().any(matched)
@@ -294,9 +306,9 @@ fn text(series: &Series, code: &'static str, attribute: &Attribute, rule: &TextR
     check
 }
 
-fn tag_rule(series: &Series, rule: &TagRule) -> Check {
+fn tag_rule(part: &Part<'_>, rule: &TagRule) -> Check {
     let TagRule { attribute, condition, because } = rule;
-    let observed = Observed::of(series, attribute);
+    let observed = Observed::of(part, attribute);
     let same = |value: &String, wanted: &String| match (attribute.number(value), wanted.parse::<f64>()) {
         (Some(a), Ok(b)) => a == b,
         _ => value.eq_ignore_ascii_case(wanted),

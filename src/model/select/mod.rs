@@ -9,6 +9,7 @@ mod check;
 mod evaluate;
 mod rank;
 mod rules;
+mod volume;
 #[cfg(test)]
 mod tests;
 
@@ -16,3 +17,4 @@ pub use answer::{Assessment, Eligible, Ineligible};
 pub use check::Check;
 pub use rank::Ranking;
 pub use rules::{BodyPart, Contrast, Kind, Pattern, Plane, Range, Rank, Select, TagRule, Take, TextRule, ValueRule, WantedQuantity};
+pub use volume::{EligibleVolume, VolumeAssessment};

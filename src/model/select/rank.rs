@@ -60,7 +60,7 @@ impl Package {
         let first_difference =
             |a: usize, b: usize| keys[a].iter().zip(&keys[b]).map(|(a, b)| a.compare(b)).enumerate().find(|(_, o)| o.is_ne());
         let identity = |n: usize| {
-            let first = candidates[n].stack.instances.first();
+            let first = candidates[n].stack.frames.first().map(|f| &f.instance);
             (first.and_then(|i| i.series_number).unwrap_or(i64::MAX), &candidates[n].stack.series_uid)
         };
         let mut order: Vec<usize> = (0..candidates.len()).collect();
@@ -80,7 +80,7 @@ impl Package {
         }
         let mut studies: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
         for (place, eligible) in answers.iter().enumerate().filter_map(|(n, a)| Some((n, a.as_ref().ok()?))) {
-            let patient = eligible.stack.instances.first().map(|i| i.patient_key.clone()).unwrap_or_default();
+            let patient = eligible.stack.frames.first().map(|f| f.instance.patient_key.clone()).unwrap_or_default();
             studies.entry((patient, eligible.stack.study_uid.clone())).or_default().push(place);
         }
         for places in studies.into_values().filter(|p| p.len() > 1) {
@@ -105,8 +105,8 @@ fn key(rule: &Rank, candidate: &Eligible) -> Key {
         Rank::Thinnest {} => Key::low(z),
         Rank::FinestPixels {} => Key::low(x.max(y)),
         Rank::MostSlices {} => Key::High(i64::from(grid.dims()[2])),
-        Rank::LargestCoverage {} => Key::high(coverage_mm(&candidate.stack)),
-        Rank::Newest {} => candidate.stack.instances.iter().filter_map(acquired_at).max().map_or(Key::Missing, Key::Late),
+        Rank::LargestCoverage {} => Key::high(coverage_mm(&candidate.stack.grid)),
+        Rank::Newest {} => candidate.stack.frames.iter().filter_map(|f| acquired_at(&f.instance)).max().map_or(Key::Missing, Key::Late),
         Rank::Kernel { patterns } => earliest(candidate, &Attribute::known("ConvolutionKernel"), patterns),
         Rank::Description { patterns } => earliest(candidate, &Attribute::known("SeriesDescription"), patterns),
         Rank::Matching { tag, patterns } => earliest(candidate, &tag.0, patterns),
@@ -117,7 +117,7 @@ fn key(rule: &Rank, candidate: &Eligible) -> Key {
 
 /// Values of the first instance.
 fn values(candidate: &Eligible, attribute: &Attribute) -> Vec<String> {
-    candidate.stack.instances.first().map(|i| attribute.occurrences(i).concat()).unwrap_or_default()
+    candidate.stack.frames.first().map(|f| attribute.values(f)).unwrap_or_default()
 }
 
 fn earliest(candidate: &Eligible, attribute: &Attribute, patterns: &[Pattern]) -> Key {
@@ -149,7 +149,7 @@ fn explain(rule: &Rank, best: &Eligible, other: &Eligible) -> String {
         Rank::Thinnest {} => format!("thinner slices, {}", both(&|c| format!("{:.2} mm", spacing(c)[2]))),
         Rank::FinestPixels {} => format!("finer pixels, {}", both(&|c| format!("{:.3} mm", spacing(c)[0].max(spacing(c)[1])))),
         Rank::MostSlices {} => format!("more slices, {}", both(&|c| c.stack.grid.dims()[2].to_string())),
-        Rank::LargestCoverage {} => format!("larger extent, {}", both(&|c| format!("{:.1} mm", coverage_mm(&c.stack)))),
+        Rank::LargestCoverage {} => format!("larger extent, {}", both(&|c| format!("{:.1} mm", coverage_mm(&c.stack.grid)))),
         Rank::Newest {} if key(rule, other) == Key::Missing => "its time of acquisition is known".to_owned(),
         Rank::Newest {} => "acquired later".to_owned(),
         Rank::Kernel { patterns } => matched("Convolution Kernel", &Attribute::known("ConvolutionKernel"), patterns),

@@ -489,7 +489,10 @@ impl Select {
             self.modality.iter().all(|m| m == "CT" || m == "MR"),
             "`select.modality` has another modality than CT or MR, whose values this version cannot name",
         )?;
-        require(self.kind == Kind::Volume, "`select.kind` takes \"volume\": this version analyses no single images and no cine")?;
+        require(
+            self.kind == Kind::Volume,
+            "`select.kind` takes \"volume\": single images and cines are read, and not analysed by this version",
+        )?;
         require(
             self.orientation_tolerance_deg > 0.0 && self.orientation_tolerance_deg <= 45.0,
             "`select.orientation_tolerance_deg` is outside 0 to 45 degrees (beyond 45 one series would be of two orientations)",

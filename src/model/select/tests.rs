@@ -72,8 +72,16 @@ fn put(group: u16, number: u16, vr: VR, text: &str) -> impl Fn(&mut Vec<Slice>) 
     move |slices| slices.iter_mut().for_each(|s| s.more.push(element(group, number, vr, text)))
 }
 
+fn eligible(package: &Package, series: &Series) -> Result<Eligible, Vec<Ineligible>> {
+    package.eligible(&series.parts(package.manifest.select.geometry)[0])
+}
+
+fn assess(package: &Package, series: &Series) -> Assessment {
+    package.assess(&series.parts(package.manifest.select.geometry)[0])
+}
+
 fn failed(rules: &str, series: &Series) -> Vec<String> {
-    package(rules).eligible(series).err().into_iter().flatten().map(|r| r.code().to_owned()).collect()
+    eligible(&package(rules), series).err().into_iter().flatten().map(|r| r.code().to_owned()).collect()
 }
 
 /// One rule beside `modality`, on the ordinary series with a change, and whether it holds.
@@ -87,6 +95,7 @@ fn check(rule: &str, holds: bool) {
     check_on(unchanged, rule, holds);
 }
 
+#[allow(clippy::ptr_arg, reason = "changes of a series take a Vec")]
 fn anatomy(slices: &mut Vec<Slice>) {
     let code = [element(0x0008, 0x0100, VR::SH, "51185008"), element(0x0008, 0x0102, VR::SH, "SCT")];
     let item = InMemDicomObject::from_element_iter(code);
@@ -237,7 +246,7 @@ fn any_attribute() {
 #[test]
 fn all_rules_are_there_whether_they_hold_or_not() {
     let rules = "modality = [\"MR\"]\nbody_part = [\"CHEST\"]\nmin_slices = 20\nmax_slice_spacing_mm = 1.0";
-    let assessment = package(rules).assess(&series(unchanged));
+    let assessment = assess(&package(rules), &series(unchanged));
     let passed: Vec<_> = assessment.checks.iter().map(|c| (c.code, c.passed)).collect();
     let expected = [
         ("select.modality", Some(false)),
@@ -260,7 +269,7 @@ fn all_rules_are_there_whether_they_hold_or_not() {
 #[test]
 fn a_series_that_is_wanted_and_unsafe_is_a_refusal() {
     let rules = "modality = [\"CT\"]\nmin_slices = 5\nmax_slice_spacing_mm = 5.0\ncoverage_mm = [10, inf]";
-    let answer = |change: &dyn Fn(&mut Vec<Slice>)| package(rules).eligible(&series(change)).expect_err("it is not taken");
+    let answer = |change: &dyn Fn(&mut Vec<Slice>)| eligible(&package(rules), &series(change)).expect_err("it is not taken");
     let gap = answer(&|s: &mut Vec<Slice>| drop(s.remove(4)));
     assert!(gap.iter().all(Ineligible::is_refusal), "what geometry leaves open is no reason of its own: {gap:?}");
     let localizer = answer(&|s: &mut Vec<Slice>| s.iter_mut().for_each(|s| s.image_type = "ORIGINAL\\PRIMARY\\LOCALIZER".into()));
@@ -284,7 +293,7 @@ because = "trained on men"
 tag = "PatientAge"
 range = [0, 17]
 "#;
-    let assessment = package(rules).assess(&series(unchanged));
+    let assessment = assess(&package(rules), &series(unchanged));
     let everything = format!("{assessment:?}{}", serde_json::to_string(&assessment.checks).expect("JSON"));
     // The stack of an assessment holds the instances and so their texts: only the checks are meant for readers.
     let checks = format!("{:?}{}", assessment.checks, serde_json::to_string(&assessment.checks).expect("JSON"));
@@ -343,8 +352,11 @@ fn manifests_that_say_too_much_or_too_little() {
     check("[[select.rule]]\ntag = \"KVP\"\nmaximum = 3", &["maximum", "range"]);
 }
 
+/// What a test changes in a series.
+type Change<'c> = &'c dyn Fn(&mut Vec<Slice>);
+
 /// Candidates in any order, with the answers that the package gives when it takes one of a study.
-fn taken(rank: &str, changes: &[&dyn Fn(&mut Vec<Slice>)]) -> Vec<Result<Vec<String>, String>> {
+fn taken(rank: &str, changes: &[Change<'_>]) -> Vec<Result<Vec<String>, String>> {
     let package = package(&format!("modality = [\"CT\"]\ntake = \"best\"\n{rank}"));
     let answers = changes.iter().enumerate().map(|(n, change)| {
         let series = series(|slices| {
@@ -354,7 +366,7 @@ fn taken(rank: &str, changes: &[&dyn Fn(&mut Vec<Slice>)]) -> Vec<Result<Vec<Str
                 slice.more.push(element(0x0020, 0x0011, VR::IS, &(n + 1).to_string()));
             }
         });
-        package.eligible(&series)
+        eligible(&package, &series)
     });
     let text = |reasons: Vec<Ineligible>| reasons.iter().map(|r| format!("{r} [{}]", r.code())).collect::<Vec<_>>().join("; ");
     package.take(answers.collect()).into_iter().map(|a| a.map(|e| e.preferred).map_err(text)).collect()

@@ -3,19 +3,7 @@
 use dicom::core::{PrimitiveValue, Tag};
 use dicom::object::InMemDicomObject;
 
-use crate::dataset::tags;
-
-/// Where a frame's attributes are looked up: its item of the Per-frame Functional Groups Sequence, that of the shared one, then the data
-/// set itself. Single-frame instances have only the last.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FrameContext<'a> {
-    /// The frame's own functional groups.
-    pub(crate) per_frame: Option<&'a InMemDicomObject>,
-    /// Those of all frames.
-    pub(crate) shared: Option<&'a InMemDicomObject>,
-    /// The data set.
-    pub(crate) root: &'a InMemDicomObject,
-}
+use crate::dataset::{FrameContext, tags};
 
 impl<'a> FrameContext<'a> {
     /// A single-frame instance's.

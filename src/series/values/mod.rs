@@ -23,18 +23,18 @@ mod voi;
 
 use std::collections::HashSet;
 
+use dicom::core::Tag;
 use dicom::object::InMemDicomObject;
 
-pub(crate) use attributes::FrameContext;
 pub use lut::ModalityLut;
 pub use reason::{SuvError, ValueFault, ValueReason};
-pub(crate) use suv::{SuvScaling, suv_scaling};
+pub(crate) use suv::suv_scaling;
 pub use voi::{VoiWindow, WindowFunction};
 pub(crate) use voi::{has_voi_lut, padding, windows};
 
 use self::attributes::{items, number, private_number, text, texts};
 use self::real_world::RealWorld;
-use crate::dataset::tags;
+use crate::dataset::{Attributes, FrameContext, Header, tags};
 use crate::volume::{Quantity, Rescale, SuvKind, Unit};
 
 /// How stored values of one frame become physical ones.
@@ -122,6 +122,24 @@ pub(crate) fn physical_values_as(
     };
     let mappings = values.mappings.iter().zip(&scaled.factors).map(|(mapping, &factor)| mapping.times(factor)).collect();
     Ok(PhysicalValues { quantity: wanted, mappings, notes: values.notes.into_iter().chain(scaled.notes).collect() })
+}
+
+/// What decides the values of a single-frame CT, for comparison: of headers that agree in it only one has to be parsed. `None` where more
+/// than these attributes may decide: other modalities, tables, real-world mappings.
+pub(super) fn deciding(header: &Header, modality: &str) -> Option<Vec<Vec<u8>>> {
+    const TABLES: [Tag; 2] = [tags::MODALITY_LUT_SEQUENCE, tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE];
+    const DECIDING: [Tag; 8] = [
+        tags::RESCALE_SLOPE,
+        tags::RESCALE_INTERCEPT,
+        tags::RESCALE_TYPE,
+        tags::IMAGE_TYPE,
+        tags::MULTIENERGY_CT_ACQUISITION,
+        tags::PIXEL_REPRESENTATION,
+        tags::PIXEL_PADDING_VALUE,
+        tags::PIXEL_PADDING_RANGE_LIMIT,
+    ];
+    let plain = modality == "CT" && TABLES.iter().all(|&tag| !header.has(tag)) && !header.has_group(0x2005);
+    plain.then(|| DECIDING.iter().map(|&tag| header.bytes(tag).unwrap_or_default().to_vec()).collect())
 }
 
 /// One frame's.

@@ -553,11 +553,11 @@ fn tables_of_real_radiographs_are_pydicoms() {
     let Some(instance) = real("xray-2d/mlut_18.dcm") else { return };
     let expected = [(-3000, 0.0), (-2048, 0.0), (-1, 32759.0), (0, 32776.0), (100, 34376.0), (2047, 65535.0), (5000, 65535.0)];
     for (stored, physical) in expected {
-        assert!(check(&instance.header, "arbitrary", stored, physical).is_empty());
+        assert!(check(instance.header().expect("parsed"), "arbitrary", stored, physical).is_empty());
     }
     let Some(instance) = real("xray-2d/CR-ModalitySequenceLUT.dcm") else { return };
     for (stored, physical) in [(0, 0.0), (1, 0.0), (500, 535.0), (1023, 1023.0), (4000, 1023.0)] {
-        let notes = check(&instance.header, "arbitrary", stored, physical);
+        let notes = check(instance.header().expect("parsed"), "arbitrary", stored, physical);
         assert_eq!(notes, ["Rescale Slope and Intercept stand beside a Modality LUT Sequence; the table is used"]);
     }
 }
@@ -571,7 +571,7 @@ fn frames_of_real_enhanced_objects() {
         ("transfer-syntaxes/fragments-and-offset-tables/CT0012.explicit_little_endian.dcm", "CT", 2, 1.0),
     ] {
         let Some(instance) = real(path) else { return };
-        let root = &instance.header;
+        let root = instance.header().expect("parsed");
         let shared = items(root, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
         let groups = items(root, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
         let contexts: Vec<_> = groups.iter().map(|g| FrameContext { per_frame: Some(g), shared, root }).collect();
@@ -587,7 +587,7 @@ fn frames_of_real_enhanced_objects() {
 #[test]
 fn a_real_mapping_of_uptake() {
     let Some(instance) = real("seg-sr/dcmqi/tid1500-pet/rwvm.dcm") else { return };
-    let referenced = &items(&instance.header, tags::REFERENCED_IMAGE_REAL_WORLD_VALUE_MAPPING_SEQUENCE)[0];
+    let referenced = &items(instance.header().expect("parsed"), tags::REFERENCED_IMAGE_REAL_WORLD_VALUE_MAPPING_SEQUENCE)[0];
     let mappings = items(referenced, tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE).to_vec();
     let object = rescaled("PT", "1.5", "0").text(tags::UNITS, "BQML").items(tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE, mappings);
     check(&object, "activity-concentration", 1000, 1500.0);

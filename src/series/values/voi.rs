@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::attributes::{FrameContext, as_stored, integer, texts};
-use crate::dataset::tags;
+use super::attributes::{as_stored, integer, texts};
+use crate::dataset::{FrameContext, tags};
 
 /// How a window maps values to grey (PS3.3 C.11.2.1.2, C.11.2.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

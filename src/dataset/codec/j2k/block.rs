@@ -260,7 +260,7 @@ impl Block {
                     let magnitude = &mut magnitudes[(shift / 3) as usize & 3];
                     *magnitude = (*magnitude + (bit << (plane + 1))).wrapping_sub(half);
                 }
-                *flags = f | all * REFINED;
+                *flags = f | (all * REFINED);
             }
         }
         *registers = mq;

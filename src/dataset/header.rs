@@ -1,0 +1,200 @@
+//! The attributes of one data set before its pixel data: bytes with an index, parsed only where an object is asked for.
+//!
+//! A series has hundreds of headers of which a dozen values each are needed; parsing them all into objects costs more time and
+//! memory than reading their pixels.
+
+use std::fmt;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use dicom::core::{PrimitiveValue, Tag, VR};
+use dicom::encoding::TransferSyntaxIndex;
+use dicom::object::InMemDicomObject;
+use dicom::transfer_syntax::TransferSyntaxRegistry;
+
+use super::DatasetError;
+use super::layout::{Encoding, Entry, Layout, ascii};
+use crate::codes::sha256_hex;
+
+/// Typed access to attributes, whatever holds them. What is missing or unreadable (`***` stands in real files) is `None`, 0 or empty.
+pub trait Attributes {
+    /// The values as text, padding taken off. Bytes (an element written with VR UN) count as text.
+    fn texts(&self, tag: Tag) -> Vec<String>;
+
+    /// Whether the attribute is there, with a value or not.
+    fn has(&self, tag: Tag) -> bool;
+
+    /// The first value as text; empty when there is none.
+    fn text(&self, tag: Tag) -> String {
+        self.texts(tag).into_iter().next().unwrap_or_default()
+    }
+
+    /// All values as finite numbers; `None` when there is none or one is not a number.
+    fn all_numbers(&self, tag: Tag) -> Option<Vec<f64>> {
+        let texts = self.texts(tag);
+        let values: Option<Vec<f64>> = texts.iter().map(|v| v.parse().ok().filter(|n: &f64| n.is_finite())).collect();
+        values.filter(|v| !v.is_empty())
+    }
+
+    /// Exactly `N` finite numbers.
+    fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]>
+    where
+        Self: Sized,
+    {
+        self.all_numbers(tag)?.try_into().ok()
+    }
+
+    /// One finite number.
+    fn number(&self, tag: Tag) -> Option<f64> {
+        self.all_numbers(tag).filter(|v| v.len() == 1).map(|v| v[0])
+    }
+
+    /// One whole number.
+    fn integer(&self, tag: Tag) -> Option<i64> {
+        self.number(tag).filter(|n| n.fract() == 0.0 && n.abs() <= f64::from(u32::MAX)).map(|n| n as i64)
+    }
+
+    /// A number from 0 up; 0 when it is missing, unreadable or negative.
+    fn count(&self, tag: Tag) -> u32 {
+        self.integer(tag).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    }
+}
+
+impl Attributes for InMemDicomObject {
+    fn texts(&self, tag: Tag) -> Vec<String> {
+        let Some(value) = self.get(tag).and_then(|e| e.value().primitive()) else { return Vec::new() };
+        match value {
+            PrimitiveValue::Empty => Vec::new(),
+            PrimitiveValue::U8(bytes) => split(bytes),
+            other => other.to_multi_str().iter().map(|v| ascii(v.as_bytes())).collect(),
+        }
+    }
+
+    fn has(&self, tag: Tag) -> bool {
+        self.get(tag).is_some()
+    }
+}
+
+/// The data set before the pixel data.
+pub struct Header {
+    bytes: Box<[u8]>,
+    encoding: Encoding,
+    entries: Box<[Entry]>,
+    /// Elements that dicom-rs refuses.
+    cuts: Box<[Range<usize>]>,
+    object: OnceLock<Option<Box<InMemDicomObject>>>,
+}
+
+impl Header {
+    pub(super) fn of(layout: &Layout<'_>) -> Self {
+        Self {
+            bytes: layout.source.bytes()[layout.header.clone()].into(),
+            encoding: layout.encoding,
+            entries: layout.entries.as_slice().into(),
+            cuts: layout.cuts.as_slice().into(),
+            object: OnceLock::new(),
+        }
+    }
+
+    /// As [`Header::object`], for one use: a series has hundreds of headers, and their objects need not stay.
+    ///
+    /// # Errors
+    /// Where dicom-rs cannot parse it; `path` is only for the message.
+    pub fn to_object(&self, path: &Path) -> Result<InMemDicomObject, DatasetError> {
+        self.parse().ok_or_else(|| DatasetError::Malformed { what: "the header cannot be parsed", offset: 0, path: path.into() })
+    }
+
+    /// All of it as a parsed object; made once. Elements that dicom-rs refuses (VR UN of undefined length) are left out.
+    ///
+    /// # Errors
+    /// Where dicom-rs cannot parse it; `path` is only for the message.
+    pub fn object(&self, path: &Path) -> Result<&InMemDicomObject, DatasetError> {
+        let parsed = self.object.get_or_init(|| self.parse().map(Box::new));
+        let malformed = || DatasetError::Malformed { what: "the header cannot be parsed", offset: 0, path: path.into() };
+        parsed.as_deref().ok_or_else(malformed)
+    }
+
+    fn parse(&self) -> Option<InMemDicomObject> {
+        let ts = TransferSyntaxRegistry.get(self.encoding.native_uid())?;
+        let mut kept = Vec::new();
+        let bytes = if self.cuts.is_empty() {
+            &*self.bytes
+        } else {
+            let mut from = 0;
+            for cut in &self.cuts {
+                kept.extend_from_slice(&self.bytes[from..cut.start]);
+                from = cut.end;
+            }
+            kept.extend_from_slice(&self.bytes[from..]);
+            &kept
+        };
+        // dicom-rs should not panic; a file that makes it do so must not end more than itself. What it says is not passed on, since it
+        // may quote the header.
+        catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(bytes, ts))).ok()?.ok()
+    }
+
+    /// The value of an attribute as it is in the file.
+    pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
+        self.value(tag).map(|(_, bytes)| bytes)
+    }
+
+    /// Whether there is any attribute of a group.
+    pub fn has_group(&self, group: u16) -> bool {
+        self.entries.iter().any(|e| e.tag.0 == group)
+    }
+
+    fn value(&self, tag: Tag) -> Option<(VR, &[u8])> {
+        let entry = self.entries.iter().find(|e| e.tag == tag)?;
+        Some((entry.vr, &self.bytes[entry.start as usize..entry.end as usize]))
+    }
+
+    /// Patient ID and Patient's Name as one hash. Empty trailing parts of a name do not count (PS3.5 6.2.1).
+    pub(super) fn patient_key(&self) -> String {
+        use super::tags;
+        let mut identity = Vec::new();
+        for part in [self.text(tags::PATIENT_ID), self.text(tags::PATIENT_NAME)] {
+            let part = part.trim_end_matches(['^', '=', ' ']);
+            identity.extend((part.len() as u64).to_le_bytes());
+            identity.extend(part.bytes());
+        }
+        sha256_hex(&identity)
+    }
+}
+
+impl Attributes for Header {
+    fn texts(&self, tag: Tag) -> Vec<String> {
+        let Some((vr, bytes)) = self.value(tag) else { return Vec::new() };
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        let e = self.encoding;
+        let numbers = |size: usize, text: &dyn Fn(&[u8]) -> String| bytes.chunks_exact(size).map(text).collect();
+        match vr {
+            VR::US => numbers(2, &|b| e.u16([b[0], b[1]]).to_string()),
+            VR::SS => numbers(2, &|b| (e.u16([b[0], b[1]]) as i16).to_string()),
+            VR::UL => numbers(4, &|b| e.u32([b[0], b[1], b[2], b[3]]).to_string()),
+            VR::SL => numbers(4, &|b| (e.u32([b[0], b[1], b[2], b[3]]) as i32).to_string()),
+            VR::FL => numbers(4, &|b| f64::from(f32::from_bits(e.u32([b[0], b[1], b[2], b[3]]))).to_string()),
+            VR::FD => numbers(8, &|b| f64::from_bits(e.u64(b)).to_string()),
+            VR::SQ => Vec::new(),
+            _ => split(bytes),
+        }
+    }
+
+    fn has(&self, tag: Tag) -> bool {
+        self.entries.iter().any(|e| e.tag == tag)
+    }
+}
+
+impl fmt::Debug for Header {
+    /// How much there is, not what: a header holds a patient's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Header({} attributes)", self.entries.len())
+    }
+}
+
+fn split(bytes: &[u8]) -> Vec<String> {
+    ascii(bytes).split('\\').map(|v| v.trim().to_owned()).collect()
+}
