@@ -4,6 +4,7 @@ mod broken_input;
 mod demo;
 mod encodings;
 mod grids;
+mod inputs;
 mod orientations;
 mod packages;
 mod reading;

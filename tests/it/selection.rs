@@ -41,7 +41,7 @@ fn study(folder: &Path) -> [String; 4] {
 }
 
 /// The shipped package with these lines below `[select]`.
-fn package(select: &str) -> tempfile::TempDir {
+pub(crate) fn package(select: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for entry in fs::read_dir(ct_tissue()).expect("readable").map(|e| e.expect("readable")) {
         fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");

@@ -9,9 +9,11 @@ use dicom::object::mem::InMemElement;
 
 use super::*;
 use crate::dataset::testing::{Slice, slice};
-use crate::geometry::Coded;
+use crate::geometry::{Affine, Coded, Grid};
 use crate::model::{Manifest, Package, PackageId};
-use crate::series::Series;
+use crate::research::{Element, Format, LengthUnit, Transform, VolumeHeader};
+use crate::series::{Series, VolumeFile};
+use crate::volume::Rescale;
 
 const SHIPPED: &str = include_str!("../../../models/ct-tissue/model.toml");
 
@@ -420,4 +422,62 @@ fn what_does_not_fit_or_is_of_another_study_is_not_compared() {
     let mut three = taken("[[select.rank]]\nprefer = \"thinnest\"", &[&unchanged, &spaced(1.0), &spaced(5.0)]);
     assert_eq!(three.remove(1).map(|p| p.len()), Ok(2));
     assert!(three.iter().all(Result::is_err));
+}
+
+/// A volume of 1 x 1.5 mm pixels, `slices` of them 3 mm apart, straight or with slices moved along their rows.
+fn volume(slices: u32, shift_mm: f64) -> VolumeFile {
+    let grid = Grid::new([4, 5, slices], Affine::from_columns([1., 0., 0.], [0., 1.5, 0.], [shift_mm, 0., 3.], [0.; 3])).expect("a grid");
+    let header = VolumeHeader {
+        format: Format::Nifti1,
+        element: Element::I16,
+        grid,
+        unit: LengthUnit::Millimetre,
+        rescale: Rescale { slope: 1.0, intercept: 0.0 },
+        transform: Transform::Sform,
+        notes: Vec::new(),
+    };
+    VolumeFile { path: "v.nii".into(), shown: "v.nii".into(), header }
+}
+
+/// Codes of the reasons against a volume, or what its values are taken as and how many warnings come with it.
+fn check_volume(rules: &str, volume: &VolumeFile, expected: Result<(&str, usize), &[&str]>) {
+    let found = package(rules).assess_volume(volume).answer();
+    let found = match &found {
+        Ok(taken) => Ok((taken.quantity.to_string(), taken.warnings.len())),
+        Err(reasons) => Err(reasons.iter().map(|r| r.code()).collect::<Vec<_>>()),
+    };
+    assert_eq!(found, expected.map(|(q, n)| (q.to_owned(), n)).map_err(<[_]>::to_vec), "{rules}");
+}
+
+#[test]
+fn a_volume_is_held_against_what_its_header_says() {
+    let straight = volume(10, 0.0);
+    let ct = "modality = [\"CT\"]\n";
+    let with = |rule: &str| format!("{ct}{rule}");
+    check_volume(ct, &straight, Ok(("hounsfield", 2)));
+    check_volume("modality = [\"MR\"]", &straight, Ok(("arbitrary", 2)));
+    check_volume("modality = [\"CT\", \"MR\"]", &straight, Ok(("arbitrary", 2)));
+    check_volume(&with("quantity = \"any\""), &straight, Ok(("arbitrary", 2)));
+    for silent in ["suv-bw", "activity-concentration", "optical-density", "real-world:mm2/s"] {
+        check_volume(&with(&format!("quantity = \"{silent}\"")), &straight, Err(&["select.quantity"]));
+    }
+    check_volume(&with("min_slices = 11"), &straight, Err(&["select.slices"]));
+    check_volume(&with("slice_spacing_mm = [0.1, 2.0]"), &straight, Err(&["select.spacing"]));
+    check_volume(&with("pixel_spacing_mm = [0.1, 1.2]"), &straight, Err(&["select.pixel-spacing"]));
+    check_volume(&with("coverage_mm = [31.0, inf]"), &straight, Err(&["select.coverage"]));
+    check_volume(&with("orientation = [\"coronal\"]"), &straight, Err(&["select.orientation"]));
+    check_volume(&with("orientation = [\"axial\"]\ncoverage_mm = [30.0, 30.0]"), &straight, Ok(("hounsfield", 2)));
+    check_volume(ct, &volume(1, 0.0), Err(&["select.kind"]));
+    check_volume(ct, &volume(10, 1.0), Err(&["series.sheared"]));
+    check_volume(&with("geometry = \"split\""), &volume(10, 1.0), Err(&["series.sheared"]));
+    check_volume(&with("geometry = \"resample\""), &volume(10, 1.0), Ok(("hounsfield", 2)));
+}
+
+#[test]
+fn rules_that_no_file_can_answer_are_named() {
+    let rules = "modality = [\"CT\"]\nbody_part = [\"CHEST\"]\nkernel = { any = [\"B\"] }\ncontrast = \"required\"\n\
+        [[select.rule]]\ntag = \"KVP\"\nequals = [120]";
+    let taken = package(rules).assess_volume(&volume(10, 0.0)).answer().expect("it is taken");
+    assert!(taken.warnings[0].starts_with("not checked, since no NIfTI-1 file has: modality, body part, kernel, contrast, "), "{taken:?}");
+    assert!(taken.warnings[0].ends_with("contrast, KVP (0018,0060)"), "{:?}", taken.warnings);
 }

@@ -65,7 +65,7 @@ impl Package {
         checks.extend(select.lengths(Some(grid), None));
         checks.push(select.kind(Some(if slices > 1 { Kind::Volume } else { Kind::Image })));
         let mut warnings =
-            vec![format!("{} not checked: a {} file does not have them", select.unanswered().join(", "), file.header.format.name())];
+            vec![format!("not checked, since no {} file has: {}", file.header.format.name(), select.unanswered().join(", "))];
         let quantity = match select.wanted_of_file() {
             wanted @ (Quantity::Hounsfield | Quantity::Arbitrary) => {
                 let taken =
