@@ -188,7 +188,7 @@ impl Block {
         let below = if shift == 9 { *f >> SIGN_BELOW } else { *f >> (SIGN + shift + 3) };
         index |= (above & 1) << 4 | (below & 1) << 6;
         let (context, flip) = SIGNS[(index & 255) as usize];
-        let sign = mq.decide(states, context.into()) ^ u32::from(flip);
+        let sign = mq.decide(&mut states[usize::from(context & 31)]) ^ u32::from(flip);
         *f |= (SIGNIFICANT | sign << SIGN) << shift;
         flags[at - 1] = left | 1 << 5 << shift;
         flags[at + 1] = right | 1 << 3 << shift;
@@ -224,7 +224,7 @@ impl Block {
                 while left != 0 {
                     let shift = left.trailing_zeros();
                     left &= left - 1;
-                    if mq.decide(states, contexts[(f >> shift & 0x1EF) as usize].into()) == 1 {
+                    if mq.decide(&mut states[usize::from(contexts[(f >> shift & 0x1EF) as usize] & 31)]) == 1 {
                         Self::become_significant(&mut self.flags, at, self.stride, shift, &mut f, &mut mq, states);
                         magnitudes[(shift / 3) as usize & 3] = value;
                         // The next one has a neighbour now.
@@ -256,7 +256,7 @@ impl Block {
                     left &= left - 1;
                     let g = f >> shift;
                     let context = if g & REFINED != 0 { 16 } else { 14 + usize::from(g & NEIGHBOURS != 0) };
-                    let bit = mq.decide(states, context);
+                    let bit = mq.decide(&mut states[context & 31]);
                     let magnitude = &mut magnitudes[(shift / 3) as usize & 3];
                     *magnitude = (*magnitude + (bit << (plane + 1))).wrapping_sub(half);
                 }
@@ -278,11 +278,11 @@ impl Block {
                 let mut f = self.flags[at];
                 let mut left = open(f) & rows;
                 if f == 0 && rows == EACH {
-                    if mq.decide_likely(states, RUN) == 0 {
+                    if mq.decide_likely(&mut states[RUN]) == 0 {
                         continue;
                     }
-                    let row = mq.decide(states, UNIFORM) << 1;
-                    let row = row | mq.decide(states, UNIFORM);
+                    let row = mq.decide(&mut states[UNIFORM]) << 1;
+                    let row = row | mq.decide(&mut states[UNIFORM]);
                     Self::become_significant(&mut self.flags, at, self.stride, 3 * row, &mut f, &mut mq, states);
                     self.magnitudes[(stripe * self.width + x) * 4 + row as usize] = value;
                     left &= !0 << (3 * row + 1);
@@ -291,7 +291,7 @@ impl Block {
                 while left != 0 {
                     let shift = left.trailing_zeros();
                     left &= left - 1;
-                    if mq.decide(states, contexts[(f >> shift & 0x1EF) as usize].into()) == 1 {
+                    if mq.decide(&mut states[usize::from(contexts[(f >> shift & 0x1EF) as usize] & 31)]) == 1 {
                         Self::become_significant(&mut self.flags, at, self.stride, shift, &mut f, &mut mq, states);
                         magnitudes[(shift / 3) as usize & 3] = value;
                     }

@@ -2,14 +2,12 @@
 //!
 //! The stuffing of the code stream is undone beforehand, so that the code register can be filled with many bits at a time.
 
-/// Probability of the less probable symbol, and the states that follow (table C.2).
+/// What a context knows: the probability of the less probable symbol, in the upper 16 of 64 bits, and twice the row of table C.2 plus the
+/// more probable symbol.
 #[derive(Clone, Copy)]
-struct State {
-    /// In the upper 16 of 64 bits.
+pub(super) struct State {
     qe: u64,
-    /// Twice the index of the next state, plus the more probable symbol.
-    after_mps: u8,
-    after_lps: u8,
+    index: u64,
 }
 
 /// Table C.2: Qe, next state after the more and after the less probable symbol, whether the latter switches which is which.
@@ -63,20 +61,21 @@ const TABLE_C2: [(u16, u8, u8, bool); 47] = [
     (0x5601, 46, 46, false),
 ];
 
-static STATES: [State; 128] = {
-    let mut states = [State { qe: 0x5601 << 48, after_mps: 0, after_lps: 0 }; 128];
+const fn state(row: u8, symbol: u8) -> State {
+    State { qe: (TABLE_C2[row as usize].0 as u64) << 48, index: 2 * row as u64 + symbol as u64 }
+}
+
+/// What follows each state: the same where the interval need not be doubled, and the states after the more and the less probable symbol.
+static NEXT: [[State; 4]; 128] = {
+    let mut next = [[state(46, 0); 4]; 128];
     let mut n = 0;
-    while n < 47 {
-        let (qe, mps, lps, switch) = TABLE_C2[n];
-        let mut symbol = 0;
-        while symbol < 2 {
-            let other = if switch { 1 - symbol } else { symbol };
-            states[2 * n + symbol as usize] = State { qe: (qe as u64) << 48, after_mps: 2 * mps + symbol, after_lps: 2 * lps + other };
-            symbol += 1;
-        }
+    while n < 2 * TABLE_C2.len() {
+        let (row, symbol) = (n as u8 / 2, n as u8 % 2);
+        let (_, more, less, switch) = TABLE_C2[n / 2];
+        next[n] = [state(row, symbol), state(more, symbol), state(less, symbol ^ switch as u8), state(row, symbol)];
         n += 1;
     }
-    states
+    next
 };
 
 /// Takes the stuffing off MQ-coded `data`: one long binary number, after which come ones for ever.
@@ -119,12 +118,12 @@ pub(super) const RUN: usize = 17;
 pub(super) const UNIFORM: usize = 18;
 
 /// The states of all contexts.
-pub(super) type States = [u8; 32];
+pub(super) type States = [State; 32];
 
 /// The states that a code block begins with (table D.7).
 pub(super) fn first_states() -> States {
-    let mut states = [0; 32];
-    (states[0], states[RUN], states[UNIFORM]) = (2 * 4, 2 * 3, 2 * 46);
+    let mut states = [state(0, 0); 32];
+    (states[0], states[RUN], states[UNIFORM]) = (state(4, 0), state(3, 0), state(46, 0));
     states
 }
 
@@ -162,39 +161,36 @@ impl<'a> Mq<'a> {
 
     /// One decision (figure C.15), for contexts whose decisions nobody can foresee.
     #[inline(always)]
-    pub(super) fn decide(&mut self, states: &mut States, context: usize) -> u32 {
-        let index = states[context & 31];
-        let state = STATES[usize::from(index & 127)];
-        let qe = state.qe;
+    pub(super) fn decide(&mut self, state: &mut State) -> u32 {
+        let State { qe, index } = *state;
         let upper = self.a - qe;
         let low = self.c < qe;
         let less_probable = low ^ (upper < qe);
         let a = if low { qe } else { upper };
         self.c -= if low { 0 } else { qe };
         let shift = a.leading_zeros();
-        let same = if shift == 0 { index } else { state.after_mps };
-        states[context & 31] = if less_probable { state.after_lps } else { same };
+        let doubled = a >> 63 ^ 1;
+        *state = NEXT[index as usize & 127][(u64::from(less_probable) + doubled) as usize & 3];
         self.a = a << shift;
         self.c <<= shift;
         self.filled -= shift;
         if self.filled < 32 {
             self.refill();
         }
-        u32::from(index & 1) ^ u32::from(less_probable)
+        index as u32 & 1 ^ u32::from(less_probable)
     }
 
     /// The same, with a short way out for contexts that nearly always decide alike.
     #[inline(always)]
-    pub(super) fn decide_likely(&mut self, states: &mut States, context: usize) -> u32 {
-        let index = states[context & 31];
-        let qe = STATES[usize::from(index & 127)].qe;
+    pub(super) fn decide_likely(&mut self, state: &mut State) -> u32 {
+        let State { qe, index } = *state;
         let upper = self.a - qe;
         if self.c >= qe && upper >> 63 != 0 {
             self.c -= qe;
             self.a = upper;
-            return u32::from(index & 1);
+            return index as u32 & 1;
         }
-        self.decide(states, context)
+        self.decide(state)
     }
 }
 
@@ -227,7 +223,7 @@ mod tests {
         unstuffed(&[&coded], &mut data);
         for likely in [false, true] {
             let (mut mq, mut states) = (Mq::new(&data), first_states());
-            let mut decision = || if likely { mq.decide_likely(&mut states, 1) } else { mq.decide(&mut states, 1) };
+            let mut decision = || if likely { mq.decide_likely(&mut states[1]) } else { mq.decide(&mut states[1]) };
             let found: Vec<u32> = (0..32).map(|_| (0..8).fold(0, |byte, _| byte << 1 | decision())).collect();
             assert_eq!(found, expected);
         }
