@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::Rng;
+use proptest::test_runner::RngAlgorithm;
 use roentgen::dataset::{Instance, Place, StoredAs, read_frames};
 use serde_json::Value;
 
@@ -67,6 +69,55 @@ fn files_of_other_tools_are_decoded_right() {
     let (cases, failed) = failures(folder.path());
     assert!(cases > 150, "only {cases} cases");
     assert!(failed.is_empty(), "{} of {cases} fail:\n{}", failed.len(), failed.join("\n"));
+    damaged_files_never_panic(&folder.path().join("cases.json"));
+}
+
+/// Each of the files of all codecs with bytes changed, taken out, repeated, and cut off: an error or values, no panic.
+fn damaged_files_never_panic(cases: &Path) {
+    let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(cases).expect("cases.json")).expect("cases.json is JSON");
+    let read = |path: &Path| -> Result<(), String> {
+        let instance = Instance::read(path).map_err(|e| e.to_string())?;
+        let pixels = instance.rows as usize * instance.columns as usize;
+        if pixels > 1 << 20 {
+            return Err("more than a small image".to_owned());
+        }
+        let (mut stored, mut real, mut rgb) = (vec![0i16; pixels], vec![0f32; pixels], vec![[0u8; 3]; pixels]);
+        let place = match StoredAs::for_series([&instance]) {
+            StoredAs::Same => Place::Int16 { stored: &mut stored, minus_32768: false },
+            StoredAs::Minus32768 => Place::Int16 { stored: &mut stored, minus_32768: true },
+            StoredAs::Float => Place::Float32(&mut real),
+            StoredAs::Rgb => Place::Rgb(&mut rgb),
+        };
+        read_frames(&instance, &mut [(1, place)]).map(drop).map_err(|e| e.to_string())
+    };
+    let outcome = |(n, case): (usize, &Value)| {
+        let whole = std::fs::read(case["file"].as_str().expect("a path")).expect("the maker wrote it");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("damaged");
+        let mut chance = proptest::test_runner::TestRng::from_seed(RngAlgorithm::ChaCha, &[n as u8; 32]);
+        // Most of the damage goes to the pixel data, which is what comes last.
+        let mut below = |bound: usize| chance.next_u64() as usize % bound.max(1);
+        let refused = (0..24).filter(|round| {
+            let mut bytes = whole.clone();
+            let from = bytes.len() * [1, 5, 9][below(3)] / 10;
+            for _ in 0..=below(4) {
+                let at = from + below(bytes.len() - from);
+                let length = below(64).min(bytes.len() - at);
+                match round % 6 {
+                    0..3 => bytes[at] = below(256) as u8,
+                    3 => drop(bytes.drain(at..at + length)),
+                    4 => bytes.extend_from_within(at..at + length),
+                    _ => bytes.truncate(at.max(from + 1)),
+                }
+            }
+            std::fs::write(&path, bytes).expect("the temporary folder takes a file");
+            read(&path).is_err()
+        });
+        refused.count()
+    };
+    let refused: usize = cases.iter().enumerate().map(outcome).sum();
+    println!("{refused} of {} damaged files are refused", 24 * cases.len());
+    assert!(refused > 2 * cases.len(), "only {refused} of {} damaged files are refused: the damage does not arrive", 24 * cases.len());
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl Parameters {
             if d < 0 { -level } else { level }
         };
         let reset = or(preset.reset, 64);
-        if reset < 3 {
+        // Sums of errors stay within 32 bits. The default is 64; a stream that is nothing but noise for 4096 samples is none.
+        if reset < 3 || i64::from(reset) * i64::from(range) > 1 << 28 {
             return None;
         }
         Some(Self {
@@ -149,6 +150,9 @@ impl Parameters {
     }
 }
 
+/// Bits that a mapped error of 16-bit samples may have.
+const MAPPED: i32 = (1 << 17) - 1;
+
 /// Statistics of one context of the regular mode.
 #[derive(Clone, Copy)]
 struct Context {
@@ -169,6 +173,8 @@ struct RunContext {
 /// The state of a scan or restart interval.
 struct State<'a> {
     bits: Bits<'a>,
+    /// All bits of all mapped errors: no error is larger than the range of samples.
+    mapped: i32,
     contexts: [Context; 365],
     run_contexts: [RunContext; 2],
 }
@@ -212,7 +218,7 @@ fn scan(
                 std::mem::swap(line, above);
             }
         }
-        if state.bits.overran() {
+        if state.bits.overran() || state.mapped & !MAPPED != 0 {
             return Err(Fault::Damaged);
         }
     }
@@ -222,7 +228,12 @@ fn scan(
 impl<'a> State<'a> {
     fn new(parameters: &Parameters, data: &'a [u8]) -> Self {
         let a = ((parameters.range + 32) / 64).max(2);
-        Self { bits: Bits::new(data), contexts: [Context { a, b: 0, c: 0, n: 1 }; 365], run_contexts: [RunContext { a, n: 1, nn: 0 }; 2] }
+        Self {
+            bits: Bits::new(data),
+            mapped: 0,
+            contexts: [Context { a, b: 0, c: 0, n: 1 }; 365],
+            run_contexts: [RunContext { a, n: 1, nn: 0 }; 2],
+        }
     }
 
     fn line(&mut self, p: &Parameters, lines: &mut [Vec<i32>; 2], run_index: &mut usize) {
@@ -317,6 +328,8 @@ impl<'a> State<'a> {
         let px = (px + ((c ^ sign) - sign)).clamp(0, p.maxval);
         let k = order(a, n);
         let mapped = golomb(&mut self.bits, k, p.limit, p.qbpp);
+        self.mapped |= mapped;
+        let mapped = mapped & MAPPED;
         let mut error = unmapped(mapped);
         if LOSSLESS && k == 0 && 2 * b <= -n {
             error = -error - 1;
@@ -370,6 +383,8 @@ impl<'a> State<'a> {
         let RunContext { a, n, nn } = *context;
         let k = order(a + if kind == 1 { n >> 1 } else { 0 }, n);
         let mapped = golomb(&mut self.bits, k, p.limit - J[run_index] - 1, p.qbpp);
+        self.mapped |= mapped;
+        let mapped = mapped & MAPPED;
         let with_kind = mapped + kind as i32;
         let odd = with_kind & 1;
         let size = (with_kind + odd) / 2;
@@ -468,5 +483,34 @@ mod tests {
             let expected = (0..).find(|k| (n << k) >= a).expect("some k is enough");
             assert_eq!(order(a, n), expected, "{a} {n}");
         }
+    }
+
+    /// Found by the fuzzer: errors beyond any sample added up until the sum had no place.
+    #[test]
+    fn noise_is_no_image() {
+        let head = [
+            0xFF, 0xD8, 0xFF, 0xF7, 0, 11, 16, 0, 64, 0, 64, 1, 1, 0x11, 0, // 16 bits, 64 x 64, one component
+            0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 0, 0,
+        ];
+        let mut stream = head.to_vec();
+        let mut state = 1u32;
+        for _ in 0..1 << 17 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            stream.push((state >> 24) as u8 & 0x7F);
+        }
+        stream.extend([0xFF, 0xD9]);
+        let format = FrameFormat {
+            rows: 64,
+            columns: 64,
+            samples: 1,
+            bits_allocated: 16,
+            bits_stored: 16,
+            signed: false,
+            planar: false,
+            photometric: "MONOCHROME2",
+            transfer_syntax_uid: "1.2.840.10008.1.2.4.80",
+            path: "noise.dcm".as_ref(),
+        };
+        assert!(matches!(decode(&stream, &format), Err(Fault::Damaged)));
     }
 }
