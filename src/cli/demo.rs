@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::run::{FindingLine, Report, Verdict};
-use super::{EngineArgs, Outcome, OutputArgs, run, text};
+use super::{EngineArgs, Outcome, OutputArgs, ResultArgs, run, text};
 use crate::engine::Engine;
 use crate::infer::fetch;
 use crate::infer::runtime::{self, RuntimeError};
@@ -28,6 +28,9 @@ pub(super) struct Demo {
     /// The package: the name of an installed one, or a folder.
     #[arg(long, value_name = "NAME", default_value = "ct-tissue")]
     package: String,
+
+    #[command(flatten)]
+    results: ResultArgs,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -62,7 +65,7 @@ impl Demo {
         let study = self.output.join("study");
         let phantom = phantom::chest(&Sampling::default());
         phantom::write_series(&phantom, &study).context("cannot write the phantom's study")?;
-        let report = run::run_all(&mut engine, std::slice::from_ref(&study), &self.output.join("results"))?;
+        let report = run::run_all(&mut engine, std::slice::from_ref(&study), &self.results.results, &self.output.join("results"))?;
         let [series] = report.series() else { bail!("the demo's study gave {} series instead of one", report.series().len()) };
         let Verdict::Done { folder, findings, stages_s, .. } = &series.verdict else {
             report.print(false);

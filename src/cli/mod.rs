@@ -16,6 +16,7 @@ use crate::engine::Options;
 use crate::gpu::DeviceChoice;
 use crate::infer::Provider;
 use crate::model::PackageFolders;
+use crate::results::Forms;
 
 /// How a command that started has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,15 @@ struct EngineArgs {
     /// The ONNX Runtime library to load, instead of looking for it.
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
+}
+
+/// What is written.
+#[derive(Args)]
+struct ResultArgs {
+    /// The forms of the results, separated by commas, or `all`: seg, labelmap, map, sr, sr-outlines, sc, gsps, ko, rtstruct, pdf (DICOM
+    /// objects), json, csv, fhir, fhir-r5, html, png.
+    #[arg(long, value_name = "FORMS", default_value_t)]
+    results: Forms,
 }
 
 /// How a result is printed.

@@ -9,13 +9,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{EngineArgs, Outcome, OutputArgs, text};
+use super::{EngineArgs, Outcome, OutputArgs, ResultArgs, text};
 use crate::engine::{Analysis, Engine, Input, Stage, Timings};
 use crate::findings::Findings;
 use crate::geometry::Coded;
 use crate::model::{Check, Eligible, EligibleVolume, Ineligible};
 use crate::research::Format;
-use crate::results;
+use crate::results::{self, Forms};
 use crate::series::{self, Discovery, Part};
 
 /// Run a model package on studies.
@@ -56,6 +56,9 @@ pub(super) struct Run {
     /// Folder for the results; made when it is not there.
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
+
+    #[command(flatten)]
+    results: ResultArgs,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -182,7 +185,7 @@ impl Run {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let package = super::packages().find(&self.model)?;
         let mut engine = Engine::new(package, &self.engine.options())?;
-        let report = run_all(&mut engine, &self.inputs, &self.output)?;
+        let report = run_all(&mut engine, &self.inputs, &self.results.results, &self.output)?;
         if self.output_args.json {
             text::print_json(&report)?;
         } else {
@@ -196,7 +199,7 @@ impl Run {
 ///
 /// # Errors
 /// Only what keeps it from starting: no input, no output folder. All else is in the report.
-pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) -> anyhow::Result<Report> {
+pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], forms: &Forms, output: &Path) -> anyhow::Result<Report> {
     for input in inputs {
         std::fs::metadata(input).with_context(|| format!("cannot read the input {}", input.display()))?;
     }
@@ -218,7 +221,7 @@ pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) ->
         let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
         let folder = output.join(format!("{}{suffix}", part.series.series_uid));
         let job = answer.map(Job::from);
-        let verdict = run_one(engine, &found, job, |_| folder, &mut |stage| bar.set_message(stage.to_string()));
+        let verdict = run_one(engine, &found, job, forms, |_| folder, &mut |stage| bar.set_message(stage.to_string()));
         reports.push(SeriesReport {
             study_instance_uid: part.series.study_uid.clone(),
             series_instance_uid: part.series.series_uid.clone(),
@@ -237,7 +240,7 @@ pub(super) fn run_all(engine: &mut Engine, inputs: &[PathBuf], output: &Path) ->
             warnings.clone_from(&findings.warnings);
             output.join(findings.source.file.as_ref().map_or("", |f| &f.sha256[..16]))
         };
-        let verdict = run_one(engine, &found, answer.map(Job::from), folder, &mut |stage| bar.set_message(stage.to_string()));
+        let verdict = run_one(engine, &found, answer.map(Job::from), forms, folder, &mut |stage| bar.set_message(stage.to_string()));
         volume_reports.push(VolumeReport { path: file.shown.clone(), format: file.header.format, warnings, verdict });
         bar.inc(1);
     }
@@ -285,6 +288,7 @@ fn run_one(
     engine: &mut Engine,
     found: &Discovery,
     job: Result<Job, Vec<Ineligible>>,
+    forms: &Forms,
     folder_of: impl FnOnce(&Findings) -> PathBuf,
     on_stage: &mut dyn FnMut(Stage),
 ) -> Verdict {
@@ -303,7 +307,7 @@ fn run_one(
         Err(error) => return Verdict::Failed { reasons: vec![Problem::of(&error, found)] },
     };
     let folder = folder_of(&findings);
-    match timings.time(Stage::Write, on_stage, || results::write_all(&findings, &image, &folder)) {
+    match timings.time(Stage::Write, on_stage, || results::write_all(&findings, &image, forms, &folder)) {
         Ok(_) => Verdict::Done { folder, findings: lines(&findings), selected_because, preferred, stages_s: timings },
         Err(error) => Verdict::Failed { reasons: vec![Problem::of(&error, found)] },
     }

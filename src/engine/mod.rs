@@ -167,7 +167,8 @@ impl Engine {
             geometry: notes.into_iter().chain(plan.note()).collect(),
             started,
         };
-        let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings };
+        let mut findings =
+            Findings { source, labels, findings: Vec::new(), provenance, warnings, maps: Vec::new(), predecessors: Vec::new() };
         findings.findings = manifest
             .finding
             .iter()
@@ -190,6 +191,8 @@ fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quanti
         site: described.site.clone(),
         laterality: described.laterality.clone(),
         present: numbers.voxels > 0,
+        certainty_percent: None,
+        evaluations: Vec::new(),
         measurements: described.measurements.iter().map(|kind| measurement(*kind, numbers, quantity, modality)).collect(),
     }
 }
@@ -197,11 +200,11 @@ fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quanti
 fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantity, modality: &str) -> Measurement {
     let intensity = |derivation, value| {
         let (concept, unit) = intensity::concept_and_unit(quantity, modality);
-        Measurement { concept, derivation: Some(derivation), value, unit }
+        Measurement { concept, derivation: Some(derivation), method: None, value, unit }
     };
     match kind {
         MeasurementKind::Volume => {
-            Measurement { concept: sct::VOLUME, derivation: None, value: Some(numbers.volume_ml), unit: ucum::MILLILITRE }
+            Measurement { concept: sct::VOLUME, derivation: None, method: None, value: Some(numbers.volume_ml), unit: ucum::MILLILITRE }
         }
         MeasurementKind::Mean => intensity(sct::MEAN, numbers.mean),
         MeasurementKind::StandardDeviation => intensity(sct::STANDARD_DEVIATION, numbers.standard_deviation),

@@ -8,7 +8,7 @@ use crate::codes::{Code, Uid};
 use crate::dataset::{Frame, Instance};
 pub use crate::model::PackageId;
 use crate::research::Format;
-use crate::volume::LabelMap;
+use crate::volume::{LabelMap, Volume};
 
 /// What a model found in one series, with everything that is needed to trust and to trace it.
 #[derive(Debug, Clone)]
@@ -23,6 +23,10 @@ pub struct Findings {
     pub provenance: Provenance,
     /// What a reader of the result should know; no patient text.
     pub warnings: Vec<String>,
+    /// Values for each voxel that the package computes beside labels.
+    pub maps: Vec<ValueMap>,
+    /// Earlier reports on the same study that this result replaces (PS3.3 C.17.2, Predecessor Documents).
+    pub predecessors: Vec<Predecessor>,
 }
 
 impl Findings {
@@ -43,7 +47,7 @@ impl Findings {
 }
 
 /// Changes whenever the same findings would be written as other bytes.
-pub const RESULT_FORMAT: &str = "1";
+pub const RESULT_FORMAT: &str = "2";
 
 /// The analysed images.
 #[derive(Debug, Clone)]
@@ -90,8 +94,47 @@ pub struct Finding {
     pub laterality: Option<Code>,
     /// Whether it was found: a segment without voxels is absent.
     pub present: bool,
+    /// The model's output for *present*, 0 to 100 %; not turned round when it is absent.
+    pub certainty_percent: Option<f64>,
+    /// Coded answers to coded questions.
+    pub evaluations: Vec<Evaluation>,
     /// Numbers with units.
     pub measurements: Vec<Measurement>,
+}
+
+/// A coded question with its coded answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Evaluation {
+    /// What was asked.
+    pub question: Code,
+    /// What the model says.
+    pub answer: Code,
+}
+
+/// Values on the source grid: a heat map, an uncertainty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueMap {
+    /// For people: "lung probability".
+    pub name: String,
+    /// What the values are.
+    pub quantity: Code,
+    /// UCUM unit.
+    pub unit: Code,
+    /// The values, finite.
+    pub values: Volume<f32>,
+}
+
+/// An earlier report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Predecessor {
+    /// Its study.
+    pub study_instance_uid: Uid,
+    /// Its series.
+    pub series_instance_uid: Uid,
+    /// Its class.
+    pub sop_class_uid: Uid,
+    /// Itself.
+    pub sop_instance_uid: Uid,
 }
 
 /// Value in the label map and Segment Number (0062,0004): 1 to 255.
@@ -104,6 +147,8 @@ pub struct Measurement {
     pub concept: Code,
     /// How it was derived from the voxels: mean, standard deviation.
     pub derivation: Option<Code>,
+    /// By which method, where that has a name (SCT 370129005).
+    pub method: Option<Code>,
     /// The number; none where it cannot be computed.
     pub value: Option<f64>,
     /// UCUM unit.

@@ -15,6 +15,27 @@ pub(super) const EQUIPMENT: &str = "roentgen";
 /// Device Serial Number is type 1 in a Segmentation; installations have no numbers yet.
 pub(super) const SERIAL_NUMBER: &str = "UNASSIGNED";
 
+/// What one kind of result object is, in every job.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Its UIDs are made of this name.
+    pub(super) name: &'static str,
+    pub(super) sop_class_uid: &'static str,
+    pub(super) modality: &'static str,
+    /// Last word of Series Description.
+    pub(super) kind: &'static str,
+    /// Its place among the series numbers of a job.
+    pub(super) place: u32,
+}
+
+pub(super) const SEGMENTATION: Slot =
+    Slot { name: "seg", sop_class_uid: sop_class::SEGMENTATION, modality: "SEG", kind: "segmentation", place: 0 };
+pub(super) const REPORT: Slot =
+    Slot { name: "sr", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report", place: 1 };
+
+/// Series numbers that a job may use.
+const PLACES: u32 = 20;
+
 /// One result object, as others refer to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ResultObject {
@@ -22,34 +43,29 @@ pub(super) struct ResultObject {
     pub(super) sop_instance_uid: Uid,
     pub(super) series_uid: Uid,
     pub(super) modality: &'static str,
-    /// Last word of Series Description.
     kind: &'static str,
-    /// Added to the pair of series numbers.
-    number_in_pair: u32,
+    place: u32,
+    /// Its number in its series, from 1.
+    number: u32,
 }
 
 impl ResultObject {
-    /// The Comprehensive 3D SR.
-    pub(super) fn report(findings: &Findings) -> Self {
-        Self {
-            sop_class_uid: sop_class::COMPREHENSIVE_3D_SR,
-            sop_instance_uid: findings.result_uid("sr"),
-            series_uid: findings.result_uid("sr-series"),
-            modality: "SR",
-            kind: "report",
-            number_in_pair: 1,
-        }
+    /// The only object of its series.
+    pub(super) fn of(findings: &Findings, slot: &Slot) -> Self {
+        Self::numbered(findings, slot, 1)
     }
 
-    /// The Segmentation.
-    pub(super) fn segmentation(findings: &Findings) -> Self {
+    /// The `number`-th of several in one series, from 1.
+    pub(super) fn numbered(findings: &Findings, slot: &Slot, number: u32) -> Self {
+        let instance = if number == 1 { slot.name.to_owned() } else { format!("{}/{number}", slot.name) };
         Self {
-            sop_class_uid: sop_class::SEGMENTATION,
-            sop_instance_uid: findings.result_uid("seg"),
-            series_uid: findings.result_uid("seg-series"),
-            modality: "SEG",
-            kind: "segmentation",
-            number_in_pair: 0,
+            sop_class_uid: slot.sop_class_uid,
+            sop_instance_uid: findings.result_uid(&instance),
+            series_uid: findings.result_uid(&format!("{}-series", slot.name)),
+            modality: slot.modality,
+            kind: slot.kind,
+            place: slot.place,
+            number,
         }
     }
 
@@ -93,13 +109,13 @@ pub(super) fn envelope(findings: &Findings, object: &ResultObject) -> Item {
         .text(tags::SOP_INSTANCE_UID, &object.sop_instance_uid)
         .text(tags::MODALITY, object.modality)
         .text(tags::SERIES_INSTANCE_UID, &object.series_uid)
-        .integer(tags::SERIES_NUMBER, series_numbers(&package.name, header) + object.number_in_pair)
+        .integer(tags::SERIES_NUMBER, series_numbers(&package.name, header) + object.place)
         .text(tags::SERIES_DESCRIPTION, &format!("AI {} {} {}", package.name, package.version, object.kind))
         .text(tags::SERIES_DATE, &started.date)
         .text(tags::SERIES_TIME, &started.time)
         .text(tags::CONTENT_DATE, &started.date)
         .text(tags::CONTENT_TIME, &started.time)
-        .integer(tags::INSTANCE_NUMBER, 1)
+        .integer(tags::INSTANCE_NUMBER, object.number)
         .text(tags::MANUFACTURER, EQUIPMENT)
         .text(tags::MANUFACTURER_MODEL_NAME, EQUIPMENT)
         .text(tags::DEVICE_SERIAL_NUMBER, SERIAL_NUMBER)
@@ -147,15 +163,15 @@ pub(super) fn known(text: &str) -> &str {
     if text.trim().is_empty() { "unknown" } else { text }
 }
 
-/// First of the pair of Series Numbers: SEG, then SR.
+/// First of the Series Numbers of a job's objects.
 ///
-/// From 9000 on, where scanners do not number; which pair depends on the package's name, so the results of two models in one study
-/// differ and those of one model do not wander. A source series in the pair moves it by 1000.
+/// From 90000 on, where scanners do not number; which ones depends on the package's name, so the results of two models in one study
+/// differ and those of one model do not wander. A source series among them moves them by 10000.
 fn series_numbers(package_name: &str, source: &InMemDicomObject) -> u32 {
     let hash = package_name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)); // FNV-1a
-    let first = 9000 + hash % 450 * 2;
+    let first = 90_000 + hash % 450 * PLACES;
     let taken = source.get(tags::SERIES_NUMBER).and_then(|e| e.value().to_int::<u32>().ok());
-    if taken.is_some_and(|number| number == first || number == first + 1) { first + 1000 } else { first }
+    if taken.is_some_and(|number| (first..first + PLACES).contains(&number)) { first + 10_000 } else { first }
 }
 
 /// A date and a time as DICOM writes them.

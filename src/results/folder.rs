@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{JSON_FILE, LABELS_FILE, PNG_FILE, ResultsError, SEG_FILE, SR_FILE};
+use super::{ResultsError, is_result_file};
 
 /// A folder beside the one that is to be written; removed with what it holds unless it takes the other's place.
 pub(super) struct Staging(TempDir);
@@ -69,7 +69,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), ResultsError> {
     };
     for entry in entries {
         let name = entry.map_err(failed("read"))?.file_name();
-        if ![SR_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].iter().any(|ours| name == *ours) {
+        if !name.to_str().is_some_and(is_result_file) {
             return Err(ResultsError::Occupied { found: name.to_string_lossy().into_owned() });
         }
     }

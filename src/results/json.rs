@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use super::envelope::ResultObject;
-use super::segments::Segments;
-use crate::codes::Uid;
+use super::{Context, Form};
 use crate::dataset::Instance;
-use crate::findings::{Finding, Findings, Provenance, SourceFile};
+use crate::findings::{Finding, Provenance, SourceFile};
 use crate::geometry::Grid;
 
 /// Version of this layout; grows when a field changes its meaning or goes away, not when one is added.
@@ -29,11 +28,12 @@ struct Document<'a> {
     provenance: &'a Provenance,
     package_version: String,
     warnings: &'a [String],
-    results: Vec<Object>,
+    results: Vec<Object<'a>>,
     /// Holds each finding's `segment` as value.
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<&'static str>,
-    picture: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -60,33 +60,32 @@ struct NumberedFinding<'a> {
 }
 
 #[derive(Serialize)]
-struct Object {
-    file: &'static str,
+struct Object<'a> {
+    file: &'a str,
     modality: &'static str,
     sop_class_uid: &'static str,
-    sop_instance_uid: Uid,
-    series_instance_uid: Uid,
+    sop_instance_uid: &'a str,
+    series_instance_uid: &'a str,
 }
 
-/// The findings as JSON text, UTF-8, ending in a line feed.
-pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
+impl<'a> Object<'a> {
+    fn of(file: &'a str, object: &'a ResultObject) -> Self {
+        Self {
+            file,
+            modality: object.modality,
+            sop_class_uid: object.sop_class_uid,
+            sop_instance_uid: &object.sop_instance_uid,
+            series_instance_uid: &object.series_uid,
+        }
+    }
+}
+
+/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it.
+pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)]) -> String {
+    let Context { findings, segments, forms, .. } = context;
     let first = findings.source.instances.first();
     let uid = |of: fn(&Instance) -> &String| first.map(|i| of(i).as_str());
     let file = findings.source.file.as_ref();
-    let object = |file, object: ResultObject| Object {
-        file,
-        modality: object.modality,
-        sop_class_uid: object.sop_class_uid,
-        sop_instance_uid: object.sop_instance_uid,
-        series_instance_uid: object.series_uid,
-    };
-    let mut results = Vec::new();
-    if file.is_none() {
-        results.push(object(super::SR_FILE, ResultObject::report(findings)));
-    }
-    if !segments.all().is_empty() {
-        results.push(object(super::SEG_FILE, ResultObject::segmentation(findings)));
-    }
     let hashed = findings.source.instances.iter().zip(&findings.source.content_sha256);
     let document = Document {
         schema: "roentgen-findings",
@@ -106,9 +105,9 @@ pub(super) fn json_of(findings: &Findings, segments: &Segments<'_>) -> String {
         provenance: &findings.provenance,
         package_version: findings.provenance.package.version_string(),
         warnings: &findings.warnings,
-        results,
-        labels: file.map(|_| super::LABELS_FILE),
-        picture: super::PNG_FILE,
+        results: objects.iter().map(|(file, object)| Object::of(file, object)).collect(),
+        labels: file.filter(|_| forms.contains(Form::Seg)).map(|_| super::LABELS_FILE),
+        picture: forms.contains(Form::Png).then_some(super::PNG_FILE),
     };
     let mut text = serde_json::to_string_pretty(&document).expect("the document has only string keys");
     text.push('\n');

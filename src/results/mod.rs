@@ -1,5 +1,4 @@
-//! Findings become objects: the report (`sr.rs`), the segmentation (`seg.rs`), JSON and a picture; of a researcher's volume the label map as
-//! NIfTI, JSON and a picture. Touches no GPU and no model.
+//! Findings become objects and files, in the [`Form`]s that a site asks for. Touches no GPU and no model.
 //!
 //! Invariants: the same findings give the same bytes; the source's patient and study values are never changed; segment numbers
 //! come from `segments.rs` alone; a result folder holds all of a result or is not there.
@@ -11,7 +10,10 @@ mod content;
 mod envelope;
 mod error;
 mod folder;
+mod form;
 mod json;
+mod key;
+mod outline;
 mod picture;
 mod seg;
 mod segments;
@@ -25,15 +27,19 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 pub use error::ResultsError;
+pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
 pub use picture::{Window, picture};
 pub use seg::segmentation;
 pub use sr::report;
 
-use crate::dataset::{WriteError, write_atomically, write_object};
+use crate::dataset::{Item, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
+use envelope::ResultObject;
+use key::KeyImage;
+use segments::Segments;
 
 /// The report.
 pub const SR_FILE: &str = "sr.dcm";
@@ -46,24 +52,44 @@ pub const JSON_FILE: &str = "findings.json";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
-/// Where the results were written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// The report, Comprehensive 3D SR; of DICOM series.
-    pub sr: Option<PathBuf>,
-    /// The segmentation; of DICOM series, none where nothing was there to segment.
-    pub seg: Option<PathBuf>,
-    /// The label map as NIfTI; of researchers' volumes.
-    pub labels: Option<PathBuf>,
-    /// The findings as JSON.
-    pub json: PathBuf,
-    /// The picture.
-    pub png: PathBuf,
+/// What every form is made from.
+struct Context<'a> {
+    findings: &'a Findings,
+    image: &'a ImageVolume,
+    segments: Segments<'a>,
+    /// None for a researcher's volume.
+    key_images: Vec<KeyImage>,
+    /// What is asked for: an object refers to others only where they are written, too.
+    forms: &'a Forms,
+    window: Window,
 }
 
-/// Writes all results of one job into the folder `dir`: all of them, or none. No DICOM object comes of a file that is none.
+/// A DICOM object to be written.
+struct Object {
+    /// Name of its file.
+    file: String,
+    reference: ResultObject,
+    data: Item,
+}
+
+/// What was written of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Every file with its form.
+    pub files: Vec<(Form, PathBuf)>,
+}
+
+impl Written {
+    /// The first file of a form.
+    pub fn first(&self, form: Form) -> Option<&Path> {
+        self.files.iter().find(|(of, _)| *of == form).map(|(_, path)| path.as_path())
+    }
+}
+
+/// Writes a result into the folder `dir` in each of `forms`: all of them, or none. A form that has nothing to show (a segmentation where
+/// nothing was found) has no file. Of a researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
 ///
-/// They are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
+/// Files are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
 /// the moment between the two renames is the only one at which `dir` is not there. Folders above `dir` are made.
 ///
 /// # Errors
@@ -71,36 +97,83 @@ pub struct Written {
 ///
 /// # Panics
 /// Where image and label map do not lie on one grid: a broken promise of the caller.
-pub fn write_all(findings: &Findings, image: &ImageVolume, dir: &Path) -> Result<Written, ResultsError> {
-    let segments = segments::Segments::of(findings)?;
+pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &Path) -> Result<Written, ResultsError> {
+    let segments = Segments::of(findings)?;
     let is_file = findings.source.file.is_some();
+    let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
+    let context = Context { findings, image, segments, key_images, forms, window: Window::of(image) };
     let staging = folder::Staging::beside(dir)?;
-    let (objects, png) = rayon::join(
-        || -> Result<bool, ResultsError> {
-            if is_file {
+    let mut files = Vec::new();
+    let mut objects = Vec::new();
+    for form in Form::ALL.into_iter().filter(|form| forms.contains(*form) && form.is_dicom()) {
+        if is_file {
+            if form == Form::Seg {
                 write_label_nifti(&staging.path().join(LABELS_FILE), &findings.labels)?;
-                return Ok(false);
+                files.push((form, dir.join(LABELS_FILE)));
             }
-            write_object(&staging.path().join(SR_FILE), sr::report_of(findings, &segments))?;
-            let segmentation = seg::segmentation_of(findings, &segments);
-            segmentation.map_or(Ok(false), |object| Ok(write_object(&staging.path().join(SEG_FILE), object).map(|()| true)?))
-        },
-        || -> Result<(), ResultsError> {
-            write_bytes(&staging.path().join(JSON_FILE), json::json_of(findings, &segments).as_bytes())?;
-            Ok(write_bytes(&staging.path().join(PNG_FILE), &png_of(&picture(image, findings, Window::of(image))))?)
-        },
-    );
-    let has_segmentation = objects?;
-    png?;
+            continue;
+        }
+        for Object { file, reference, data } in dicom_objects(form, &context) {
+            write_object(&staging.path().join(&file), data)?;
+            files.push((form, dir.join(&file)));
+            objects.push((file, reference));
+        }
+    }
+    for form in Form::ALL.into_iter().filter(|form| forms.contains(*form) && !form.is_dicom()) {
+        if let Some((name, bytes)) = file_of(form, &context, &objects) {
+            write_bytes(&staging.path().join(name), &bytes)?;
+            files.push((form, dir.join(name)));
+        }
+    }
     staging.replace(dir)?;
-    let path = |name| dir.join(name);
-    Ok(Written {
-        sr: (!is_file).then(|| path(SR_FILE)),
-        seg: has_segmentation.then(|| path(SEG_FILE)),
-        labels: is_file.then(|| path(LABELS_FILE)),
-        json: path(JSON_FILE),
-        png: path(PNG_FILE),
-    })
+    Ok(Written { files })
+}
+
+/// The objects of a DICOM form.
+fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
+    match form {
+        Form::Sr => sr::objects(context),
+        Form::Seg => seg::objects(context),
+        _ => Vec::new(),
+    }
+}
+
+/// Name and content of the file of any other form; `objects` are those written, with the names of their files.
+fn file_of(form: Form, context: &Context<'_>, objects: &[(String, ResultObject)]) -> Option<(&'static str, Vec<u8>)> {
+    match form {
+        Form::Json => Some((JSON_FILE, json::json_of(context, objects).into_bytes())),
+        Form::Png => Some((PNG_FILE, png_of(&picture(context.image, context.findings, context.window)))),
+        _ => None,
+    }
+}
+
+/// Whether a result of ours may have a file of this name.
+fn is_result_file(name: &str) -> bool {
+    let of_several = |stem: &str| {
+        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".dcm"));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    const NAMES: [&str; 18] = [
+        SR_FILE,
+        "sr-study.dcm",
+        "sr-outlines.dcm",
+        SEG_FILE,
+        LABELS_FILE,
+        "labelmap.dcm",
+        "gsps.dcm",
+        "ko.dcm",
+        "rtstruct.dcm",
+        "pdf.dcm",
+        JSON_FILE,
+        "findings.csv",
+        "fhir-r4.json",
+        "fhir-r5.json",
+        "report.html",
+        PNG_FILE,
+        "sc.dcm",
+        "map.dcm",
+    ];
+    NAMES.contains(&name) || of_several("sc") || of_several("map")
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

@@ -1,10 +1,10 @@
 //! The Segmentation (PS3.3 A.51, C.8.20): one bit a voxel and segment, on the grid of the source.
 
-use super::ResultsError;
 use super::bits::pack_frames;
 use super::colour::cielab_from_srgb;
-use super::envelope::{ResultObject, envelope, known, reference_to, reference_to_frame, source_header};
+use super::envelope::{ResultObject, SEGMENTATION, envelope, known, reference_to, reference_to_frame, source_header};
 use super::segments::{Segment, Segments};
+use super::{Context, Object, ResultsError, SEG_FILE};
 use crate::codes::{dcm, uid_by_name};
 use crate::dataset::{Item, tags};
 use crate::findings::{Findings, Provenance};
@@ -20,11 +20,17 @@ pub fn segmentation(findings: &Findings) -> Result<Option<Item>, ResultsError> {
     Ok(segmentation_of(findings, &Segments::for_objects(findings)?))
 }
 
-pub(super) fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> Option<Item> {
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+    let reference = ResultObject::of(context.findings, &SEGMENTATION);
+    let object = segmentation_of(context.findings, &context.segments);
+    object.map(|data| Object { file: SEG_FILE.into(), reference, data }).into_iter().collect()
+}
+
+fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> Option<Item> {
     if segments.all().is_empty() {
         return None;
     }
-    let object = ResultObject::segmentation(findings);
+    let object = ResultObject::of(findings, &SEGMENTATION);
     let grid = findings.labels.grid();
     let header = source_header(findings);
     let planes: Vec<Plane<'_>> =

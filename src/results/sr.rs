@@ -1,9 +1,9 @@
 //! The report: Comprehensive 3D SR (PS3.3 A.35.13) with TID 1500 (PS3.16).
 
-use super::ResultsError;
 use super::content::{self, Relationship};
-use super::envelope::{EQUIPMENT, ResultObject, SERIAL_NUMBER, envelope, known, reference_to};
+use super::envelope::{EQUIPMENT, REPORT, ResultObject, SEGMENTATION, SERIAL_NUMBER, envelope, known, reference_to};
 use super::segments::Segments;
+use super::{Context, Object, ResultsError, SR_FILE};
 use crate::codes::{Code, dcm, other, sct, ucum, uid_by_name};
 use crate::dataset::{Item, tags};
 use crate::findings::{Finding, Findings, Measurement};
@@ -18,9 +18,14 @@ pub fn report(findings: &Findings) -> Result<Item, ResultsError> {
     Ok(report_of(findings, &Segments::for_objects(findings)?))
 }
 
-pub(super) fn report_of(findings: &Findings, segments: &Segments<'_>) -> Item {
-    let segmentation = (!segments.all().is_empty()).then(|| ResultObject::segmentation(findings));
-    envelope(findings, &ResultObject::report(findings))
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+    let reference = ResultObject::of(context.findings, &REPORT);
+    vec![Object { file: SR_FILE.into(), reference, data: report_of(context.findings, &context.segments) }]
+}
+
+fn report_of(findings: &Findings, segments: &Segments<'_>) -> Item {
+    let segmentation = (!segments.all().is_empty()).then(|| ResultObject::of(findings, &SEGMENTATION));
+    envelope(findings, &ResultObject::of(findings, &REPORT))
         .empty(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE)
         .empty(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE)
         .text(tags::COMPLETION_FLAG, "COMPLETE")

@@ -184,7 +184,7 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         let count = hu.len() as f64;
         let mean = (count > 0.0).then(|| hu.iter().sum::<f64>() / count);
         let sd = mean.map(|mean| (hu.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt());
-        let number = |concept: Code, derivation, value, unit: Code| Measurement { concept, derivation, value, unit };
+        let number = |concept: Code, derivation, value, unit: Code| Measurement { concept, derivation, method: None, value, unit };
         let hounsfield = |derivation, value| number(dcm::ATTENUATION_COEFFICIENT, Some(derivation), value, ucum::HOUNSFIELD);
         Finding {
             name: name.into(),
@@ -196,6 +196,8 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
             site: None,
             laterality: side,
             present: count > 0.0,
+            certainty_percent: None,
+            evaluations: Vec::new(),
             measurements: vec![
                 number(sct::VOLUME, None, Some(count * grid(phantom).voxel_volume_mm3() / 1000.0), ucum::MILLILITRE),
                 hounsfield(sct::MEAN, mean),
@@ -239,7 +241,15 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
     let slice_of_frame = (0..frames.len() as u32).collect();
     let source =
         Source { content_sha256: instances.iter().map(|_| "ab".repeat(32)).collect(), instances, frames, slice_of_frame, file: None };
-    let findings = Findings { source, labels, findings: all, provenance, warnings: vec!["made by a test".into()] };
+    let findings = Findings {
+        source,
+        labels,
+        findings: all,
+        provenance,
+        warnings: vec!["made by a test".into()],
+        maps: Vec::new(),
+        predecessors: Vec::new(),
+    };
     (findings, image)
 }
 
@@ -282,9 +292,9 @@ fn written(phantom: &Phantom) -> (Findings, Written, Object, Option<Object>, Opt
     let (findings, image) = findings(phantom);
     let (folder, guard) = case_folder(phantom);
     write_source(phantom, &image, &folder.join("ct"));
-    let written = write_all(&findings, &image, &folder.join("results")).expect("results are written");
-    let sr = open_file(written.sr.as_ref().expect("a report")).expect("SR reads");
-    let seg = written.seg.as_ref().map(|path| open_file(path).expect("SEG reads"));
+    let written = write_all(&findings, &image, &Forms::all(), &folder.join("results")).expect("results are written");
+    let sr = open_file(written.first(Form::Sr).expect("a report")).expect("SR reads");
+    let seg = written.first(Form::Seg).map(|path| open_file(path).expect("SEG reads"));
     (findings, written, sr, seg, guard)
 }
 
@@ -374,15 +384,16 @@ fn check(phantom: Phantom) {
             assert_eq!(text(&items(seg, tags::SEGMENT_SEQUENCE)[number - 1], tags::TRACKING_UID), tracking);
         }
     }
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&written.json).expect("JSON")).expect("is JSON");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(written.first(Form::Json).expect("asked for")).expect("JSON")).expect("is JSON");
     assert_eq!(json["findings"].as_array().map(Vec::len), Some(findings.findings.len()));
-    let everything = std::fs::read_to_string(&written.json).expect("text");
+    let everything = std::fs::read_to_string(written.first(Form::Json).expect("asked for")).expect("text");
     assert!(!everything.contains("PHANTOM-042") && !everything.contains("fling"), "no patient in the JSON");
     let again = tempfile::tempdir().expect("temporary folder");
     let (_, image) = super::tests::findings(&phantom);
-    let twin = write_all(&findings, &image, &again.path().join("results")).expect("results are written");
-    let sr = |w: &Written| w.sr.clone().expect("a report");
-    for (a, b) in [(&sr(&written), &sr(&twin)), (&written.png, &twin.png), (&written.json, &twin.json)] {
+    let twin = write_all(&findings, &image, &Forms::all(), &again.path().join("results")).expect("results are written");
+    assert_eq!(written.files.len(), twin.files.len());
+    for ((_, a), (_, b)) in written.files.iter().zip(&twin.files) {
         assert!(std::fs::read(a).expect("there") == std::fs::read(b).expect("there"), "the same findings give the same bytes");
     }
 }
@@ -425,7 +436,7 @@ fn coronal_series() {
 fn contradictions_are_refused() {
     let (mut findings, image) = findings(&Phantom::OBLIQUE);
     let folder = tempfile::tempdir().expect("temporary folder");
-    let refused = |findings: &Findings, label| match write_all(findings, &image, &folder.path().join("out")) {
+    let refused = |findings: &Findings, label| match write_all(findings, &image, &Forms::default(), &folder.path().join("out")) {
         Err(ResultsError::Contradiction { label: found, .. }) => assert_eq!(found, label),
         other => panic!("{other:?}"),
     };
@@ -446,10 +457,10 @@ fn other_peoples_files_are_not_replaced() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let out = folder.path().join("out");
     std::fs::create_dir(&out).expect("made");
-    write_all(&findings, &image, &out).expect("an empty folder is replaced");
-    write_all(&findings, &image, &out).expect("earlier results are replaced");
+    write_all(&findings, &image, &Forms::default(), &out).expect("an empty folder is replaced");
+    write_all(&findings, &image, &Forms::default(), &out).expect("earlier results are replaced");
     std::fs::write(out.join("notes.txt"), "mine").expect("written");
-    let refused = write_all(&findings, &image, &out);
+    let refused = write_all(&findings, &image, &Forms::default(), &out);
     assert!(matches!(&refused, Err(ResultsError::Occupied { found }) if found == "notes.txt"), "{refused:?}");
     assert_eq!(std::fs::read_dir(&out).expect("readable").count(), 5, "all is as it was");
 }

@@ -63,6 +63,8 @@ fn labelled(stack: Stack) -> Findings {
         site: None,
         laterality: None,
         present: labels.voxels().contains(&n),
+        certainty_percent: None,
+        evaluations: Vec::new(),
         measurements: Vec::new(),
     };
     let findings = [1, 2, 3].map(finding).to_vec();
@@ -73,7 +75,7 @@ fn labelled(stack: Stack) -> Findings {
         slice_of_frame: stack.slice_of_frame,
         file: None,
     };
-    Findings { source, labels, findings, provenance: provenance(), warnings: Vec::new() }
+    Findings { source, labels, findings, provenance: provenance(), warnings: Vec::new(), maps: Vec::new(), predecessors: Vec::new() }
 }
 
 fn provenance() -> Provenance {

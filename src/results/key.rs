@@ -1,0 +1,34 @@
+//! Key images: the source frame that shows each finding best.
+
+use super::segments::Segments;
+use crate::findings::Findings;
+
+/// A frame of the source that shows some findings best.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeyImage {
+    /// Its place in `Source::frames`.
+    pub(super) frame: u32,
+    /// The slice k of the label map at it.
+    pub(super) slice: u32,
+    /// Segment numbers of the findings that it shows best, ascending.
+    pub(super) segments: Vec<u32>,
+}
+
+/// The key images in the order of the frames. For each segment that frame with most of its voxels; of equals the one nearest to the middle of
+/// those that show it.
+pub(super) fn key_images(findings: &Findings, segments: &Segments<'_>) -> Vec<KeyImage> {
+    let mut images: Vec<KeyImage> = Vec::new();
+    for segment in segments.all() {
+        let slice_of = |n: u32| findings.source.slice_of_frame[n as usize];
+        let area = |n: u32| findings.labels.slice(slice_of(n) as usize).iter().filter(|&&label| label == segment.label).count();
+        let middle = segment.frames[segment.frames.len() / 2];
+        let best = segment.frames.iter().copied().max_by_key(|&n| (area(n), std::cmp::Reverse(n.abs_diff(middle))));
+        let frame = best.expect("a segment has a frame");
+        match images.iter_mut().find(|image| image.frame == frame) {
+            Some(image) => image.segments.push(segment.number),
+            None => images.push(KeyImage { frame, slice: slice_of(frame), segments: vec![segment.number] }),
+        }
+    }
+    images.sort_by_key(|image| image.frame);
+    images
+}
