@@ -27,6 +27,10 @@ pub mod dcm {
         COMPUTED_TOMOGRAPHY = "CT" "Computed Tomography"
         MAGNETIC_RESONANCE = "MR" "Magnetic Resonance"
         POSITRON_EMISSION_TOMOGRAPHY = "PT" "Positron emission tomography"
+        COMPUTED_RADIOGRAPHY = "CR" "Computed Radiography"
+        DIGITAL_RADIOGRAPHY = "DX" "Digital Radiography"
+        MAMMOGRAPHY = "MG" "Mammography"
+        ULTRASOUND = "US" "Ultrasound"
         ATTENUATION_COEFFICIENT = "112031" "Attenuation Coefficient"
         X_RAY_ATTENUATION = "110850" "X-Ray Attenuation"
         ECHOGENICITY = "110849" "Echogenicity"
@@ -37,6 +41,11 @@ pub mod dcm {
         SUV_IBW = "126404" "SUVibw"
         SUV_LBM_JANMA = "126405" "SUVlbm(Janma)"
         SUV_LBM_JAMES128 = "126406" "SUVlbm(James128)"
+        CERTAINTY_OF_FINDING = "111012" "Certainty of Finding"
+        IMAGE_REGION = "111030" "Image Region"
+        OUTLINE = "111041" "Outline"
+        GEOMETRIC_PURPOSE_OF_REGION = "130400" "Geometric purpose of region"
+        SUM_OF_VOXELS = "126030" "Sum of segmented voxel method for volume"
         TRACKING_IDENTIFIER = "112039" "Tracking Identifier"
         TRACKING_UNIQUE_IDENTIFIER = "112040" "Tracking Unique Identifier"
         SEGMENTATION = "113076" "Segmentation"
@@ -64,6 +73,20 @@ pub mod dcm {
         IMAGING_MEASUREMENTS = "126010" "Imaging Measurements"
         IMAGE_LIBRARY_GROUP = "126200" "Image Library Group"
     }
+
+    /// The concept of a Modality (0008,0060) that reports may name (CID 29).
+    pub fn modality(code: &str) -> Option<Code> {
+        match code {
+            "CT" => Some(COMPUTED_TOMOGRAPHY),
+            "MR" => Some(MAGNETIC_RESONANCE),
+            "PT" => Some(POSITRON_EMISSION_TOMOGRAPHY),
+            "CR" => Some(COMPUTED_RADIOGRAPHY),
+            "DX" => Some(DIGITAL_RADIOGRAPHY),
+            "MG" => Some(MAMMOGRAPHY),
+            "US" => Some(ULTRASOUND),
+            _ => None,
+        }
+    }
 }
 
 /// SNOMED CT concepts within the subset that PS3.16 licenses.
@@ -86,6 +109,12 @@ pub mod sct {
     pub const STANDARD_DEVIATION: Code = Code::new("386136009", "SCT", "Standard Deviation");
     /// Volume of a region.
     pub const VOLUME: Code = Code::new("118565006", "SCT", "Volume");
+    /// Area of a region in an image.
+    pub const AREA: Code = Code::new("42798000", "SCT", "Area");
+    /// By which method a number was measured.
+    pub const MEASUREMENT_METHOD: Code = Code::new("370129005", "SCT", "Measurement Method");
+    /// A region is the box around what it is about.
+    pub const BOUNDED_BY: Code = Code::new("75958009", "SCT", "Bounded by");
     /// Some quantity, where nothing says which.
     pub const QUANTITY: Code = Code::new("246205007", "SCT", "Quantity");
 }
@@ -117,6 +146,10 @@ pub mod ucum {
     pub const THOUSANDTHS: Code = Code::new("10*-3", "UCUM", "per thousand");
     /// Millimetre.
     pub const MILLIMETRE: Code = Code::new("mm", "UCUM", "mm");
+    /// Square millimetre.
+    pub const SQUARE_MILLIMETRE: Code = Code::new("mm2", "UCUM", "mm2");
+    /// Hundredths.
+    pub const PERCENT: Code = Code::new("%", "UCUM", "Percent");
     /// Number of pixels.
     pub const PIXELS: Code = Code::new("{pixels}", "UCUM", "pixels");
     /// No unit.

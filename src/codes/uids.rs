@@ -12,6 +12,8 @@ pub mod sop_class {
     pub const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
     /// Segmentation Storage.
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+    /// Label Map Segmentation.
+    pub const LABEL_MAP_SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.7";
     /// Comprehensive 3D SR Storage.
     pub const COMPREHENSIVE_3D_SR: &str = "1.2.840.10008.5.1.4.1.1.88.34";
 }

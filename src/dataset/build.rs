@@ -132,6 +132,12 @@ impl Item {
         self.put(tag, VR::FD, PrimitiveValue::from(value))
     }
 
+    /// Floating point numbers of single precision (FL).
+    #[must_use]
+    pub fn floats(self, tag: Tag, values: &[f32]) -> Self {
+        self.put(tag, VR::FL, PrimitiveValue::F32(values.iter().copied().collect()))
+    }
+
     /// A pointer to an attribute (AT).
     #[must_use]
     pub fn pointer(self, tag: Tag, attribute: Tag) -> Self {
@@ -171,6 +177,17 @@ impl Item {
     #[must_use]
     pub fn code(self, tag: Tag, code: &Code) -> Self {
         self.sequence(tag, [Self::of_code(code)])
+    }
+
+    /// The first code of a code sequence of `source`; none where one of its three parts is missing or not ASCII.
+    pub fn first_code(source: &InMemDicomObject, tag: Tag) -> Option<Code> {
+        let item = source.get(tag)?.value().items()?.first()?;
+        let text = |tag| {
+            let text = item.get(tag)?.value().to_str().ok()?.trim_matches([' ', '\0']).to_owned();
+            (!text.is_empty() && text.is_ascii()).then_some(text)
+        };
+        let value = text(tags::CODE_VALUE).or_else(|| text(tags::LONG_CODE_VALUE))?;
+        Some(Code { value: value.into(), scheme: text(tags::CODING_SCHEME_DESIGNATOR)?.into(), meaning: text(tags::CODE_MEANING)?.into() })
     }
 
     /// The item of a code sequence (PS3.3 table 8.8-1).

@@ -13,7 +13,7 @@ use input::Closed;
 pub use input::Input;
 pub use timings::{Stage, Timings};
 
-use crate::codes::{sct, ucum};
+use crate::codes::{dcm, sct, ucum};
 use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError};
@@ -203,9 +203,13 @@ fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantit
         Measurement { concept, derivation: Some(derivation), method: None, value, unit }
     };
     match kind {
-        MeasurementKind::Volume => {
-            Measurement { concept: sct::VOLUME, derivation: None, method: None, value: Some(numbers.volume_ml), unit: ucum::MILLILITRE }
-        }
+        MeasurementKind::Volume => Measurement {
+            concept: sct::VOLUME,
+            derivation: None,
+            method: Some(dcm::SUM_OF_VOXELS),
+            value: Some(numbers.volume_ml),
+            unit: ucum::MILLILITRE,
+        },
         MeasurementKind::Mean => intensity(sct::MEAN, numbers.mean),
         MeasurementKind::StandardDeviation => intensity(sct::STANDARD_DEVIATION, numbers.standard_deviation),
     }

@@ -10,6 +10,7 @@ pub(super) enum Relationship {
     HasObsContext,
     HasAcqContext,
     HasConceptMod,
+    SelectedFrom,
 }
 
 impl Relationship {
@@ -19,6 +20,7 @@ impl Relationship {
             Self::HasObsContext => "HAS OBS CONTEXT",
             Self::HasAcqContext => "HAS ACQ CONTEXT",
             Self::HasConceptMod => "HAS CONCEPT MOD",
+            Self::SelectedFrom => "SELECTED FROM",
         }
     }
 }
@@ -78,6 +80,12 @@ pub(super) fn image(relationship: Relationship, name: Option<&Code>, reference: 
         Some(name) => item.code(tags::CONCEPT_NAME_CODE_SEQUENCE, name),
         None => item,
     }
+}
+
+/// SCOORD: a polyline on the image `source`, which is an item [`Relationship::SelectedFrom`].
+pub(super) fn polyline(relationship: Relationship, name: &Code, points: &[[f32; 2]], source: Item) -> Item {
+    let item = named(relationship, "SCOORD", name).text(tags::GRAPHIC_TYPE, "POLYLINE").floats(tags::GRAPHIC_DATA, points.as_flattened());
+    with_children(item, vec![source])
 }
 
 /// NUM: rounded to 7 digits for people, exact as Floating Point Value; without a number, the reason in its place (CID 42).

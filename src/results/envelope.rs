@@ -30,6 +30,8 @@ pub(super) struct Slot {
 
 pub(super) const SEGMENTATION: Slot =
     Slot { name: "seg", sop_class_uid: sop_class::SEGMENTATION, modality: "SEG", kind: "segmentation", place: 0 };
+pub(super) const LABEL_MAP: Slot =
+    Slot { name: "labelmap", sop_class_uid: sop_class::LABEL_MAP_SEGMENTATION, modality: "SEG", kind: "label map", place: 4 };
 pub(super) const REPORT: Slot =
     Slot { name: "sr", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report", place: 1 };
 
@@ -131,9 +133,11 @@ pub(super) fn envelope(findings: &Findings, object: &ResultObject) -> Item {
 fn private_schemes(findings: &Findings) -> Vec<Item> {
     let mut schemes = BTreeMap::new();
     for finding in &findings.findings {
-        let of_numbers = finding.measurements.iter().flat_map(|m| [Some(&m.concept), m.derivation.as_ref(), Some(&m.unit)]);
+        let of_numbers =
+            finding.measurements.iter().flat_map(|m| [Some(&m.concept), m.derivation.as_ref(), m.method.as_ref(), Some(&m.unit)]);
+        let of_evaluations = finding.evaluations.iter().flat_map(|e| [Some(&e.question), Some(&e.answer)]);
         let codes = [Some(&finding.category), Some(&finding.finding_type), finding.site.as_ref(), finding.laterality.as_ref()];
-        for code in codes.into_iter().chain(of_numbers).flatten().filter(|code| code.scheme.starts_with("99")) {
+        for code in codes.into_iter().chain(of_numbers).chain(of_evaluations).flatten().filter(|code| code.scheme.starts_with("99")) {
             schemes.entry(code.scheme.as_ref()).or_insert_with(|| {
                 let package = &findings.provenance.package;
                 Item::new()

@@ -31,7 +31,6 @@ pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
 pub use picture::{Window, picture};
 pub use seg::segmentation;
-pub use sr::report;
 
 use crate::dataset::{Item, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
@@ -70,6 +69,24 @@ struct Object {
     file: String,
     reference: ResultObject,
     data: Item,
+}
+
+impl Object {
+    fn new(file: impl Into<String>, reference: ResultObject, data: Item) -> Self {
+        Self { file: file.into(), reference, data }
+    }
+}
+
+/// The object whose segments others refer to: the Segmentation, or the Label Map Segmentation where only that is written.
+fn labels_object(context: &Context<'_>) -> Option<ResultObject> {
+    let slot = if context.forms.contains(Form::Seg) {
+        &envelope::SEGMENTATION
+    } else if context.forms.contains(Form::Labelmap) {
+        &envelope::LABEL_MAP
+    } else {
+        return None;
+    };
+    (!context.segments.all().is_empty()).then(|| ResultObject::of(context.findings, slot))
 }
 
 /// What was written of a result.
@@ -133,6 +150,7 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
 fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
     match form {
         Form::Sr => sr::objects(context),
+        Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
         _ => Vec::new(),
     }

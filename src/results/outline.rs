@@ -10,6 +10,16 @@ pub(super) struct Outline {
     pub(super) hole: bool,
 }
 
+impl Outline {
+    /// Pixels that it encloses.
+    pub(super) fn area(&self) -> u64 {
+        let next = self.corners.iter().cycle().skip(1);
+        let twice: i64 =
+            self.corners.iter().zip(next).map(|(a, b)| i64::from(a[0]) * i64::from(b[1]) - i64::from(b[0]) * i64::from(a[1])).sum();
+        twice.unsigned_abs() / 2
+    }
+}
+
 /// The outlines of `label` in a slice of `columns`: a pixel lies inside exactly where its centre does, by the even-odd rule.
 ///
 /// Pixels that touch at a corner alone are parted, so that no outline meets itself along an edge.
@@ -98,6 +108,7 @@ mod tests {
             }
         }
         let ring = outlines(&[1, 1, 1, 1, 0, 1, 1, 1, 1], 3, 1);
+        assert_eq!(ring.iter().map(Outline::area).collect::<Vec<_>>(), [9, 1]);
         assert_eq!(ring.iter().map(|o| o.hole).collect::<Vec<_>>(), [false, true]);
     }
 }

@@ -86,6 +86,11 @@ impl<'a> Segments<'a> {
         &self.segments
     }
 
+    /// The segment of that number.
+    pub(super) fn by_number(&self, number: u32) -> &Segment<'a> {
+        &self.segments[number as usize - 1]
+    }
+
     /// Segment Number of a finding; none where it has no segment.
     pub(super) fn number_of(&self, finding: &Finding) -> Option<u32> {
         self.segments.iter().find(|segment| std::ptr::eq(segment.finding, finding)).map(|segment| segment.number)

@@ -287,15 +287,16 @@ fn items(object: &InMemDicomObject, tag: dicom::core::Tag) -> &[InMemDicomObject
     object.get(tag).and_then(|e| e.value().items()).unwrap_or_default()
 }
 
-/// Writes the case and reads SR and SEG.
-fn written(phantom: &Phantom) -> (Findings, Written, Object, Option<Object>, Option<tempfile::TempDir>) {
+/// Writes the case and reads its reports and SEG.
+fn written(phantom: &Phantom) -> (Findings, Written, Vec<Object>, Option<Object>, Option<tempfile::TempDir>) {
     let (findings, image) = findings(phantom);
     let (folder, guard) = case_folder(phantom);
     write_source(phantom, &image, &folder.join("ct"));
     let written = write_all(&findings, &image, &Forms::all(), &folder.join("results")).expect("results are written");
-    let sr = open_file(written.first(Form::Sr).expect("a report")).expect("SR reads");
+    let reports = written.files.iter().filter(|(form, _)| *form == Form::Sr);
+    let reports = reports.map(|(_, path)| open_file(path).expect("SR reads")).collect();
     let seg = written.first(Form::Seg).map(|path| open_file(path).expect("SEG reads"));
-    (findings, written, sr, seg, guard)
+    (findings, written, reports, seg, guard)
 }
 
 /// Each bit of each frame is the label of the voxel at the frame's place.
@@ -356,8 +357,8 @@ fn groups(sr: &Object) -> Vec<(String, String, Option<usize>, Vec<f64>)> {
 }
 
 fn check(phantom: Phantom) {
-    let (findings, written, sr, seg, _guard) = written(&phantom);
-    for object in [Some(&sr), seg.as_ref()].into_iter().flatten() {
+    let (findings, written, reports, seg, _guard) = written(&phantom);
+    for object in reports.iter().chain(seg.as_ref()) {
         assert_eq!(text(object, tags::PATIENT_NAME), phantom.patient);
         assert_eq!(text(object, tags::ACCESSION_NUMBER), "");
         assert_eq!(text(object, tags::STUDY_INSTANCE_UID), findings.source.instances[0].study_uid);
@@ -372,10 +373,15 @@ fn check(phantom: Phantom) {
             "2.50\\2.00"
         );
     }
-    let groups = groups(&sr);
+    let groups: Vec<_> = reports.iter().map(groups).collect();
+    for of_one_report in &groups {
+        assert!(of_one_report.iter().all(|g| g.0 == of_one_report[0].0), "one kind of group a report");
+    }
+    let groups: Vec<_> = groups.into_iter().flatten().collect();
     assert_eq!(groups.len(), findings.findings.len());
-    for (finding, (template, tracking, segment, numbers)) in findings.findings.iter().zip(groups) {
-        assert_eq!(tracking, finding.tracking_uid);
+    for finding in &findings.findings {
+        let (template, tracking, segment, numbers) =
+            groups.iter().find(|g| g.1 == finding.tracking_uid).expect("each finding has a group").clone();
         assert_eq!(template, if finding.present { "1411" } else { "1501" });
         assert_eq!(segment.is_some(), finding.present);
         let expected: Vec<f64> = finding.measurements.iter().filter(|_| finding.present).filter_map(|m| m.value).collect();
@@ -459,10 +465,12 @@ fn other_peoples_files_are_not_replaced() {
     std::fs::create_dir(&out).expect("made");
     write_all(&findings, &image, &Forms::default(), &out).expect("an empty folder is replaced");
     write_all(&findings, &image, &Forms::default(), &out).expect("earlier results are replaced");
+    let count = || std::fs::read_dir(&out).expect("readable").count();
+    let results = count();
     std::fs::write(out.join("notes.txt"), "mine").expect("written");
     let refused = write_all(&findings, &image, &Forms::default(), &out);
     assert!(matches!(&refused, Err(ResultsError::Occupied { found }) if found == "notes.txt"), "{refused:?}");
-    assert_eq!(std::fs::read_dir(&out).expect("readable").count(), 5, "all is as it was");
+    assert_eq!(count(), results + 1, "all is as it was");
 }
 
 /// The liver is on the patient's right, which is the picture's left; the spine at the bottom of axial, on the right of sagittal; the
