@@ -9,6 +9,7 @@ mod orientations;
 mod packages;
 mod reading;
 mod real_data;
+mod reports;
 mod research;
 mod rooms;
 mod segmentations;
