@@ -283,6 +283,11 @@ const COPIED_IF_PRESENT: [Tag; 36] = [
     tags::CLINICAL_TRIAL_TIME_POINT_ID,
 ];
 
+/// The attributes of patient and study that every result has as its source has them.
+pub fn study_attributes() -> impl Iterator<Item = Tag> {
+    ALWAYS_COPIED.into_iter().chain(COPIED_IF_PRESENT)
+}
+
 /// Writes `object` as a file: Explicit VR Little Endian, to a temporary file beside `path`, synced, then renamed.
 ///
 /// SOP Class and Instance UID of the file meta group are those of the data set. What stood at `path` is replaced.

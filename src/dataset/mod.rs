@@ -16,11 +16,14 @@ mod pixels;
 pub(crate) mod testing;
 
 pub use attribute::{Attribute, acquired_at};
-pub use build::{IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, write_atomically, write_object};
+pub use build::{
+    IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
+    write_object,
+};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
 pub use error::DatasetError;
 pub use frame::{Frame, FrameContext};
 pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
-pub use pixels::{ContentHash, Place, StoredAs, check_decodable, read_frames, same_content};
+pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};

@@ -191,6 +191,17 @@ pub fn check_decodable(instance: &Instance) -> Result<(), DatasetError> {
     }
 }
 
+/// Where in its file the pixel data of an uncompressed image lies, as they are stored.
+///
+/// # Errors
+/// Where there is none, or it is compressed.
+pub fn native_pixels(instance: &Instance) -> Result<std::ops::Range<u64>, DatasetError> {
+    match instance.place.pixels {
+        PixelData::Native { offset, length, .. } if !instance.place.deflated => Ok(offset as u64..offset as u64 + u64::from(length)),
+        _ => Err(DatasetError::NoPixelData { path: instance.path.clone() }),
+    }
+}
+
 /// Reads frames of `instance` into their places and gives the SHA-256 of the whole file.
 ///
 /// Frames are numbered from 1; `places` is sorted by them, none twice. Bits outside Bits Stored (overlays, dirt) are masked and signed

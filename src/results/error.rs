@@ -44,6 +44,14 @@ pub enum ResultsError {
         /// Name of the attribute.
         attribute: &'static str,
     },
+    /// What was written is not what was found: a fault of this program. Nothing is left behind.
+    #[error("{file} was read again and is not what was found: {}", problems.join("; "))]
+    SelfCheck {
+        /// Name of the file.
+        file: String,
+        /// Everything that differs.
+        problems: Vec<String>,
+    },
     /// The output folder holds something that is not a result of ours, which is not ours to replace.
     #[error("output folder holds other files than results (`{found}`, for one): name a new or an empty folder")]
     Occupied {
@@ -70,6 +78,7 @@ impl Coded for ResultsError {
             Self::Contradiction { .. } => "results.contradiction",
             Self::SourceLacks { .. } => "results.source-lacks",
             Self::NoInstances { .. } => "results.no-instances",
+            Self::SelfCheck { .. } => "results.self-check",
             Self::Occupied { .. } => "results.occupied",
             Self::Write(err) => err.code(),
             Self::Folder { .. } => "results.folder",
@@ -79,6 +88,7 @@ impl Coded for ResultsError {
     fn help(&self) -> Option<String> {
         match self {
             Self::Occupied { .. } => Some("results replace only earlier results in a folder; name another folder".into()),
+            Self::SelfCheck { .. } => Some("nothing was written; please report this with the message".into()),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 
 mod bits;
 mod canvas;
+mod check;
 mod colour;
 mod content;
 mod envelope;
@@ -104,7 +105,7 @@ impl Written {
 }
 
 /// Writes a result into the folder `dir` in each of `forms`: all of them, or none. A form that has nothing to show (a segmentation where
-/// nothing was found) has no file. Of a researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
+/// nothing was found) has no file. Every DICOM object is read again and held against the findings before the folder is there. Of a researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
 ///
 /// Files are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
 /// the moment between the two renames is the only one at which `dir` is not there. Folders above `dir` are made.
@@ -136,6 +137,7 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
             objects.push((file, reference));
         }
     }
+    check::check(&context, staging.path(), &objects)?;
     for form in Form::ALL.into_iter().filter(|form| forms.contains(*form) && !form.is_dicom()) {
         if let Some((name, bytes)) = file_of(form, &context, &objects) {
             write_bytes(&staging.path().join(name), &bytes)?;

@@ -1,0 +1,151 @@
+//! What was written is read again and held against the findings before it leaves: a mismatch is an error, and nothing leaves.
+//!
+//! Objects are read by the reader that reads other people's, from the file, and compared with the findings and the source, never with what
+//! the writers had in memory. Problems name attributes and numbers, no patient text.
+
+mod regions;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use dicom::object::InMemDicomObject;
+
+use super::envelope::{ResultObject, source_header};
+use super::{Context, ResultsError};
+use crate::codes::sop_class;
+use crate::dataset::{Attributes, Instance, study_attributes, tags};
+
+/// Problems of one object that are told at most.
+const MOST: usize = 20;
+
+/// Reads the DICOM objects in `folder` again and compares them with the findings.
+///
+/// # Errors
+/// [`ResultsError::SelfCheck`] for the first object that is not what the findings say, with everything that differs.
+pub(super) fn check(context: &Context<'_>, folder: &Path, objects: &[(String, ResultObject)]) -> Result<(), ResultsError> {
+    for (file, reference) in objects {
+        let mut problems = Problems::default();
+        match Instance::read(&folder.join(file)) {
+            Ok(instance) => check_object(context, &Arc::new(instance), reference, objects, &mut problems),
+            Err(_) => problems.add("cannot be read again".into()),
+        }
+        if !problems.0.is_empty() {
+            return Err(ResultsError::SelfCheck { file: file.clone(), problems: problems.0 });
+        }
+    }
+    Ok(())
+}
+
+/// What differs.
+#[derive(Debug, Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, problem: String) {
+        if self.0.len() < MOST {
+            self.0.push(problem);
+        }
+    }
+
+    fn unless(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.add(problem());
+        }
+    }
+}
+
+fn check_object(
+    context: &Context<'_>,
+    instance: &Arc<Instance>,
+    reference: &ResultObject,
+    objects: &[(String, ResultObject)],
+    problems: &mut Problems,
+) {
+    let Ok(header) = instance.header() else { return problems.add("the header cannot be parsed again".into()) };
+    let source = &context.findings.source.instances[0];
+    let expected = [
+        ("SOP Class UID", tags::SOP_CLASS_UID, reference.sop_class_uid),
+        ("SOP Instance UID", tags::SOP_INSTANCE_UID, &reference.sop_instance_uid),
+        ("Series Instance UID", tags::SERIES_INSTANCE_UID, &reference.series_uid),
+        ("Study Instance UID", tags::STUDY_INSTANCE_UID, &source.study_uid),
+        ("Modality", tags::MODALITY, reference.modality),
+    ];
+    for (name, tag, value) in expected {
+        problems.unless(header.text(tag) == value, || format!("{name} is not what it was made with"));
+    }
+    check_study(header, source_header(context.findings), problems);
+    let known = references(context, objects);
+    check_references(header, &known, 0, problems);
+    match reference.sop_class_uid {
+        sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, problems),
+        sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, &known, problems),
+        _ => {}
+    }
+}
+
+/// Patient and study are the source's, value by value.
+fn check_study(header: &InMemDicomObject, source: &InMemDicomObject, problems: &mut Problems) {
+    for tag in study_attributes().filter(|tag| *tag != tags::STUDY_INSTANCE_UID) {
+        let value = |of: &InMemDicomObject| of.get(tag).map(|e| e.value().clone()).filter(|v| !is_empty(v));
+        problems.unless(value(header) == value(source), || format!("{tag} of patient or study is not the source's"));
+    }
+    let charset = |of: &InMemDicomObject| of.texts(tags::SPECIFIC_CHARACTER_SET);
+    let declared = charset(source);
+    problems.unless(declared.iter().all(String::is_empty) || charset(header) == declared, || {
+        "Specific Character Set is not the source's, though patient and study are in it".into()
+    });
+}
+
+type Value = dicom::core::value::Value<InMemDicomObject, dicom::core::value::InMemFragment>;
+
+fn is_empty(value: &Value) -> bool {
+    value.primitive().is_some_and(|p| p.calculate_byte_len() == 0) || value.items().is_some_and(<[_]>::is_empty)
+}
+
+/// Every instance that an object may refer to: its SOP class, by SOP Instance UID.
+fn references<'a>(context: &'a Context<'_>, objects: &'a [(String, ResultObject)]) -> HashMap<&'a str, &'a str> {
+    let sources = context.findings.source.instances.iter().map(|i| (i.sop_instance_uid.as_str(), i.sop_class_uid.as_str()));
+    let earlier = context.findings.predecessors.iter().map(|p| (p.sop_instance_uid.as_str(), p.sop_class_uid.as_str()));
+    let own = objects.iter().map(|(_, o)| (o.sop_instance_uid.as_str(), o.sop_class_uid));
+    sources.chain(earlier).chain(own).collect()
+}
+
+/// No reference leads elsewhere than to the source, to earlier reports and to the objects of this result.
+fn check_references(item: &InMemDicomObject, known: &HashMap<&str, &str>, depth: usize, problems: &mut Problems) {
+    if item.has(tags::REFERENCED_SOP_INSTANCE_UID) {
+        let (uid, class) = (item.text(tags::REFERENCED_SOP_INSTANCE_UID), item.text(tags::REFERENCED_SOP_CLASS_UID));
+        problems.unless(known.get(uid.as_str()) == Some(&class.as_str()), || {
+            format!("it refers to {uid}, which is neither source nor result, or of another class than {class}")
+        });
+    }
+    if depth < 16 {
+        // Those of patient and study lead where the source's do, and were compared as a whole.
+        let sequences = item.iter().filter(|e| !study_attributes().any(|tag| tag == e.header().tag));
+        sequences.filter_map(|e| e.items()).flatten().for_each(|item| check_references(item, known, depth + 1, problems));
+    }
+}
+
+/// Items of a sequence; none where it is absent.
+fn items(object: &InMemDicomObject, tag: dicom::core::Tag) -> &[InMemDicomObject] {
+    object.get(tag).and_then(|e| e.value().items()).unwrap_or_default()
+}
+
+/// The first item of a sequence.
+fn item(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<&InMemDicomObject> {
+    items(object, tag).first()
+}
+
+/// Value and scheme of the code in a sequence.
+fn code(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<[String; 2]> {
+    let item = item(object, tag)?;
+    let value = [tags::CODE_VALUE, tags::LONG_CODE_VALUE].map(|tag| item.text(tag)).into_iter().find(|v| !v.is_empty())?;
+    Some([value, item.text(tags::CODING_SCHEME_DESIGNATOR)])
+}
+
+fn is_code(found: Option<&[String; 2]>, expected: &crate::codes::Code) -> bool {
+    found.is_some_and(|[value, scheme]| *value == expected.value && *scheme == expected.scheme)
+}

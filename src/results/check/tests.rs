@@ -1,0 +1,262 @@
+//! Objects are spoilt in one way each; the check finds every one.
+
+use dicom::core::value::Value;
+use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
+use dicom::object::open_file;
+
+use super::*;
+use crate::results::tests::{Phantom, findings};
+use crate::results::{Form, Forms, Segments, Window, dicom_objects, key, write_object};
+
+type Spoil = fn(&mut InMemDicomObject);
+
+fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
+    object.put(DataElement::new(tag, vr, PrimitiveValue::from(text)));
+}
+
+/// Changes an item that a path of sequences leads to.
+fn within(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+    match path {
+        [] => change(object),
+        [(tag, n), rest @ ..] => {
+            let vr = object.get(*tag).expect("the sequence is there").vr();
+            let Value::Sequence(sequence) = object.take(*tag).expect("the sequence is there").into_value() else {
+                panic!("{tag} is no sequence")
+            };
+            let mut items: Vec<_> = sequence.into_items().into_vec();
+            within(&mut items[*n], rest, change);
+            object.put(DataElement::new(*tag, vr, Value::Sequence(items.into())));
+        }
+    }
+}
+
+/// The `n`-th content item below Imaging Measurements' first group that has this concept.
+fn in_group(object: &mut InMemDicomObject, concept: &str, change: impl FnOnce(&mut InMemDicomObject)) {
+    let place = |of: &InMemDicomObject, concept: &str| {
+        let named = |i: &InMemDicomObject| code(i, tags::CONCEPT_NAME_CODE_SEQUENCE).is_some_and(|[value, _]| value == concept);
+        items(of, tags::CONTENT_SEQUENCE).iter().position(named).unwrap_or_else(|| panic!("no item {concept}"))
+    };
+    let measurements = place(object, "126010");
+    let group = &items(&items(object, tags::CONTENT_SEQUENCE)[measurements], tags::CONTENT_SEQUENCE)[0];
+    let path = [(tags::CONTENT_SEQUENCE, measurements), (tags::CONTENT_SEQUENCE, 0), (tags::CONTENT_SEQUENCE, place(group, concept))];
+    within(object, &path, change);
+}
+
+fn in_frame(object: &mut InMemDicomObject, n: usize, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+    let path: Vec<_> = [(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, n)].iter().chain(path).copied().collect();
+    within(object, &path, change);
+}
+
+fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = object.get(tags::PIXEL_DATA).expect("it has pixels").value().to_bytes().expect("bytes").into_owned();
+    change(&mut bytes);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
+}
+
+/// What may happen to any object.
+const ANY: [(&str, Spoil); 9] = [
+    ("another patient's ID", |o| put(o, tags::PATIENT_ID, VR::LO, "PHANTOM-043")),
+    ("no issuer of the patient's ID", |o| {
+        o.remove_element(tags::ISSUER_OF_PATIENT_ID);
+    }),
+    ("a name of another spelling", |o| put(o, tags::PATIENT_NAME, VR::PN, "Pruefling^Joerg")),
+    ("another birth date", |o| put(o, tags::PATIENT_BIRTH_DATE, VR::DA, "19600301")),
+    ("an accession number from elsewhere", |o| put(o, tags::ACCESSION_NUMBER, VR::SH, "A1")),
+    ("another study", |o| put(o, tags::STUDY_INSTANCE_UID, VR::UI, "1.2.3")),
+    ("another instance UID", |o| put(o, tags::SOP_INSTANCE_UID, VR::UI, "1.2.3")),
+    ("the series UID of the source", |o| put(o, tags::SERIES_INSTANCE_UID, VR::UI, "1.2.4")),
+    ("no character set", |o| {
+        o.remove_element(tags::SPECIFIC_CHARACTER_SET);
+    }),
+];
+
+const SEGMENTATION: [(&str, Spoil); 14] = [
+    ("a frame 1 mm aside", |o| {
+        in_frame(o, 3, &[(tags::PLANE_POSITION_SEQUENCE, 0)], |item| {
+            let mut at: Vec<f64> = item.all_numbers(tags::IMAGE_POSITION_PATIENT).expect("three numbers");
+            at[0] += 1.0;
+            put(item, tags::IMAGE_POSITION_PATIENT, VR::DS, &at.iter().map(|v| format!("{v:.6}")).collect::<Vec<_>>().join("\\"));
+        });
+    }),
+    ("a frame that names the next slice", |o| {
+        let path = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
+        let mut uid = String::new();
+        in_frame(o, 4, &path, |item| uid = item.text(tags::REFERENCED_SOP_INSTANCE_UID));
+        in_frame(o, 3, &path, |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &uid));
+    }),
+    ("a source image of another study", |o| {
+        let path = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
+        in_frame(o, 0, &path, |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3"));
+    }),
+    ("rows and columns of pixel spacing exchanged", |o| {
+        let path = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
+        within(o, &path, |item| put(item, tags::PIXEL_SPACING, VR::DS, "2.00\\2.50"));
+    }),
+    ("slices further apart", |o| {
+        let path = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
+        within(o, &path, |item| put(item, tags::SPACING_BETWEEN_SLICES, VR::DS, "5"));
+    }),
+    ("a mirrored orientation", |o| {
+        let path = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PLANE_ORIENTATION_SEQUENCE, 0)];
+        within(o, &path, |item| {
+            let mut axes: Vec<f64> = item.all_numbers(tags::IMAGE_ORIENTATION_PATIENT).expect("six numbers");
+            axes[..3].iter_mut().for_each(|v| *v = -*v);
+            put(item, tags::IMAGE_ORIENTATION_PATIENT, VR::DS, &axes.iter().map(|v| format!("{v:.8}")).collect::<Vec<_>>().join("\\"));
+        });
+    }),
+    ("one voxel more", |o| pixels(o, |bytes| bytes[7] ^= 1)),
+    ("mirrored bytes", |o| pixels(o, |bytes| bytes.iter_mut().for_each(|b| *b = b.reverse_bits()))),
+    ("two frames exchanged", |o| {
+        let plane = 80 * 64 / 8;
+        pixels(o, |bytes| (0..plane).for_each(|n| bytes.swap(5 * plane + n, 12 * plane + n)));
+    }),
+    ("a frame of another segment", |o| {
+        in_frame(o, 2, &[(tags::SEGMENT_IDENTIFICATION_SEQUENCE, 0)], |item| {
+            item.put(DataElement::new(tags::REFERENCED_SEGMENT_NUMBER, VR::US, PrimitiveValue::from(2u16)));
+        });
+    }),
+    ("one frame less", |o| {
+        let Value::Sequence(frames) = o.take(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).expect("frames").into_value() else { panic!() };
+        let mut frames = frames.into_items().into_vec();
+        frames.pop();
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, &frames.len().to_string());
+        o.put(DataElement::new(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, VR::SQ, Value::Sequence(frames.into())));
+        let plane = 80 * 64 / 8;
+        pixels(o, |bytes| bytes.truncate(bytes.len() - plane));
+    }),
+    ("a segment that is something else", |o| {
+        let path = [(tags::SEGMENT_SEQUENCE, 1), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
+        within(o, &path, |item| put(item, tags::CODE_VALUE, VR::SH, "78961009"));
+    }),
+    ("a segment with a side", |o| {
+        let path = [(tags::SEGMENT_SEQUENCE, 0), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
+        within(o, &path, |item| {
+            let side = crate::dataset::Item::of_code(&crate::codes::Code::new("24028007", "SCT", "Right")).into_inner();
+            item.put(DataElement::new(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, VR::SQ, Value::Sequence(vec![side].into())));
+        });
+    }),
+    ("another finding's Tracking UID", |o| {
+        within(o, &[(tags::SEGMENT_SEQUENCE, 0)], |item| put(item, tags::TRACKING_UID, VR::UI, "1.2.3"));
+    }),
+];
+
+const REPORT: [(&str, Spoil); 12] = [
+    ("verified by nobody", |o| put(o, tags::VERIFICATION_FLAG, VR::CS, "VERIFIED")),
+    ("not complete", |o| put(o, tags::COMPLETION_FLAG, VR::CS, "PARTIAL")),
+    ("litres for millilitres", |o| {
+        in_group(o, "118565006", |i| {
+            within(i, &[(tags::MEASURED_VALUE_SEQUENCE, 0), (tags::MEASUREMENT_UNITS_CODE_SEQUENCE, 0)], |u| {
+                put(u, tags::CODE_VALUE, VR::SH, "l")
+            });
+        });
+    }),
+    ("a value a thousand times too large", |o| {
+        in_group(o, "118565006", |i| {
+            within(i, &[(tags::MEASURED_VALUE_SEQUENCE, 0)], |m| {
+                let value = m.number(tags::FLOATING_POINT_VALUE).expect("a number") * 1000.0;
+                m.put(DataElement::new(tags::FLOATING_POINT_VALUE, VR::FD, PrimitiveValue::from(value)));
+            });
+        });
+    }),
+    ("a decimal string that is another number", |o| {
+        in_group(o, "118565006", |i| within(i, &[(tags::MEASURED_VALUE_SEQUENCE, 0)], |m| put(m, tags::NUMERIC_VALUE, VR::DS, "1")));
+    }),
+    ("another finding", |o| {
+        in_group(o, "121071", |i| within(i, &[(tags::CONCEPT_CODE_SEQUENCE, 0)], |c| put(c, tags::CODE_VALUE, VR::SH, "78961009")));
+    }),
+    ("a mean that is called a minimum", |o| {
+        in_group(o, "112031", |i| {
+            within(i, &[(tags::CONTENT_SEQUENCE, 0), (tags::CONCEPT_CODE_SEQUENCE, 0)], |c| put(c, tags::CODE_VALUE, VR::SH, "255605001"));
+        });
+    }),
+    ("another segment", |o| {
+        in_group(o, "121191", |i| {
+            within(i, &[(tags::REFERENCED_SOP_SEQUENCE, 0)], |r| {
+                r.put(DataElement::new(tags::REFERENCED_SEGMENT_NUMBER, VR::US, PrimitiveValue::from(3u16)));
+            });
+        });
+    }),
+    ("a segmentation of another result", |o| {
+        in_group(o, "121191", |i| {
+            within(i, &[(tags::REFERENCED_SOP_SEQUENCE, 0)], |r| put(r, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3"));
+        });
+    }),
+    ("another tracking UID", |o| in_group(o, "112040", |i| put(i, tags::UID, VR::UI, "1.2.3"))),
+    ("another version of the model", |o| in_group(o, "111003", |i| put(i, tags::TEXT_VALUE, VR::UT, "1.0.1"))),
+    ("evidence without the segmentation", |o| {
+        let path = [(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, 0)];
+        within(o, &path, |study| {
+            let Value::Sequence(series) = study.take(tags::REFERENCED_SERIES_SEQUENCE).expect("series").into_value() else { panic!() };
+            let mut series = series.into_items().into_vec();
+            series.pop();
+            study.put(DataElement::new(tags::REFERENCED_SERIES_SEQUENCE, VR::SQ, Value::Sequence(series.into())));
+        });
+    }),
+];
+
+/// Writes the objects of `forms`, spoils the one called `file` and checks all.
+fn check_spoilt(forms: &Forms, file: &str, spoil: Option<Spoil>) -> Result<(), ResultsError> {
+    let (findings, image) = findings(&Phantom::OBLIQUE);
+    let segments = Segments::of(&findings).expect("consistent");
+    let key_images = key::key_images(&findings, &segments);
+    let context = Context { findings: &findings, image: &image, segments, key_images, forms, window: Window::of(&image) };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut objects = Vec::new();
+    for form in Form::ALL.into_iter().filter(|form| forms.contains(*form)) {
+        for object in dicom_objects(form, &context) {
+            write_object(&folder.path().join(&object.file), object.data).expect("writable");
+            objects.push((object.file, object.reference));
+        }
+    }
+    if let Some(spoil) = spoil {
+        let path = folder.path().join(file);
+        let mut object = open_file(&path).expect("we wrote it").into_inner();
+        spoil(&mut object);
+        write_object(&path, object.into()).expect("writable");
+    }
+    check(&context, folder.path(), &objects)
+}
+
+#[test]
+fn what_is_right_passes() {
+    check_spoilt(&Forms::all(), "", None).expect("nothing is spoilt");
+}
+
+#[test]
+fn every_spoilt_object_is_found() {
+    let forms: Forms = [Form::Seg, Form::Sr].into_iter().collect();
+    let of_one = |file: &'static str, ways: &'static [(&'static str, Spoil)]| ways.iter().chain(&ANY).map(move |way| (file, way));
+    let mut count = 0;
+    for (file, (what, spoil)) in of_one("seg.dcm", &SEGMENTATION).chain(of_one("sr.dcm", &REPORT)) {
+        match check_spoilt(&forms, file, Some(*spoil)) {
+            Err(ResultsError::SelfCheck { file: found, problems }) => {
+                assert_eq!(found, file, "{what}");
+                let text = problems.join("; ");
+                assert!(!text.contains("PHANTOM") && !text.contains("fling"), "patient text: {text}");
+                println!("{file}, {what}: {text}");
+            }
+            other => panic!("{file}, {what}: {other:?}"),
+        }
+        count += 1;
+    }
+    println!("{count} ways to spoil an object are found");
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_found() {
+    let (findings, image) = findings(&Phantom::OBLIQUE);
+    let forms: Forms = [Form::Seg].into_iter().collect();
+    let segments = Segments::of(&findings).expect("consistent");
+    let context =
+        Context { findings: &findings, image: &image, segments, key_images: Vec::new(), forms: &forms, window: Window::of(&image) };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let object = dicom_objects(Form::Seg, &context).pop().expect("a segmentation");
+    let path = folder.path().join(&object.file);
+    write_object(&path, object.data).expect("writable");
+    let bytes = std::fs::read(&path).expect("readable");
+    let objects = [(object.file, object.reference)];
+    for length in [bytes.len() - 1, bytes.len() - 600, bytes.len() / 2, 400, 0] {
+        std::fs::write(&path, &bytes[..length]).expect("writable");
+        assert!(check(&context, folder.path(), &objects).is_err(), "{length} of {} bytes", bytes.len());
+    }
+}
