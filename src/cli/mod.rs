@@ -75,8 +75,8 @@ struct EngineArgs {
 /// What is written.
 #[derive(Args)]
 struct ResultArgs {
-    /// The forms of the results, separated by commas, or `all`: seg, labelmap, map, sr, sr-outlines, sc, gsps, ko, rtstruct, pdf (DICOM
-    /// objects), json, csv, fhir, fhir-r5, html, png.
+    /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
+    /// json, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }

@@ -31,7 +31,8 @@ use crate::series::{self, Discovery, Part};
 /// Each analysed series gets a folder DIR/<Series Instance UID>, and
 /// <Series Instance UID>.partN where a series has several, with
 ///
-///   sr.dcm         the findings, DICOM SR (TID 1500)
+///   sr.dcm         the findings with a segment, DICOM SR (TID 1500)
+///   sr-study.dcm   those without, what was not found among them (when there are any)
 ///   seg.dcm        the segments, DICOM SEG on the series' own grid (when there are any)
 ///   findings.json  the same findings with provenance
 ///   overview.png   three planes with and without overlay

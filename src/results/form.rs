@@ -44,25 +44,8 @@ pub enum Form {
 }
 
 impl Form {
-    /// All forms, in the order in which they are written.
-    pub const ALL: [Self; 16] = [
-        Self::Seg,
-        Self::Labelmap,
-        Self::Map,
-        Self::Sr,
-        Self::SrOutlines,
-        Self::Sc,
-        Self::Gsps,
-        Self::Ko,
-        Self::Rtstruct,
-        Self::Pdf,
-        Self::Json,
-        Self::Csv,
-        Self::Fhir,
-        Self::FhirR5,
-        Self::Html,
-        Self::Png,
-    ];
+    /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
+    pub const ALL: [Self; 5] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Json, Self::Png];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {
@@ -128,9 +111,9 @@ impl Forms {
 }
 
 impl Default for Forms {
-    /// What a person at this machine can use: report, segmentation, JSON, page and picture.
+    /// What a person at this machine can use: report, segmentation, JSON and picture.
     fn default() -> Self {
-        Self([Form::Sr, Form::Seg, Form::Json, Form::Html, Form::Png].into())
+        Self([Form::Sr, Form::Seg, Form::Json, Form::Png].into())
     }
 }
 
@@ -167,6 +150,7 @@ mod tests {
         assert_eq!("sr, seg".parse::<Forms>().map(|f| f.to_string()), Ok("seg,sr".to_owned()));
         assert_eq!("all".parse(), Ok(Forms::all()));
         assert_eq!(Forms::default().to_string().parse(), Ok(Forms::default()));
+        assert!("labelmap".parse::<Form>().is_err(), "what is not written is not taken");
         let error = "sr,word".parse::<Forms>().expect_err("there is no such form");
         assert!(error.to_string().starts_with("no form of results is called `word`: there are seg, "), "{error}");
     }

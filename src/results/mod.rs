@@ -169,31 +169,7 @@ fn file_of(form: Form, context: &Context<'_>, objects: &[(String, ResultObject)]
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    let of_several = |stem: &str| {
-        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".dcm"));
-        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-    };
-    const NAMES: [&str; 18] = [
-        SR_FILE,
-        "sr-study.dcm",
-        "sr-outlines.dcm",
-        SEG_FILE,
-        LABELS_FILE,
-        "labelmap.dcm",
-        "gsps.dcm",
-        "ko.dcm",
-        "rtstruct.dcm",
-        "pdf.dcm",
-        JSON_FILE,
-        "findings.csv",
-        "fhir-r4.json",
-        "fhir-r5.json",
-        "report.html",
-        PNG_FILE,
-        "sc.dcm",
-        "map.dcm",
-    ];
-    NAMES.contains(&name) || of_several("sc") || of_several("map")
+    [SR_FILE, "sr-study.dcm", "sr-outlines.dcm", SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
