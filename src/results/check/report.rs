@@ -119,7 +119,7 @@ fn refers_to_segment(context: &Context<'_>, group: &InMemDicomObject, finding: &
 
 /// What the tree refers to is the evidence, no more and no less.
 fn check_evidence(header: &InMemDicomObject, problems: &mut Problems) {
-    fn below<'a>(item: &'a InMemDicomObject, tag: Tag, found: &mut HashSet<String>, depth: usize) {
+    fn below(item: &InMemDicomObject, tag: Tag, found: &mut HashSet<String>, depth: usize) {
         for reference in items(item, tag) {
             found.insert(reference.text(tags::REFERENCED_SOP_INSTANCE_UID));
         }
