@@ -223,7 +223,8 @@ impl Part<'_> {
         let grid = Grid::new(dims, lps_from_voxel).map_err(|e| reasons.push(e.into())).ok()?;
         let slice_of_frame = match &uneven {
             None => (0..dims[2]).collect(),
-            Some(uneven) => uneven.places.iter().map(|place| place.round() as u32).collect(),
+            // The grid ends within the last slice, which may lie nearer to one that is no more.
+            Some(uneven) => uneven.places.iter().map(|place| (place.round() as u32).min(dims[2] - 1)).collect(),
         };
         let frames = sorted.into_iter().cloned().collect();
         Some(Placed { grid, frames, kind: Kind::Volume, space: Space::Patient, slice_of_frame, uneven: uneven.map(|u| u.places) })

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use dicom::core::{DataElement, PrimitiveValue, VR};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use roentgen::codes::{Code, uid_by_name};
+use roentgen::dataset::tags;
 use roentgen::findings::{Evaluation, Finding, Findings, Measurement, PackageId, Parameter, Predecessor, Provenance, Source};
 use roentgen::results::{Form, Forms, write_all};
 use roentgen::series::{GeometryPolicy, discover};
 use roentgen::volume::{ImageVolume, LabelMap, Volume};
 
-use crate::support::{python, root, small_study};
+use crate::support::{files_below, python, root, small_study};
 
 const CATEGORIES: [[&str; 3]; 3] =
     [["91723000", "SCT", "Anatomical Structure"], ["49755003", "SCT", "Morphologically Abnormal Structure"], ["85756007", "SCT", "Tissue"]];
@@ -76,10 +78,10 @@ fn measurement(chance: &mut Chance) -> Measurement {
     }
 }
 
-/// `count` findings, of which the first ones have a region: a row of voxels each.
-fn findings(count: usize, chance: &mut Chance, study: &Path) -> (Findings, ImageVolume) {
+/// `count` findings in the study's series, of which the first ones have a region: a row of voxels each.
+fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPolicy) -> (Findings, ImageVolume) {
     let found = discover(&[study.to_owned()]);
-    let stack = found.series[0].parts(GeometryPolicy::Refuse)[0].gate().expect("our own phantom");
+    let stack = found.series[0].parts(policy)[0].gate().expect("our own phantom");
     let loaded = stack.load().expect("whole files");
     let content_sha256 = loaded.content_sha256();
     let [columns, rows, slices] = stack.grid.dims().map(|d| d as usize);
@@ -158,7 +160,7 @@ fn highdicom_reads_every_group_as_the_json_says() {
     let results = tempfile::tempdir().expect("a temporary folder");
     for (n, count) in [1, 2, 6, 25, 300].into_iter().enumerate() {
         let mut chance = Chance(TestRng::from_seed(RngAlgorithm::ChaCha, &[n as u8; 32]));
-        let (findings, image) = findings(count, &mut chance, study.path());
+        let (findings, image) = findings(count, &mut chance, study.path(), GeometryPolicy::Refuse);
         // Without a segmentation the numbers stand in the report on the study.
         let labels: &[Form] = match n % 4 {
             0..2 => &[Form::Seg],
@@ -171,4 +173,26 @@ fn highdicom_reads_every_group_as_the_json_says() {
     let checked = python(&root().join("tests/python/check_reports.py"), &[study.path(), results.path()]);
     assert_eq!(checked.code, 0, "{}", checked.all());
     println!("{}", checked.stdout);
+}
+
+/// The last slices of the series further up than their distance: by how much, in distances, is between slices of the even grid.
+#[test]
+fn an_unevenly_spaced_series_has_a_result() {
+    for further in [0.3, 0.6, 1.4] {
+        let (_, study) = small_study();
+        for file in files_below(study.path()) {
+            let mut object = dicom::object::open_file(&file).expect("our own phantom");
+            let position = object.element(tags::IMAGE_POSITION_PATIENT).expect("a position").to_multi_float64().expect("numbers");
+            if object.element(tags::INSTANCE_NUMBER).expect("a number").to_int::<u32>().expect("a number") > 22 {
+                let moved = format!("{}\\{}\\{}", position[0], position[1], position[2] + 9.6 * further);
+                object.put(DataElement::new(tags::IMAGE_POSITION_PATIENT, VR::DS, PrimitiveValue::from(moved)));
+                object.write_to_file(&file).expect("writable");
+            }
+        }
+        let mut chance = Chance(TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
+        let (findings, image) = findings(40, &mut chance, study.path(), GeometryPolicy::Resample);
+        let folder = study.path().join("results");
+        let written = write_all(&findings, &image, &Forms::all(), &folder).expect("results are written");
+        assert!(written.first(Form::Seg).is_some() && written.first(Form::Sr).is_some(), "{written:?}");
+    }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{Problems, code, is_code, item, items};
 use crate::codes::sop_class;
 use crate::dataset::{Attributes, Frame, Instance, Place, native_pixels, read_frames, tags};
-use crate::geometry::{cross, dot, norm, sub};
+use crate::geometry::{cross, norm, sub};
 use crate::results::Context;
 use crate::results::segments::Segment;
 
@@ -98,6 +98,10 @@ fn place<'a>(context: &'a Context<'_>, frame: &Frame, n: usize, is_label_map: bo
     let there = &all[source];
     let off_mm = there.position_mm.map_or(f64::INFINITY, |p| norm(sub(p, position_mm)));
     problems.unless(off_mm <= POSITION_TOLERANCE_MM, || format!("frame {at} lies {off_mm:.3} mm from its source image"));
+    let labels = &context.findings.labels;
+    let slice = f64::from(context.findings.source.slice_of_frame[source]);
+    let off_slices = (labels.grid().voxel_from_lps().apply(position_mm)[2] - slice).abs();
+    problems.unless(off_slices < 1.0, || format!("frame {at} lies {off_slices:.2} slices from its own"));
     let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4);
     let same_orientation = there.orientation.is_some_and(|o| close(&o, &orientation));
     problems.unless(same_orientation, || format!("frame {at} is turned against its source image"));
@@ -138,6 +142,18 @@ struct Sum {
 }
 
 impl Sum {
+    /// Counts voxel `n` of a frame.
+    fn count(&mut self, n: usize, columns: usize) {
+        self.voxels += 1;
+        self.columns += (n % columns) as u64;
+        self.rows += (n / columns) as u64;
+    }
+
+    /// Puts all that was counted into the frame at `position_mm`.
+    fn place(&mut self, position_mm: [f64; 3]) {
+        self.corners_mm = position_mm.map(|mm| mm * self.voxels as f64);
+    }
+
     fn add(&mut self, other: &Self) {
         self.voxels += other.voxels;
         self.columns += other.columns;
@@ -183,13 +199,11 @@ fn bit_sums(context: &Context<'_>, instance: &Instance, found: &[Found<'_>]) -> 
                     return Err(format!("voxels of frame {} are not those of the label map", f.n + 1));
                 }
                 while set != 0 {
-                    let voxel = 8 * n + set.trailing_zeros() as usize;
+                    sum.count(8 * n + set.trailing_zeros() as usize, columns);
                     set &= set - 1;
-                    (sum.voxels, sum.columns, sum.rows) =
-                        (sum.voxels + 1, sum.columns + (voxel % columns) as u64, sum.rows + (voxel / columns) as u64);
                 }
             }
-            sum.corners_mm = f.position_mm.map(|mm| mm * sum.voxels as f64);
+            sum.place(f.position_mm);
             Ok((segment.number, sum))
         };
         for (number, sum) in batch.par_iter().map(of_frame).collect::<Result<Vec<_>, _>>()? {
@@ -219,10 +233,9 @@ fn label_map_sums(context: &Context<'_>, instance: &Instance, found: &[Found<'_>
                 if value as u16 != number_of[usize::from(label)] {
                     return Err(format!("voxels of frame {} are not those of the label map", f.n + 1));
                 }
-                let sum = &mut sums[value as usize];
-                (sum.voxels, sum.columns, sum.rows) = (sum.voxels + 1, sum.columns + (n % columns) as u64, sum.rows + (n / columns) as u64);
+                sums[value as usize].count(n, columns);
             }
-            sums.iter_mut().for_each(|sum| sum.corners_mm = f.position_mm.map(|mm| mm * sum.voxels as f64));
+            sums.iter_mut().for_each(|sum| sum.place(f.position_mm));
             Ok(sums)
         };
         for of_frame in batch.par_iter().zip(stored.par_chunks_exact(plane)).map(of_frame).collect::<Result<Vec<_>, _>>()? {
@@ -232,36 +245,46 @@ fn label_map_sums(context: &Context<'_>, instance: &Instance, found: &[Found<'_>
     Ok(sums)
 }
 
-/// Volume and centroid of each segment by the object's own geometry are those of the label map on the source grid.
+/// The same of the label map, by label: its slices at source frames, where those lie. A regular series need not be so to the last digit, and
+/// an uneven one is not: where a frame is counts, not where its slice would be.
+fn expected_sums(context: &Context<'_>) -> Vec<Sum> {
+    let source = &context.findings.source;
+    let labels = &context.findings.labels;
+    let columns = labels.grid().dims()[0] as usize;
+    let none = || vec![Sum::default(); 256];
+    let of_frame = |(frame, &k): (&Frame, &u32)| {
+        let mut sums = none();
+        labels.slice(k as usize).iter().enumerate().for_each(|(n, &label)| sums[usize::from(label)].count(n, columns));
+        sums.iter_mut().for_each(|sum| sum.place(frame.position_mm.unwrap_or_default()));
+        sums
+    };
+    let joined = |mut all: Vec<Sum>, more: Vec<Sum>| {
+        all.iter_mut().zip(&more).for_each(|(sum, more)| sum.add(more));
+        all
+    };
+    source.frames.par_iter().zip(&source.slice_of_frame).map(of_frame).reduce(none, joined)
+}
+
+/// Volume and centroid of each segment by the object's own geometry are those of the label map on the source's.
 fn check_sums(context: &Context<'_>, frame: &Frame, sums: &[Sum], problems: &mut Problems) {
     let (Some(orientation), Some([down, across])) = (frame.orientation, frame.pixel_spacing_mm) else { return };
     let direction = |from: usize, mm: f64| -> [f64; 3] { std::array::from_fn(|n| orientation[from + n] * mm) };
     let (across_mm, down_mm) = (direction(0, across), direction(3, down));
     let spacing_mm = frame.context().ok().and_then(|c| c.holder(tags::SPACING_BETWEEN_SLICES)?.number(tags::SPACING_BETWEEN_SLICES));
-    let labels = &context.findings.labels;
-    let grid = labels.grid();
+    let grid = context.findings.labels.grid();
     let affine = grid.lps_from_voxel();
-    let columns = grid.dims()[0] as usize;
+    let expected = expected_sums(context);
     for segment in context.segments.all() {
-        let (mut voxels, mut place) = (0u64, [0u64; 3]);
-        for &n in &segment.frames {
-            let k = context.findings.source.slice_of_frame[n as usize];
-            for (at, _) in labels.slice(k as usize).iter().enumerate().filter(|(_, label)| **label == segment.label) {
-                voxels += 1;
-                place = [place[0] + (at % columns) as u64, place[1] + (at / columns) as u64, place[2] + u64::from(k)];
-            }
-        }
         let n = segment.number;
-        let sum = &sums[n as usize];
-        problems.unless(sum.voxels == voxels, || format!("segment {n} has {} voxels, not {voxels}", sum.voxels));
+        let (sum, expected) = (&sums[n as usize], &expected[usize::from(segment.label)]);
+        problems.unless(sum.voxels == expected.voxels, || format!("segment {n} has {} voxels, not {}", sum.voxels, expected.voxels));
         if sum.voxels == 0 {
             continue;
         }
-        let expected = affine.apply(place.map(|p| p as f64 / voxels as f64));
-        let off_mm = norm(sub(sum.centroid_mm(across_mm, down_mm), expected));
+        let off_mm = norm(sub(sum.centroid_mm(across_mm, down_mm), expected.centroid_mm(affine.column(0), affine.column(1))));
         problems.unless(off_mm <= CENTROID_TOLERANCE_MM, || format!("segment {n} lies {off_mm:.3} mm from where it was found"));
         if let Some(spacing_mm) = spacing_mm {
-            let voxel_mm3 = dot(cross(across_mm, down_mm), cross(across_mm, down_mm)).sqrt() * spacing_mm;
+            let voxel_mm3 = norm(cross(across_mm, down_mm)) * spacing_mm;
             let ratio = voxel_mm3 / grid.voxel_volume_mm3();
             problems.unless((ratio - 1.0).abs() <= VOLUME_TOLERANCE, || format!("segment {n} has {ratio:.6} times its volume"));
         }
