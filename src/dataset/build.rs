@@ -179,17 +179,6 @@ impl Item {
         self.sequence(tag, [Self::of_code(code)])
     }
 
-    /// The first code of a code sequence of `source`; none where one of its three parts is missing or not ASCII.
-    pub fn first_code(source: &InMemDicomObject, tag: Tag) -> Option<Code> {
-        let item = source.get(tag)?.value().items()?.first()?;
-        let text = |tag| {
-            let text = item.get(tag)?.value().to_str().ok()?.trim_matches([' ', '\0']).to_owned();
-            (!text.is_empty() && text.is_ascii()).then_some(text)
-        };
-        let value = text(tags::CODE_VALUE).or_else(|| text(tags::LONG_CODE_VALUE))?;
-        Some(Code { value: value.into(), scheme: text(tags::CODING_SCHEME_DESIGNATOR)?.into(), meaning: text(tags::CODE_MEANING)?.into() })
-    }
-
     /// The item of a code sequence (PS3.3 table 8.8-1).
     pub fn of_code(code: &Code) -> Self {
         let value_tag = if code.value.len() <= 16 { tags::CODE_VALUE } else { tags::LONG_CODE_VALUE };

@@ -3,6 +3,7 @@
 mod attribute;
 mod build;
 mod codec;
+mod coded;
 mod colour;
 mod directory;
 mod error;
@@ -20,6 +21,7 @@ pub use build::{
     IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
     write_object,
 };
+pub use coded::{codes, items};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
 pub use error::DatasetError;

@@ -102,6 +102,13 @@ pub struct Finding {
     pub measurements: Vec<Measurement>,
 }
 
+impl Finding {
+    /// The numbers that mean something: those of a region that does not exist are none, not 0 ml, and no mean of nothing.
+    pub fn numbers(&self) -> &[Measurement] {
+        if self.present || self.segment.is_none() { &self.measurements } else { &[] }
+    }
+}
+
 /// A coded question with its coded answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Evaluation {

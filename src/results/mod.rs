@@ -43,6 +43,10 @@ use segments::Segments;
 
 /// The report.
 pub const SR_FILE: &str = "sr.dcm";
+/// The report on what has no segment.
+pub const STUDY_SR_FILE: &str = "sr-study.dcm";
+/// The report with outlines.
+pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
 /// The label map of a researcher's volume.
@@ -62,6 +66,15 @@ struct Context<'a> {
     /// What is asked for: an object refers to others only where they are written, too.
     forms: &'a Forms,
     window: Window,
+}
+
+impl<'a> Context<'a> {
+    fn of(findings: &'a Findings, image: &'a ImageVolume, forms: &'a Forms) -> Result<Self, ResultsError> {
+        let segments = Segments::of(findings)?;
+        let is_file = findings.source.file.is_some();
+        let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
+        Ok(Self { findings, image, segments, key_images, forms, window: Window::of(image) })
+    }
 }
 
 /// A DICOM object to be written.
@@ -105,7 +118,8 @@ impl Written {
 }
 
 /// Writes a result into the folder `dir` in each of `forms`: all of them, or none. A form that has nothing to show (a segmentation where
-/// nothing was found) has no file. Every DICOM object is read again and held against the findings before the folder is there. Of a researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
+/// nothing was found) has no file. Every DICOM object is read again and held against the findings before the folder is there. Of a
+/// researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
 ///
 /// Files are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
 /// the moment between the two renames is the only one at which `dir` is not there. Folders above `dir` are made.
@@ -116,15 +130,12 @@ impl Written {
 /// # Panics
 /// Where image and label map do not lie on one grid: a broken promise of the caller.
 pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &Path) -> Result<Written, ResultsError> {
-    let segments = Segments::of(findings)?;
-    let is_file = findings.source.file.is_some();
-    let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
-    let context = Context { findings, image, segments, key_images, forms, window: Window::of(image) };
+    let context = Context::of(findings, image, forms)?;
     let staging = folder::Staging::beside(dir)?;
     let mut files = Vec::new();
     let mut objects = Vec::new();
     for form in Form::ALL.into_iter().filter(|form| forms.contains(*form) && form.is_dicom()) {
-        if is_file {
+        if findings.source.file.is_some() {
             if form == Form::Seg {
                 write_label_nifti(&staging.path().join(LABELS_FILE), &findings.labels)?;
                 files.push((form, dir.join(LABELS_FILE)));
@@ -169,7 +180,7 @@ fn file_of(form: Form, context: &Context<'_>, objects: &[(String, ResultObject)]
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, "sr-study.dcm", "sr-outlines.dcm", SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

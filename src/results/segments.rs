@@ -86,9 +86,9 @@ impl<'a> Segments<'a> {
         &self.segments
     }
 
-    /// The segment of that number.
-    pub(super) fn by_number(&self, number: u32) -> &Segment<'a> {
-        &self.segments[number as usize - 1]
+    /// The segment of that number; none where there is none.
+    pub(super) fn by_number(&self, number: u32) -> Option<&Segment<'a>> {
+        self.segments.get((number as usize).checked_sub(1)?)
     }
 
     /// Segment Number of a finding; none where it has no segment.

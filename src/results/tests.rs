@@ -13,7 +13,7 @@ use crate::codes::{Code, dcm, sct, sop_class, ucum, uid_by_name};
 use std::sync::Arc;
 
 use crate::dataset::Frame;
-use crate::dataset::{Instance, Item, decimal_string, tags, write_object};
+use crate::dataset::{Instance, Item, decimal_string, items, tags, write_object};
 use crate::findings::{Finding, Findings, Measurement, PackageId, Parameter, Provenance, Source};
 use crate::geometry::{Affine, Grid, cross};
 use crate::volume::{ImageVolume, Quantity, Rescale, Volume};
@@ -281,10 +281,6 @@ type Object = FileDicomObject<InMemDicomObject>;
 
 fn text(object: &InMemDicomObject, tag: dicom::core::Tag) -> String {
     object.get(tag).unwrap_or_else(|| panic!("{tag} is absent")).value().to_str().expect("text").into_owned()
-}
-
-fn items(object: &InMemDicomObject, tag: dicom::core::Tag) -> &[InMemDicomObject] {
-    object.get(tag).and_then(|e| e.value().items()).unwrap_or_default()
 }
 
 /// Writes the case and reads its reports and SEG.

@@ -16,8 +16,8 @@ use dicom::object::InMemDicomObject;
 
 use super::envelope::{ResultObject, source_header};
 use super::{Context, ResultsError};
-use crate::codes::sop_class;
-use crate::dataset::{Attributes, Instance, study_attributes, tags};
+use crate::codes::{Code, sop_class};
+use crate::dataset::{Attributes, Instance, codes, items, study_attributes, tags};
 
 /// Problems of one object that are told at most.
 const MOST: usize = 20;
@@ -27,10 +27,11 @@ const MOST: usize = 20;
 /// # Errors
 /// [`ResultsError::SelfCheck`] for the first object that is not what the findings say, with everything that differs.
 pub(super) fn check(context: &Context<'_>, folder: &Path, objects: &[(String, ResultObject)]) -> Result<(), ResultsError> {
+    let known = references(context, objects);
     for (file, reference) in objects {
         let mut problems = Problems::default();
         match Instance::read(&folder.join(file)) {
-            Ok(instance) => check_object(context, &Arc::new(instance), reference, objects, &mut problems),
+            Ok(instance) => check_object(context, &Arc::new(instance), reference, &known, &mut problems),
             Err(_) => problems.add("cannot be read again".into()),
         }
         if !problems.0.is_empty() {
@@ -62,7 +63,7 @@ fn check_object(
     context: &Context<'_>,
     instance: &Arc<Instance>,
     reference: &ResultObject,
-    objects: &[(String, ResultObject)],
+    known: &HashMap<&str, &str>,
     problems: &mut Problems,
 ) {
     let Ok(header) = instance.header() else { return problems.add("the header cannot be parsed again".into()) };
@@ -78,11 +79,10 @@ fn check_object(
         problems.unless(header.text(tag) == value, || format!("{name} is not what it was made with"));
     }
     check_study(header, source_header(context.findings), problems);
-    let known = references(context, objects);
-    check_references(header, &known, 0, problems);
+    check_references(header, known, 0, problems);
     match reference.sop_class_uid {
         sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, problems),
-        sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, &known, problems),
+        sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
         _ => {}
     }
 }
@@ -90,8 +90,8 @@ fn check_object(
 /// Patient and study are the source's, value by value.
 fn check_study(header: &InMemDicomObject, source: &InMemDicomObject, problems: &mut Problems) {
     for tag in study_attributes().filter(|tag| *tag != tags::STUDY_INSTANCE_UID) {
-        let value = |of: &InMemDicomObject| of.get(tag).map(|e| e.value().clone()).filter(|v| !is_empty(v));
-        problems.unless(value(header) == value(source), || format!("{tag} of patient or study is not the source's"));
+        let [found, expected] = [header, source].map(|of| of.get(tag).map(|e| e.value()).filter(|v| !is_empty(v)));
+        problems.unless(found == expected, || format!("{tag} of patient or study is not the source's"));
     }
     let charset = |of: &InMemDicomObject| of.texts(tags::SPECIFIC_CHARACTER_SET);
     let declared = charset(source);
@@ -129,23 +129,17 @@ fn check_references(item: &InMemDicomObject, known: &HashMap<&str, &str>, depth:
     }
 }
 
-/// Items of a sequence; none where it is absent.
-fn items(object: &InMemDicomObject, tag: dicom::core::Tag) -> &[InMemDicomObject] {
-    object.get(tag).and_then(|e| e.value().items()).unwrap_or_default()
-}
-
 /// The first item of a sequence.
 fn item(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<&InMemDicomObject> {
     items(object, tag).first()
 }
 
-/// Value and scheme of the code in a sequence.
-fn code(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<[String; 2]> {
-    let item = item(object, tag)?;
-    let value = [tags::CODE_VALUE, tags::LONG_CODE_VALUE].map(|tag| item.text(tag)).into_iter().find(|v| !v.is_empty())?;
-    Some([value, item.text(tags::CODING_SCHEME_DESIGNATOR)])
+/// The code in a sequence.
+fn code(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<Code> {
+    codes(object, tag).into_iter().next()
 }
 
-fn is_code(found: Option<&[String; 2]>, expected: &crate::codes::Code) -> bool {
-    found.is_some_and(|[value, scheme]| *value == expected.value && *scheme == expected.scheme)
+/// Whether it is that code, whatever its meaning is called.
+fn is_code(found: Option<&Code>, expected: &Code) -> bool {
+    found.is_some_and(|found| (&found.value, &found.scheme) == (&expected.value, &expected.scheme))
 }

@@ -1,15 +1,15 @@
 //! Segmentations: every frame where the source has it, every voxel as the label map has it; volumes and centroids.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use dicom::object::InMemDicomObject;
 use rayon::prelude::*;
 
-use super::{Problems, code, is_code, item, items};
-use crate::codes::sop_class;
-use crate::dataset::{Attributes, Frame, Instance, Place, native_pixels, read_frames, tags};
+use super::{Problems, code, is_code, item};
+use crate::codes::{Uid, sop_class};
+use crate::dataset::{Attributes, Frame, Instance, Place, items, native_pixels, read_frames, tags};
 use crate::geometry::{cross, norm, sub};
 use crate::results::Context;
 use crate::results::segments::Segment;
@@ -31,8 +31,10 @@ pub(super) fn check(context: &Context<'_>, instance: &Arc<Instance>, header: &In
         return problems.add(format!("frames of {} x {} pixels, not {} x {}", instance.columns, instance.rows, dims[0], dims[1]));
     }
     let is_label_map = instance.sop_class_uid == sop_class::LABEL_MAP_SEGMENTATION;
+    let images = context.findings.source.frames.iter().zip(0..);
+    let images = images.map(|(frame, n)| ((frame.instance.sop_instance_uid.clone(), frame.number), n)).collect();
     let found: Vec<Found<'_>> =
-        frames.iter().enumerate().filter_map(|(n, frame)| place(context, frame, n, is_label_map, problems)).collect();
+        frames.iter().enumerate().filter_map(|(n, frame)| place(context, &images, frame, n, is_label_map, problems)).collect();
     check_complete(context, &found, is_label_map, problems);
     if !problems.0.is_empty() {
         return; // voxels would only say it again
@@ -76,26 +78,35 @@ fn check_segments(context: &Context<'_>, header: &InMemDicomObject, problems: &m
     }
 }
 
+/// Places of the frames of `Source::frames`, by instance and number.
+type Images = HashMap<(Uid, u32), usize>;
+
 /// Where the frame lies, if that is where a source image does which it names.
-fn place<'a>(context: &'a Context<'_>, frame: &Frame, n: usize, is_label_map: bool, problems: &mut Problems) -> Option<Found<'a>> {
+fn place<'a>(
+    context: &'a Context<'_>,
+    images: &Images,
+    frame: &Frame,
+    n: usize,
+    is_label_map: bool,
+    problems: &mut Problems,
+) -> Option<Found<'a>> {
     let at = n + 1;
     let groups = frame.context().ok()?;
     let (Some(position_mm), Some(orientation), Some(spacing_mm)) = (frame.position_mm, frame.orientation, frame.pixel_spacing_mm) else {
         problems.add(format!("frame {at} has no place"));
         return None;
     };
-    let all = &context.findings.source.frames;
     let image = groups.per_frame.and_then(|f| item(item(f, tags::DERIVATION_IMAGE_SEQUENCE)?, tags::SOURCE_IMAGE_SEQUENCE));
     let named = image.map(|image| (image.text(tags::REFERENCED_SOP_INSTANCE_UID), image.count(tags::REFERENCED_FRAME_NUMBER).max(1)));
-    let Some((uid, number)) = named else {
+    let Some(named) = named else {
         problems.add(format!("frame {at} names no source image"));
         return None;
     };
-    let Some(source) = all.iter().position(|f| f.instance.sop_instance_uid == uid && f.number == number) else {
+    let Some(&source) = images.get(&named) else {
         problems.add(format!("frame {at} names a source image that was not analysed"));
         return None;
     };
-    let there = &all[source];
+    let there = &context.findings.source.frames[source];
     let off_mm = there.position_mm.map_or(f64::INFINITY, |p| norm(sub(p, position_mm)));
     problems.unless(off_mm <= POSITION_TOLERANCE_MM, || format!("frame {at} lies {off_mm:.3} mm from its source image"));
     let labels = &context.findings.labels;
@@ -111,7 +122,7 @@ fn place<'a>(context: &'a Context<'_>, frame: &Frame, n: usize, is_label_map: bo
         return Some(Found { n, source, position_mm, segment: None });
     }
     let number = groups.holder(tags::REFERENCED_SEGMENT_NUMBER).map(|h| h.count(tags::REFERENCED_SEGMENT_NUMBER)).unwrap_or_default();
-    let segment = context.segments.all().iter().find(|s| s.number == number);
+    let segment = context.segments.by_number(number);
     problems.unless(segment.is_some(), || format!("frame {at} is of segment {number}, which is none"));
     segment.map(|segment| Found { n, source, position_mm, segment: Some(segment) })
 }

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use dicom::core::Tag;
 use dicom::object::InMemDicomObject;
 
-use super::{Problems, code, is_code, item, items};
+use super::{Problems, code, is_code, item};
 use crate::codes::{Code, dcm, sct, sop_class};
-use crate::dataset::{Attributes, tags};
-use crate::findings::{Finding, Measurement};
+use crate::dataset::{Attributes, items, tags};
+use crate::findings::Finding;
 use crate::results::Context;
 
 pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, known: &HashMap<&str, &str>, problems: &mut Problems) {
@@ -54,7 +54,7 @@ fn check_group(
         }
     };
     let value = |of: &InMemDicomObject, name: &Code| child(of, name).and_then(|i| code(i, tags::CONCEPT_CODE_SEQUENCE));
-    let same = |found: Option<[String; 2]>, expected: Option<&Code>| match expected {
+    let same = |found: Option<Code>, expected: Option<&Code>| match expected {
         Some(expected) => is_code(found.as_ref(), expected),
         None => found.is_none(),
     };
@@ -87,8 +87,7 @@ fn check_group(
         _ => is("an unknown template", false),
     }
     if template != "1410" {
-        let counted = finding.present || finding.segment.is_none();
-        let expected: Vec<&Measurement> = finding.measurements.iter().filter(|_| counted).collect();
+        let expected = finding.numbers();
         is("another number of numbers", numbers.len() == expected.len());
         for (found, expected) in numbers.iter().zip(expected) {
             is("another measurement", is_named(found, &expected.concept));

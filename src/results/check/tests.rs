@@ -6,9 +6,12 @@ use dicom::object::open_file;
 
 use super::*;
 use crate::results::tests::{Phantom, findings};
-use crate::results::{Form, Forms, Segments, Window, dicom_objects, key, write_object};
+use crate::results::{Form, Forms, dicom_objects, write_object};
 
 type Spoil = fn(&mut InMemDicomObject);
+
+const SOURCE_IMAGE: [(Tag, usize); 2] = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
+const PIXEL_MEASURES: [(Tag, usize); 2] = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
 
 fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
     object.put(DataElement::new(tag, vr, PrimitiveValue::from(text)));
@@ -33,13 +36,28 @@ fn within(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnO
 /// The `n`-th content item below Imaging Measurements' first group that has this concept.
 fn in_group(object: &mut InMemDicomObject, concept: &str, change: impl FnOnce(&mut InMemDicomObject)) {
     let place = |of: &InMemDicomObject, concept: &str| {
-        let named = |i: &InMemDicomObject| code(i, tags::CONCEPT_NAME_CODE_SEQUENCE).is_some_and(|[value, _]| value == concept);
+        let named = |i: &InMemDicomObject| code(i, tags::CONCEPT_NAME_CODE_SEQUENCE).is_some_and(|code| code.value == concept);
         items(of, tags::CONTENT_SEQUENCE).iter().position(named).unwrap_or_else(|| panic!("no item {concept}"))
     };
     let measurements = place(object, "126010");
     let group = &items(&items(object, tags::CONTENT_SEQUENCE)[measurements], tags::CONTENT_SEQUENCE)[0];
     let path = [(tags::CONTENT_SEQUENCE, measurements), (tags::CONTENT_SEQUENCE, 0), (tags::CONTENT_SEQUENCE, place(group, concept))];
     within(object, &path, change);
+}
+
+/// Changes the decimal strings of an attribute.
+fn change_numbers(item: &mut InMemDicomObject, tag: Tag, change: impl FnOnce(&mut [f64])) {
+    let mut values = item.all_numbers(tag).expect("numbers");
+    change(&mut values);
+    put(item, tag, VR::DS, &values.iter().map(|v| format!("{v:.8}")).collect::<Vec<_>>().join("\\"));
+}
+
+/// A sequence without its last item.
+fn drop_last(object: &mut InMemDicomObject, tag: Tag) {
+    let Value::Sequence(sequence) = object.take(tag).expect("the sequence is there").into_value() else { panic!("{tag} is no sequence") };
+    let mut items = sequence.into_items().into_vec();
+    items.pop();
+    object.put(DataElement::new(tag, VR::SQ, Value::Sequence(items.into())));
 }
 
 fn in_frame(object: &mut InMemDicomObject, n: usize, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
@@ -73,35 +91,27 @@ const ANY: [(&str, Spoil); 9] = [
 const SEGMENTATION: [(&str, Spoil); 14] = [
     ("a frame 1 mm aside", |o| {
         in_frame(o, 3, &[(tags::PLANE_POSITION_SEQUENCE, 0)], |item| {
-            let mut at: Vec<f64> = item.all_numbers(tags::IMAGE_POSITION_PATIENT).expect("three numbers");
-            at[0] += 1.0;
-            put(item, tags::IMAGE_POSITION_PATIENT, VR::DS, &at.iter().map(|v| format!("{v:.6}")).collect::<Vec<_>>().join("\\"));
+            change_numbers(item, tags::IMAGE_POSITION_PATIENT, |at| at[0] += 1.0);
         });
     }),
     ("a frame that names the next slice", |o| {
-        let path = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
         let mut uid = String::new();
-        in_frame(o, 4, &path, |item| uid = item.text(tags::REFERENCED_SOP_INSTANCE_UID));
-        in_frame(o, 3, &path, |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &uid));
+        in_frame(o, 4, &SOURCE_IMAGE, |item| uid = item.text(tags::REFERENCED_SOP_INSTANCE_UID));
+        in_frame(o, 3, &SOURCE_IMAGE, |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &uid));
     }),
     ("a source image of another study", |o| {
-        let path = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
-        in_frame(o, 0, &path, |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3"));
+        in_frame(o, 0, &SOURCE_IMAGE, |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3"));
     }),
     ("rows and columns of pixel spacing exchanged", |o| {
-        let path = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
-        within(o, &path, |item| put(item, tags::PIXEL_SPACING, VR::DS, "2.00\\2.50"));
+        within(o, &PIXEL_MEASURES, |item| put(item, tags::PIXEL_SPACING, VR::DS, "2.00\\2.50"));
     }),
     ("slices further apart", |o| {
-        let path = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
-        within(o, &path, |item| put(item, tags::SPACING_BETWEEN_SLICES, VR::DS, "5"));
+        within(o, &PIXEL_MEASURES, |item| put(item, tags::SPACING_BETWEEN_SLICES, VR::DS, "5"));
     }),
     ("a mirrored orientation", |o| {
         let path = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PLANE_ORIENTATION_SEQUENCE, 0)];
         within(o, &path, |item| {
-            let mut axes: Vec<f64> = item.all_numbers(tags::IMAGE_ORIENTATION_PATIENT).expect("six numbers");
-            axes[..3].iter_mut().for_each(|v| *v = -*v);
-            put(item, tags::IMAGE_ORIENTATION_PATIENT, VR::DS, &axes.iter().map(|v| format!("{v:.8}")).collect::<Vec<_>>().join("\\"));
+            change_numbers(item, tags::IMAGE_ORIENTATION_PATIENT, |axes| axes[..3].iter_mut().for_each(|v| *v = -*v));
         });
     }),
     ("one voxel more", |o| pixels(o, |bytes| bytes[7] ^= 1)),
@@ -116,11 +126,9 @@ const SEGMENTATION: [(&str, Spoil); 14] = [
         });
     }),
     ("one frame less", |o| {
-        let Value::Sequence(frames) = o.take(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).expect("frames").into_value() else { panic!() };
-        let mut frames = frames.into_items().into_vec();
-        frames.pop();
-        put(o, tags::NUMBER_OF_FRAMES, VR::IS, &frames.len().to_string());
-        o.put(DataElement::new(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, VR::SQ, Value::Sequence(frames.into())));
+        drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let left = items(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).len().to_string();
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, &left);
         let plane = 80 * 64 / 8;
         pixels(o, |bytes| bytes.truncate(bytes.len() - plane));
     }),
@@ -185,41 +193,27 @@ const REPORT: [(&str, Spoil); 12] = [
     ("another version of the model", |o| in_group(o, "111003", |i| put(i, tags::TEXT_VALUE, VR::UT, "1.0.1"))),
     ("evidence without the segmentation", |o| {
         let path = [(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, 0)];
-        within(o, &path, |study| {
-            let Value::Sequence(series) = study.take(tags::REFERENCED_SERIES_SEQUENCE).expect("series").into_value() else { panic!() };
-            let mut series = series.into_items().into_vec();
-            series.pop();
-            study.put(DataElement::new(tags::REFERENCED_SERIES_SEQUENCE, VR::SQ, Value::Sequence(series.into())));
-        });
+        within(o, &path, |study| drop_last(study, tags::REFERENCED_SERIES_SEQUENCE));
     }),
 ];
 
-/// Writes the objects of `forms`, spoils the one called `file` and checks all.
-fn check_spoilt(forms: &Forms, file: &str, spoil: Option<Spoil>) -> Result<(), ResultsError> {
+/// Writes the objects of `forms` to a folder, lets `spoil` at it, and checks all.
+fn check_spoilt(forms: &Forms, spoil: impl Fn(&Path)) -> Result<(), ResultsError> {
     let (findings, image) = findings(&Phantom::OBLIQUE);
-    let segments = Segments::of(&findings).expect("consistent");
-    let key_images = key::key_images(&findings, &segments);
-    let context = Context { findings: &findings, image: &image, segments, key_images, forms, window: Window::of(&image) };
+    let context = Context::of(&findings, &image, forms).expect("consistent");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut objects = Vec::new();
-    for form in Form::ALL.into_iter().filter(|form| forms.contains(*form)) {
-        for object in dicom_objects(form, &context) {
-            write_object(&folder.path().join(&object.file), object.data).expect("writable");
-            objects.push((object.file, object.reference));
-        }
+    for object in Form::ALL.into_iter().filter(|form| forms.contains(*form)).flat_map(|form| dicom_objects(form, &context)) {
+        write_object(&folder.path().join(&object.file), object.data).expect("writable");
+        objects.push((object.file, object.reference));
     }
-    if let Some(spoil) = spoil {
-        let path = folder.path().join(file);
-        let mut object = open_file(&path).expect("we wrote it").into_inner();
-        spoil(&mut object);
-        write_object(&path, object.into()).expect("writable");
-    }
+    spoil(folder.path());
     check(&context, folder.path(), &objects)
 }
 
 #[test]
 fn what_is_right_passes() {
-    check_spoilt(&Forms::all(), "", None).expect("nothing is spoilt");
+    check_spoilt(&Forms::all(), |_| {}).expect("nothing is spoilt");
 }
 
 #[test]
@@ -228,7 +222,12 @@ fn every_spoilt_object_is_found() {
     let of_one = |file: &'static str, ways: &'static [(&'static str, Spoil)]| ways.iter().chain(&ANY).map(move |way| (file, way));
     let mut count = 0;
     for (file, (what, spoil)) in of_one("seg.dcm", &SEGMENTATION).chain(of_one("sr.dcm", &REPORT)) {
-        match check_spoilt(&forms, file, Some(*spoil)) {
+        let checked = check_spoilt(&forms, |folder| {
+            let mut object = open_file(folder.join(file)).expect("we wrote it").into_inner();
+            spoil(&mut object);
+            write_object(&folder.join(file), object.into()).expect("writable");
+        });
+        match checked {
             Err(ResultsError::SelfCheck { file: found, problems }) => {
                 assert_eq!(found, file, "{what}");
                 let text = problems.join("; ");
@@ -244,19 +243,14 @@ fn every_spoilt_object_is_found() {
 
 #[test]
 fn a_file_that_is_cut_off_is_found() {
-    let (findings, image) = findings(&Phantom::OBLIQUE);
     let forms: Forms = [Form::Seg].into_iter().collect();
-    let segments = Segments::of(&findings).expect("consistent");
-    let context =
-        Context { findings: &findings, image: &image, segments, key_images: Vec::new(), forms: &forms, window: Window::of(&image) };
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let object = dicom_objects(Form::Seg, &context).pop().expect("a segmentation");
-    let path = folder.path().join(&object.file);
-    write_object(&path, object.data).expect("writable");
-    let bytes = std::fs::read(&path).expect("readable");
-    let objects = [(object.file, object.reference)];
-    for length in [bytes.len() - 1, bytes.len() - 600, bytes.len() / 2, 400, 0] {
-        std::fs::write(&path, &bytes[..length]).expect("writable");
-        assert!(check(&context, folder.path(), &objects).is_err(), "{length} of {} bytes", bytes.len());
+    let keep: [fn(usize) -> usize; 5] = [|n| n - 1, |n| n - 600, |n| n / 2, |_| 400, |_| 0];
+    for keep in keep {
+        let checked = check_spoilt(&forms, |folder| {
+            let path = folder.join("seg.dcm");
+            let bytes = std::fs::read(&path).expect("we wrote it");
+            std::fs::write(&path, &bytes[..keep(bytes.len())]).expect("writable");
+        });
+        assert!(checked.is_err(), "{} of 1000 bytes", keep(1000));
     }
 }

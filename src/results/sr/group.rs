@@ -15,7 +15,7 @@ use crate::results::segments::Segment;
 pub(super) fn of_region(findings: &Findings, finding: &Finding, number: u32, labels: &ResultObject) -> Item {
     use Relationship::Contains;
     let mut items = head(findings, finding);
-    items.extend(finding.measurements.iter().map(measurement));
+    items.extend(finding.numbers().iter().map(measurement));
     items.extend(certainty(finding));
     items.extend(evaluations(finding));
     let segment = labels.reference().integer(tags::REFERENCED_SEGMENT_NUMBER, number);
@@ -28,10 +28,7 @@ pub(super) fn of_region(findings: &Findings, finding: &Finding, number: u32, lab
 /// TID 1501: whether it is there, and numbers without a region.
 pub(super) fn of_study(findings: &Findings, finding: &Finding) -> Item {
     let mut items = head(findings, finding);
-    // Numbers of a region that does not exist are none: not 0 ml, and no mean of nothing.
-    if finding.present || finding.segment.is_none() {
-        items.extend(finding.measurements.iter().map(measurement));
-    }
+    items.extend(finding.numbers().iter().map(measurement));
     items.extend(certainty(finding));
     let presence = if finding.present { &sct::PRESENT } else { &sct::ABSENT };
     items.push(content::code(Relationship::Contains, &dcm::PRESENCE_OF_PROPERTY, presence));

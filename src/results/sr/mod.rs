@@ -7,13 +7,14 @@ mod group;
 mod library;
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use super::content::{self, Relationship};
 use super::envelope::{EQUIPMENT, REPORT, ResultObject, SERIAL_NUMBER, Slot, envelope, known, reference, reference_to, source_header};
 use super::labels_object;
 use super::{Context, Object};
-use crate::codes::{dcm, other, sop_class, uid_by_name};
-use crate::dataset::{Instance, Item, tags};
+use crate::codes::{Code, dcm, other, sop_class, uid_by_name};
+use crate::dataset::{Instance, Item, codes, tags};
 use crate::findings::{Findings, Predecessor};
 
 const STUDY_REPORT: Slot =
@@ -37,7 +38,7 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
     }
     let all: Vec<&Instance> = findings.source.instances.iter().map(AsRef::as_ref).collect();
     let regions = Document { slot: &REPORT, file: super::SR_FILE, instances: all.clone(), labels, groups: of_regions };
-    let study = Document { slot: &STUDY_REPORT, file: "sr-study.dcm", instances: all, labels: None, groups: of_study };
+    let study = Document { slot: &STUDY_REPORT, file: super::STUDY_SR_FILE, instances: all, labels: None, groups: of_study };
     [regions, study].into_iter().filter(|document| !document.groups.is_empty()).map(|document| document.written(findings)).collect()
 }
 
@@ -51,9 +52,10 @@ pub(super) fn outlines(context: &Context<'_>) -> Vec<Object> {
         if !instances.iter().any(|seen| seen.sop_instance_uid == frame.instance.sop_instance_uid) {
             instances.push(&frame.instance);
         }
-        groups.extend(image.segments.iter().map(|&number| group::of_image(findings, context.segments.by_number(number), image, frame)));
+        let segments = image.segments.iter().filter_map(|&number| context.segments.by_number(number));
+        groups.extend(segments.map(|segment| group::of_image(findings, segment, image, frame)));
     }
-    let document = Document { slot: &OUTLINE_REPORT, file: "sr-outlines.dcm", instances, labels: None, groups };
+    let document = Document { slot: &OUTLINE_REPORT, file: super::OUTLINES_SR_FILE, instances, labels: None, groups };
     if document.groups.is_empty() { Vec::new() } else { vec![document.written(findings)] }
 }
 
@@ -86,12 +88,9 @@ impl Document<'_> {
 
     /// Every instance that the tree refers to: the image series first, since 3D Slicer takes the first as the reference.
     fn evidence(&self) -> Item {
-        let series = |uid: &str, instances: Vec<Item>| {
-            Item::new().text(tags::SERIES_INSTANCE_UID, uid).sequence(tags::REFERENCED_SOP_SEQUENCE, instances)
-        };
-        let mut all = vec![series(&self.instances[0].series_uid, self.instances.iter().map(|instance| reference_to(instance)).collect())];
-        all.extend(self.labels.as_ref().map(|object| series(&object.series_uid, vec![object.reference()])));
-        Item::new().text(tags::STUDY_INSTANCE_UID, &self.instances[0].study_uid).sequence(tags::REFERENCED_SERIES_SEQUENCE, all)
+        let images = self.instances.iter().map(|instance| reference_to(instance)).collect();
+        let labels = self.labels.as_ref().map(|object| (object.series_uid.as_str(), vec![object.reference()]));
+        references(&self.instances[0].study_uid, iter::once((self.instances[0].series_uid.as_str(), images)).chain(labels))
     }
 
     /// TID 1500.
@@ -107,7 +106,7 @@ impl Document<'_> {
 }
 
 /// This program as the observer (TID 1002, 1004).
-pub(super) fn observer() -> Vec<Item> {
+fn observer() -> Vec<Item> {
     use Relationship::HasObsContext;
     vec![
         content::code(HasObsContext, &dcm::OBSERVER_TYPE, &dcm::DEVICE),
@@ -121,8 +120,12 @@ pub(super) fn observer() -> Vec<Item> {
 
 /// The imaging procedure (CID 100): the source's own code where it has one of a public scheme, else as far as the modality alone tells.
 fn procedure(findings: &Findings) -> Item {
-    let code = Item::first_code(source_header(findings), tags::PROCEDURE_CODE_SEQUENCE);
-    match code.filter(|code| ["SCT", "LN", "RADLEX"].contains(&code.scheme.as_ref())) {
+    let usable = |code: &Code| {
+        // What we write is ASCII.
+        let is_text = |text: &str| !text.is_empty() && text.is_ascii();
+        ["SCT", "LN", "RADLEX"].contains(&code.scheme.as_ref()) && is_text(&code.value) && is_text(&code.meaning)
+    };
+    match codes(source_header(findings), tags::PROCEDURE_CODE_SEQUENCE).into_iter().next().filter(usable) {
         Some(code) => content::code(Relationship::HasConceptMod, &dcm::PROCEDURE_REPORTED, &code),
         None => {
             let by_modality = match findings.source.instances[0].modality.as_str() {
@@ -146,11 +149,14 @@ fn predecessors(all: &[Predecessor]) -> Item {
     if studies.is_empty() {
         return Item::new();
     }
-    let series = |(uid, instances): (&str, Vec<Item>)| {
+    Item::new().sequence(tags::PREDECESSOR_DOCUMENTS_SEQUENCE, studies.into_iter().map(|(study, series)| references(study, series)))
+}
+
+/// Instances of a study, series by series (hierarchical SOP instance reference, PS3.3 table C.17-3).
+fn references<'a>(study_uid: &str, series: impl IntoIterator<Item = (&'a str, Vec<Item>)>) -> Item {
+    let of_series = |(uid, instances): (&str, Vec<Item>)| {
         Item::new().text(tags::SERIES_INSTANCE_UID, uid).sequence(tags::REFERENCED_SOP_SEQUENCE, instances)
     };
-    let study = |(uid, of_study): (&str, BTreeMap<&str, Vec<Item>>)| {
-        Item::new().text(tags::STUDY_INSTANCE_UID, uid).sequence(tags::REFERENCED_SERIES_SEQUENCE, of_study.into_iter().map(series))
-    };
-    Item::new().sequence(tags::PREDECESSOR_DOCUMENTS_SEQUENCE, studies.into_iter().map(study))
+    let series = series.into_iter().map(of_series);
+    Item::new().text(tags::STUDY_INSTANCE_UID, study_uid).sequence(tags::REFERENCED_SERIES_SEQUENCE, series)
 }

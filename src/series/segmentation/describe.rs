@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use dicom::core::Tag;
 use dicom::object::InMemDicomObject;
 
 use super::SegmentationReason;
 use crate::codes::{Code, Uid, is_uid};
-use crate::dataset::{Attributes, tags};
+use crate::dataset::{Attributes, codes, items, tags};
 
 /// More segments than Segment Number (US) can number.
 const MAX_SEGMENTS: usize = 1 << 16;
@@ -94,19 +93,4 @@ pub(super) fn segments_of(header: &InMemDicomObject) -> Result<Vec<Segment>, Seg
     }
     segments.sort_by_key(|segment| segment.number);
     Ok(segments)
-}
-
-fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
-    object.get(tag).and_then(|e| e.value().items()).unwrap_or_default()
-}
-
-/// The codes in a code sequence (PS3.3 8.8); what has no value is no code.
-fn codes(object: &InMemDicomObject, tag: Tag) -> Vec<Code> {
-    let code = |item: &InMemDicomObject| {
-        let values = [tags::CODE_VALUE, tags::LONG_CODE_VALUE, tags::URN_CODE_VALUE].map(|tag| item.text(tag));
-        let value = values.into_iter().find(|value| !value.is_empty())?;
-        let text = |tag| item.text(tag).into();
-        Some(Code { value: value.into(), scheme: text(tags::CODING_SCHEME_DESIGNATOR), meaning: text(tags::CODE_MEANING) })
-    };
-    items(object, tag).iter().filter_map(code).collect()
 }

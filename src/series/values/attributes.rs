@@ -3,7 +3,7 @@
 use dicom::core::{PrimitiveValue, Tag};
 use dicom::object::InMemDicomObject;
 
-use crate::dataset::{FrameContext, tags};
+use crate::dataset::{FrameContext, items, tags};
 
 impl<'a> FrameContext<'a> {
     /// A single-frame instance's.
@@ -32,11 +32,6 @@ impl<'a> FrameContext<'a> {
 /// A value that is there and cannot be read as what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unreadable;
-
-/// The items of a sequence; none where there is no such sequence.
-pub(super) fn items(object: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
-    object.get(tag).and_then(|e| e.value().items()).unwrap_or_default()
-}
 
 /// The values as text, padding taken off; none where the attribute is absent or empty. Bytes (VR UN) count as text.
 pub(super) fn texts(object: &InMemDicomObject, tag: Tag) -> Vec<String> {

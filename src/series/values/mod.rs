@@ -32,9 +32,9 @@ pub(crate) use suv::suv_scaling;
 pub use voi::{VoiWindow, WindowFunction};
 pub(crate) use voi::{has_voi_lut, padding, windows};
 
-use self::attributes::{items, number, private_number, text, texts};
+use self::attributes::{number, private_number, text, texts};
 use self::real_world::RealWorld;
-use crate::dataset::{Attributes, FrameContext, Header, tags};
+use crate::dataset::{Attributes, FrameContext, Header, items, tags};
 use crate::volume::{Quantity, Rescale, SuvKind, Unit};
 
 /// How stored values of one frame become physical ones.

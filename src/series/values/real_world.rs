@@ -4,10 +4,10 @@ use dicom::core::Tag;
 use dicom::object::InMemDicomObject;
 
 use super::Mapping;
-use super::attributes::{integer, items, number, text, texts};
+use super::attributes::{integer, number, text, texts};
 use super::lut::{ModalityLut, real_world_range};
 use super::reason::ValueFault;
-use crate::dataset::{FrameContext, tags};
+use crate::dataset::{FrameContext, items, tags};
 use crate::volume::{Property, Quantity, Rescale, SuvKind, Unit};
 
 /// What the items of one frame's sequence say.

@@ -17,10 +17,10 @@
 use dicom::core::Tag;
 use dicom::object::InMemDicomObject;
 
-use super::attributes::{items, number, private_number, private_texts, text, texts};
+use super::attributes::{number, private_number, private_texts, text, texts};
 use super::reason::SuvError;
 use super::time::{DAY_S, date, date_time, offset, time};
-use crate::dataset::{FrameContext, tags};
+use crate::dataset::{FrameContext, items, tags};
 use crate::volume::{Quantity, SuvKind};
 
 /// A scan may begin this long before the injection: dynamic series do, and clocks differ.
