@@ -327,9 +327,7 @@ impl<'a> State<'a> {
         let px = (ra + rb - rc).clamp(low, high);
         let px = (px + ((c ^ sign) - sign)).clamp(0, p.maxval);
         let k = order(a, n);
-        let mapped = golomb(&mut self.bits, k, p.limit, p.qbpp);
-        self.mapped |= mapped;
-        let mapped = mapped & MAPPED;
+        let mapped = mapped_error(&mut self.bits, &mut self.mapped, k, p.limit, p.qbpp);
         let mut error = unmapped(mapped);
         if LOSSLESS && k == 0 && 2 * b <= -n {
             error = -error - 1;
@@ -382,9 +380,7 @@ impl<'a> State<'a> {
         let context = &mut self.run_contexts[kind];
         let RunContext { a, n, nn } = *context;
         let k = order(a + if kind == 1 { n >> 1 } else { 0 }, n);
-        let mapped = golomb(&mut self.bits, k, p.limit - J[run_index] - 1, p.qbpp);
-        self.mapped |= mapped;
-        let mapped = mapped & MAPPED;
+        let mapped = mapped_error(&mut self.bits, &mut self.mapped, k, p.limit - J[run_index] - 1, p.qbpp);
         let with_kind = mapped + kind as i32;
         let odd = with_kind & 1;
         let size = (with_kind + odd) / 2;
@@ -418,6 +414,14 @@ fn gradients(p: &Parameters, ra: i32, rb: i32, rc: i32, rd: i32) -> i32 {
 fn order(a: i32, n: i32) -> u32 {
     let k = n.leading_zeros().saturating_sub(a.leading_zeros());
     k + u32::from((n << k) < a)
+}
+
+/// A mapped error; what no error can have is left out and kept in `all`.
+#[inline(always)]
+fn mapped_error(bits: &mut Bits<'_>, all: &mut i32, k: u32, limit: u32, qbpp: u32) -> i32 {
+    let mapped = golomb(bits, k, limit, qbpp);
+    *all |= mapped;
+    mapped & MAPPED
 }
 
 /// A limited-length Golomb code (A.5.3).
