@@ -10,7 +10,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use crate::selection::package;
-use crate::support::{command, files_below, outcomes, python, roentgen, root, run_ct_tissue, small_study};
+use crate::support::{command, files_below, findings_json, outcomes, python, roentgen, root, run_ct_tissue, small_study};
 
 /// A zip archive of these entries.
 fn zipped(folder: &Path, entries: &[(String, Vec<u8>)]) -> PathBuf {
@@ -51,7 +51,7 @@ fn findings(input: &Path, output: &Path) -> (Value, PathBuf) {
     let report = ran.json();
     assert_eq!(outcomes(&report).len(), 1, "{}", ran.all());
     let folder = PathBuf::from(report["series"][0]["folder"].as_str().expect("a folder"));
-    let mut findings: Value = serde_json::from_slice(&fs::read(folder.join("findings.json")).expect("there")).expect("JSON");
+    let mut findings = findings_json(&folder);
     findings["provenance"]["started"].take();
     (findings, folder)
 }
@@ -108,7 +108,7 @@ fn researchers_files_have_the_findings_of_the_series() {
     assert_eq!(compared.code, 0, "{}", compared.all());
     assert_eq!(compared.json()["compared"], 4);
     for (name, folder) in &same {
-        let found: Value = serde_json::from_slice(&fs::read(folder.join("findings.json")).expect("there")).expect("JSON");
+        let found = findings_json(folder);
         let sha256 = found["source_file"]["sha256"].as_str().expect("a hash");
         assert!(folder.ends_with(&sha256[..16]) && found["study_instance_uid"].is_null(), "{name}: {found}");
         assert!(!found.to_string().contains(&*made.to_string_lossy()), "{name}: a path in the findings");
@@ -122,10 +122,7 @@ fn researchers_files_have_the_findings_of_the_series() {
     // Once more: the same names.
     let again = run_ct_tissue(&[&made.join("volume.nrrd")], &temporary.path().join("again"));
     let folder = PathBuf::from(again.json()["volumes"][0]["folder"].as_str().expect("done"));
-    let tracking = |folder: &Path| {
-        let found: Value = serde_json::from_slice(&fs::read(folder.join("findings.json")).expect("there")).expect("JSON");
-        found["findings"][0]["tracking_uid"].clone()
-    };
+    let tracking = |folder: &Path| findings_json(folder)["findings"][0]["tracking_uid"].clone();
     assert_eq!(tracking(&folder), tracking(&same[3].1));
     assert_ne!(tracking(&folder), tracking(&same[2].1), "another file, other UIDs");
 }

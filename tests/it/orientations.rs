@@ -7,14 +7,14 @@ use std::path::Path;
 
 use roentgen::codes::{Code, uid_by_name};
 use roentgen::dataset::write_object;
-use roentgen::findings::{Finding, Findings, PackageId, Parameter, Provenance, Source};
+use roentgen::findings::{Finding, Findings};
 use roentgen::geometry::{norm, sub};
 use roentgen::results::segmentation;
 use roentgen::series::{GeometryPolicy, Kind, Stack, discover};
 use roentgen::volume::{LabelMap, Quantity, Volume};
 use serde_json::Value;
 
-use crate::support::{python, root};
+use crate::support::{made_up, python, root, source_of};
 
 /// HU of the three bodies, which are labels 1, 2 and 3.
 const BODIES_HU: [f64; 3] = [100.0, 200.0, 300.0];
@@ -68,33 +68,15 @@ fn labelled(stack: Stack) -> Findings {
         measurements: Vec::new(),
     };
     let findings = [1, 2, 3].map(finding).to_vec();
-    let source = Source {
-        content_sha256: loaded.content_sha256(),
-        instances: loaded.instances,
-        frames: stack.frames,
-        slice_of_frame: stack.slice_of_frame,
-        file: None,
-    };
-    Findings { source, labels, findings, provenance: provenance(), warnings: Vec::new(), maps: Vec::new(), predecessors: Vec::new() }
-}
-
-fn provenance() -> Provenance {
-    let package = PackageId {
-        name: "orientations".into(),
-        version: "1.0.0".into(),
-        sha256: "0123456789abcdef".repeat(4),
-        manufacturer: "roentgen".into(),
-        intended_use: "Test of geometry, not for diagnosis.".into(),
-    };
-    Provenance {
-        roentgen_version: env!("CARGO_PKG_VERSION").into(),
-        package,
-        device: "CPU".into(),
-        provider: "none".into(),
-        onnxruntime_version: "none".into(),
-        parameters: vec![Parameter { name: "threshold".into(), value: "exact".into() }],
-        geometry: vec!["a test".into()],
-        started: "2026-03-04T05:06:07+01:00[Europe/Berlin]".parse().expect("a time"),
+    let source = source_of(&stack, &loaded);
+    Findings {
+        source,
+        labels,
+        findings,
+        provenance: made_up("orientations"),
+        warnings: Vec::new(),
+        maps: Vec::new(),
+        predecessors: Vec::new(),
     }
 }
 

@@ -7,12 +7,12 @@ use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use roentgen::codes::{Code, uid_by_name};
 use roentgen::dataset::tags;
-use roentgen::findings::{Evaluation, Finding, Findings, Measurement, PackageId, Parameter, Predecessor, Provenance, Source};
+use roentgen::findings::{Evaluation, Finding, Findings, Measurement, Predecessor};
 use roentgen::results::{Form, Forms, write_all};
 use roentgen::series::{GeometryPolicy, discover};
 use roentgen::volume::{ImageVolume, LabelMap, Volume};
 
-use crate::support::{files_below, python, root, small_study};
+use crate::support::{files_below, made_up, python, root, small_study, source_of};
 
 const CATEGORIES: [[&str; 3]; 3] =
     [["91723000", "SCT", "Anatomical Structure"], ["49755003", "SCT", "Morphologically Abnormal Structure"], ["85756007", "SCT", "Tissue"]];
@@ -83,7 +83,6 @@ fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPol
     let found = discover(&[study.to_owned()]);
     let stack = found.series[0].parts(policy)[0].gate().expect("our own phantom");
     let loaded = stack.load().expect("whole files");
-    let content_sha256 = loaded.content_sha256();
     let [columns, rows, slices] = stack.grid.dims().map(|d| d as usize);
     let mut labels = vec![0u8; columns * rows * slices];
     let all = (0..count)
@@ -121,8 +120,7 @@ fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPol
         })
         .collect();
     let labels: LabelMap = Volume::new(stack.grid, labels);
-    let source =
-        Source { content_sha256, instances: loaded.instances, frames: stack.frames, slice_of_frame: stack.slice_of_frame, file: None };
+    let source = source_of(&stack, &loaded);
     let predecessors = (0..count % 3)
         .map(|n| Predecessor {
             study_instance_uid: source.instances[0].study_uid.clone(),
@@ -132,26 +130,7 @@ fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPol
         })
         .collect();
     let (warnings, maps) = (vec!["random".into()], Vec::new());
-    (Findings { source, labels, findings: all, provenance: provenance(), warnings, maps, predecessors }, loaded.image)
-}
-
-fn provenance() -> Provenance {
-    Provenance {
-        roentgen_version: env!("CARGO_PKG_VERSION").into(),
-        package: PackageId {
-            name: "random".into(),
-            version: "1.0.0".into(),
-            sha256: "0123456789abcdef".repeat(4),
-            manufacturer: "roentgen".into(),
-            intended_use: "Test of reports, not for diagnosis.".into(),
-        },
-        device: "CPU".into(),
-        provider: "none".into(),
-        onnxruntime_version: "none".into(),
-        parameters: vec![Parameter { name: "threshold".into(), value: "0.5".into() }],
-        geometry: vec!["a test".into()],
-        started: "2026-03-04T05:06:07+01:00[Europe/Berlin]".parse().expect("a time"),
-    }
+    (Findings { source, labels, findings: all, provenance: made_up("random"), warnings, maps, predecessors }, loaded.image)
 }
 
 #[test]

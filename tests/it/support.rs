@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use roentgen::findings::{PackageId, Parameter, Provenance, Source};
 use roentgen::phantom::{self, Phantom, Sampling};
+use roentgen::series::{Loaded, Stack};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -119,4 +121,40 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// Where findings come from that a test makes up: a package of this name.
+pub(crate) fn made_up(package: &str) -> Provenance {
+    Provenance {
+        roentgen_version: env!("CARGO_PKG_VERSION").into(),
+        package: PackageId {
+            name: package.into(),
+            version: "1.0.0".into(),
+            sha256: "0123456789abcdef".repeat(4),
+            manufacturer: "roentgen".into(),
+            intended_use: "Made up by a test, not for diagnosis.".into(),
+        },
+        device: "CPU".into(),
+        provider: "none".into(),
+        onnxruntime_version: "none".into(),
+        parameters: vec![Parameter { name: "threshold".into(), value: "exact".into() }],
+        geometry: vec!["a test".into()],
+        started: "2026-03-04T05:06:07+01:00[Europe/Berlin]".parse().expect("a time"),
+    }
+}
+
+/// The series that a stack was read from, as the source of findings.
+pub(crate) fn source_of(stack: &Stack, loaded: &Loaded) -> Source {
+    Source {
+        content_sha256: loaded.content_sha256(),
+        instances: loaded.instances.clone(),
+        frames: stack.frames.clone(),
+        slice_of_frame: stack.slice_of_frame.clone(),
+        file: None,
+    }
+}
+
+/// The findings that a folder of results holds.
+pub(crate) fn findings_json(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("findings.json")).expect("there")).expect("JSON")
 }

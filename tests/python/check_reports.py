@@ -8,26 +8,17 @@ and on the study, with the same tracking, codes, numbers, units, certainty, pres
 """
 import json
 import math
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import highdicom as hd
 import pydicom
 
+from programs import dciodvfy_errors, dsrdump_complaints
+
 study, results = Path(sys.argv[1]), Path(sys.argv[2])
 problems, groups_read = [], 0
 SOURCE = {pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID for p in study.glob('*') if p.is_file()}
-
-
-def tool(*command):
-    beside = Path(sys.executable).parent / command[0]
-    program = str(beside) if beside.exists() else shutil.which(command[0])
-    if program is None:
-        sys.exit(f'{command[0]} is not installed: run the tests with tests/run')
-    done = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return done.returncode, done.stdout.decode('utf-8', 'replace')
 
 
 def code(c):
@@ -142,11 +133,8 @@ for folder in sorted(p for p in results.iterdir() if p.is_dir()):
         if not path.exists():
             continue
         where = f'{folder.name}/{name}'
-        _, text = tool('dciodvfy', str(path))
-        problems += [f'{where}: dciodvfy: {line}' for line in text.splitlines() if line.startswith(('Error', 'Abort'))]
-        status, text = tool('dsrdump', str(path))
-        if status != 0 or any(line.startswith(('E:', 'F:', 'W:')) for line in text.splitlines()):
-            problems.append(f'{where}: dsrdump: {text[:300]}')
+        problems += [f'{where}: dciodvfy: {line}' for line in dciodvfy_errors(path)]
+        problems += [f'{where}: dsrdump: {line}' for line in dsrdump_complaints(path)]
         report = read(path)
         earlier = [i for s in report.get('PredecessorDocumentsSequence', []) for r in s.ReferencedSeriesSequence for i in r.ReferencedSOPSequence]
         if len(earlier) != len(document.get('predecessors', earlier)):
