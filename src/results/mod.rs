@@ -132,31 +132,43 @@ impl Written {
 pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &Path) -> Result<Written, ResultsError> {
     let context = Context::of(findings, image, forms)?;
     let staging = folder::Staging::beside(dir)?;
-    let mut files = Vec::new();
-    let mut objects = Vec::new();
-    for form in Form::ALL.into_iter().filter(|form| forms.contains(*form) && form.is_dicom()) {
-        if findings.source.file.is_some() {
-            if form == Form::Seg {
-                write_label_nifti(&staging.path().join(LABELS_FILE), &findings.labels)?;
-                files.push((form, dir.join(LABELS_FILE)));
-            }
-            continue;
-        }
-        for Object { file, reference, data } in dicom_objects(form, &context) {
-            write_object(&staging.path().join(&file), data)?;
-            files.push((form, dir.join(&file)));
-            objects.push((file, reference));
-        }
-    }
-    check::check(&context, staging.path(), &objects)?;
-    for form in Form::ALL.into_iter().filter(|form| forms.contains(*form) && !form.is_dicom()) {
-        if let Some((name, bytes)) = file_of(form, &context, &objects) {
+    // The picture takes as long as the objects, and needs none of them.
+    let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
+    let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
+    let (mut files, objects) = written?;
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects).into_bytes());
+    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
+        if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
-            files.push((form, dir.join(name)));
+            files.push((form, name.to_owned()));
         }
     }
     staging.replace(dir)?;
-    Ok(Written { files })
+    Ok(Written { files: files.into_iter().map(|(form, name)| (form, dir.join(name))).collect() })
+}
+
+/// Files with their forms, and the DICOM objects among them.
+type WrittenObjects = (Vec<(Form, String)>, Vec<(String, ResultObject)>);
+
+/// Writes the DICOM forms into `folder` and reads them again; of a researcher's volume the label map.
+fn write_objects(context: &Context<'_>, folder: &Path) -> Result<WrittenObjects, ResultsError> {
+    let (mut files, mut objects) = (Vec::new(), Vec::new());
+    if context.findings.source.file.is_some() {
+        if context.forms.contains(Form::Seg) {
+            write_label_nifti(&folder.join(LABELS_FILE), &context.findings.labels)?;
+            files.push((Form::Seg, LABELS_FILE.to_owned()));
+        }
+        return Ok((files, objects));
+    }
+    for form in Form::ALL.into_iter().filter(|form| context.forms.contains(*form)) {
+        for Object { file, reference, data } in dicom_objects(form, context) {
+            write_object(&folder.join(&file), data)?;
+            files.push((form, file.clone()));
+            objects.push((file, reference));
+        }
+    }
+    check::check(context, folder, &objects)?;
+    Ok((files, objects))
 }
 
 /// The objects of a DICOM form.
@@ -166,15 +178,6 @@ fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
         _ => Vec::new(),
-    }
-}
-
-/// Name and content of the file of any other form; `objects` are those written, with the names of their files.
-fn file_of(form: Form, context: &Context<'_>, objects: &[(String, ResultObject)]) -> Option<(&'static str, Vec<u8>)> {
-    match form {
-        Form::Json => Some((JSON_FILE, json::json_of(context, objects).into_bytes())),
-        Form::Png => Some((PNG_FILE, png_of(&picture(context.image, context.findings, context.window)))),
-        _ => None,
     }
 }
 
