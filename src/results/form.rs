@@ -68,11 +68,6 @@ impl Form {
             Self::Png => "png",
         }
     }
-
-    /// Whether it is made of DICOM objects, which need DICOM sources.
-    pub const fn is_dicom(self) -> bool {
-        !matches!(self, Self::Json | Self::Csv | Self::Fhir | Self::FhirR5 | Self::Html | Self::Png)
-    }
 }
 
 impl fmt::Display for Form {
