@@ -9,13 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use dicom::core::{PrimitiveValue, Tag, VR};
+use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::encoding::TransferSyntaxIndex;
 use dicom::object::InMemDicomObject;
 use dicom::transfer_syntax::TransferSyntaxRegistry;
 
-use super::DatasetError;
 use super::layout::{Encoding, Entry, Layout, ascii};
+use super::{CharacterSet, DatasetError};
 use crate::codes::sha256_hex;
 
 /// Typed access to attributes, whatever holds them. What is missing or unreadable (`***` stands in real files) is `None`, 0 or empty.
@@ -132,7 +132,22 @@ impl Header {
         };
         // dicom-rs should not panic; a file that makes it do so must not end more than itself. What it says is not passed on, since it
         // may quote the header.
-        catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(bytes, ts))).ok()?.ok()
+        let mut object = catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(bytes, ts))).ok()?.ok()?;
+        self.keep_bytes(&mut object);
+        Some(object)
+    }
+
+    /// Puts bytes in the place of text that dicom-rs would write otherwise than it was read: Latin-1 declared as UTF-8 is common, and a
+    /// result must repeat a name as it is.
+    fn keep_bytes(&self, object: &mut InMemDicomObject) {
+        let charset = CharacterSet::of(object);
+        for entry in &self.entries {
+            let bytes = &self.bytes[entry.start as usize..entry.end as usize];
+            let in_charset = matches!(entry.vr, VR::LO | VR::LT | VR::PN | VR::SH | VR::ST | VR::UC | VR::UT);
+            if in_charset && (!bytes.is_ascii() || bytes.contains(&0x1B)) && !charset.survives(bytes) {
+                object.put(DataElement::new(entry.tag, entry.vr, PrimitiveValue::from(bytes.to_vec())));
+            }
+        }
     }
 
     /// The value of an attribute as it is in the file.

@@ -2,6 +2,7 @@
 
 mod attribute;
 mod build;
+mod charset;
 mod codec;
 mod coded;
 mod colour;
@@ -21,6 +22,7 @@ pub use build::{
     IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
     write_object,
 };
+pub use charset::{CharacterSet, decoded_text};
 pub use coded::{codes, items};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
