@@ -22,6 +22,7 @@ pub mod kernels;
 pub mod gpu;
 pub mod series;
 pub mod research;
+pub mod dimse;
 pub mod dataset;
 pub mod codes;
 pub mod volume;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Top to bottom. `ARCHITECTURE.md` says what each is for.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "cli",
     "phantom",
     "engine",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 18] = [
     "gpu",
     "series",
     "research",
+    "dimse",
     "dataset",
     "codes",
     "volume",
