@@ -14,6 +14,8 @@ pub mod sop_class {
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
     /// Label Map Segmentation.
     pub const LABEL_MAP_SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.7";
+    /// Parametric Map Storage.
+    pub const PARAMETRIC_MAP: &str = "1.2.840.10008.5.1.4.1.1.30";
     /// Comprehensive 3D SR Storage.
     pub const COMPREHENSIVE_3D_SR: &str = "1.2.840.10008.5.1.4.1.1.88.34";
 }
@@ -22,6 +24,8 @@ pub mod sop_class {
 pub mod transfer_syntax {
     /// Explicit VR Little Endian.
     pub const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+    /// RLE Lossless.
+    pub const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
 }
 
 /// Whether `text` is a UID, as far as safety goes (PS3.5 9.1): 1 to 64 digits and dots, no component empty. Leading zeros, which the

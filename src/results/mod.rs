@@ -14,6 +14,7 @@ mod folder;
 mod form;
 mod json;
 mod key;
+mod multiframe;
 mod outline;
 mod picture;
 mod seg;
@@ -33,7 +34,7 @@ pub use json::SCHEMA_VERSION;
 pub use picture::{Window, picture};
 pub use seg::segmentation;
 
-use crate::dataset::{Item, WriteError, write_atomically, write_object};
+use crate::dataset::{Writable, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
@@ -49,6 +50,8 @@ pub const STUDY_SR_FILE: &str = "sr-study.dcm";
 pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
+/// The segmentation as a label map.
+pub const LABELMAP_FILE: &str = "labelmap.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The findings for programs.
@@ -78,16 +81,16 @@ impl<'a> Context<'a> {
 }
 
 /// A DICOM object to be written.
-struct Object {
+struct Object<'a> {
     /// Name of its file.
     file: String,
     reference: ResultObject,
-    data: Item,
+    data: Writable<'a>,
 }
 
-impl Object {
-    fn new(file: impl Into<String>, reference: ResultObject, data: Item) -> Self {
-        Self { file: file.into(), reference, data }
+impl<'a> Object<'a> {
+    fn new(file: impl Into<String>, reference: ResultObject, data: impl Into<Writable<'a>>) -> Self {
+        Self { file: file.into(), reference, data: data.into() }
     }
 }
 
@@ -172,18 +175,19 @@ fn write_objects(context: &Context<'_>, folder: &Path) -> Result<WrittenObjects,
 }
 
 /// The objects of a DICOM form.
-fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
+fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
     match form {
         Form::Sr => sr::objects(context),
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
+        Form::Labelmap => seg::label_maps(context),
         _ => Vec::new(),
     }
 }
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELMAP_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
