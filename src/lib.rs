@@ -22,6 +22,7 @@ pub mod kernels;
 pub mod gpu;
 pub mod series;
 pub mod research;
+pub mod store;
 pub mod dimse;
 pub mod dataset;
 pub mod codes;

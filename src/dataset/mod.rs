@@ -13,6 +13,7 @@ mod frame;
 mod header;
 mod instance;
 mod layout;
+mod part10;
 mod pixels;
 mod streamed;
 #[cfg(test)]
@@ -31,5 +32,6 @@ pub use error::DatasetError;
 pub use frame::{Frame, FrameContext};
 pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
+pub use part10::DataSetFile;
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
 pub use streamed::{Writable, write_object};
