@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sqlx::{Sqlite, Transaction};
 
+use super::audit::{self, AuditRecord};
 use super::receive::Announced;
 use super::{Shared, StoreError, now_ms};
 use crate::codes::Uid;
@@ -63,6 +64,8 @@ pub(super) enum Entry {
     Move(Arrival),
     /// One that is kept for people to look at, and why.
     Quarantine(Arrival, String),
+    /// What is to be remembered.
+    Audit(AuditRecord),
     /// An association that brought some of these studies has ended.
     Ended { studies: Vec<Uid>, released: bool },
 }
@@ -96,6 +99,7 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
             Entry::Instance(arrival) => enter_instance(&mut transaction, arrival).await?,
             Entry::Move(_) => {}
             Entry::Quarantine(arrival, reason) => quarantine(&mut transaction, arrival, reason).await?,
+            Entry::Audit(record) => audit::append(&mut transaction, record).await?,
             Entry::Ended { studies, released } => {
                 for study_uid in studies {
                     let query = sqlx::query("UPDATE study SET cut_off = ?, last_arrival_ms = ? WHERE study_uid = ? AND state = 'receiving'");
@@ -161,7 +165,7 @@ fn moved(shared: &Shared, entry: &Entry) {
         }
         Entry::Move(arrival) => (arrival, shared.path_of(&arrival.content)),
         Entry::Quarantine(arrival, _) => (arrival, shared.folder.join("quarantine").join(format!("{}.dcm", arrival.content))),
-        Entry::Ended { .. } => return,
+        Entry::Audit(_) | Entry::Ended { .. } => return,
     };
     let made = to.parent().map_or(Ok(()), fs::create_dir_all);
     if let Err(error) = made.and_then(|()| fs::rename(&arrival.path, &to)) {

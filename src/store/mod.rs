@@ -16,6 +16,7 @@
 //! 3. A file in `instances` never changes. The same data set is the same file, whoever sends it, and whenever.
 //! 4. A SOP Instance UID names one content. Other content under it goes to quarantine, and so does another patient's in a known study.
 
+mod audit;
 mod database;
 mod error;
 mod index;
@@ -36,6 +37,7 @@ use sqlx::SqlitePool;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+pub use audit::{AuditRecord, Broken, verify};
 pub use error::StoreError;
 pub use receive::{Announced, Kept, Receiving};
 
@@ -136,6 +138,11 @@ impl Store {
         if !studies.is_empty() {
             self.enter(Entry::Ended { studies, released });
         }
+    }
+
+    /// Remembers it; on disk a moment later, after what was handed in before.
+    pub fn audit(&self, record: AuditRecord) {
+        self.enter(Entry::Audit(record));
     }
 
     /// Hands something to the indexer; waits where it is behind.

@@ -75,7 +75,7 @@ CREATE TABLE delivery (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_due ON delivery (destination, not_before_ms) WHERE state IN ('due', 'stored');
 
--- Append-only: each row holds the hash of the one before (docs/node.md).
+-- Append-only: each row holds the hash of the one before (audit.rs).
 CREATE TABLE audit (
     id                  INTEGER PRIMARY KEY,
     at_ms               INTEGER NOT NULL,
@@ -85,8 +85,7 @@ CREATE TABLE audit (
     peer                TEXT NOT NULL,
     subject             TEXT NOT NULL,              -- study, job or configuration that it is about; no patient text
     detail              TEXT NOT NULL,
-    previous_sha256     TEXT NOT NULL,
-    sha256              TEXT NOT NULL
+    sha256              TEXT NOT NULL               -- of the row before and of this one
 ) STRICT;
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'audit is append-only'); END;
 CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'audit is append-only'); END;
