@@ -76,7 +76,7 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// json, png.
+    /// json, csv, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }

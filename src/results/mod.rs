@@ -8,6 +8,7 @@ mod canvas;
 mod check;
 mod colour;
 mod content;
+mod csv;
 mod envelope;
 mod error;
 mod folder;
@@ -56,6 +57,8 @@ pub const LABELMAP_FILE: &str = "labelmap.dcm";
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
+/// The findings for spreadsheets.
+pub const CSV_FILE: &str = "findings.csv";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
@@ -140,7 +143,8 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
     let (mut files, objects) = written?;
     let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects).into_bytes());
-    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
+    let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects).into_bytes());
+    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Csv, CSV_FILE, csv), (Form::Png, PNG_FILE, png)] {
         if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
             files.push((form, name.to_owned()));
@@ -187,7 +191,7 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELMAP_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELMAP_FILE, LABELS_FILE, JSON_FILE, CSV_FILE, PNG_FILE].contains(&name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
