@@ -20,6 +20,7 @@ mod outline;
 mod picture;
 mod seg;
 mod segments;
+pub mod show;
 mod sr;
 #[cfg(test)]
 mod read_back;
