@@ -78,7 +78,7 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// json, csv, png.
+    /// json, csv, fhir (R4), fhir-r5, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }
