@@ -9,13 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use dicom::core::{PrimitiveValue, Tag, VR};
+use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::encoding::TransferSyntaxIndex;
 use dicom::object::InMemDicomObject;
 use dicom::transfer_syntax::TransferSyntaxRegistry;
 
-use super::DatasetError;
 use super::layout::{Encoding, Entry, FrameItems, Layout, ascii};
+use super::{CharacterSet, DatasetError};
 use crate::codes::sha256_hex;
 
 /// Typed access to attributes, whatever holds them. What is missing or unreadable (`***` stands in real files) is `None`, 0 or empty.
@@ -152,7 +152,9 @@ impl Header {
             kept.extend_from_slice(&self.bytes[from..]);
             &kept
         };
-        self.parse_bytes(bytes)
+        let mut object = self.parse_bytes(bytes)?;
+        self.keep_bytes(&mut object);
+        Some(object)
     }
 
     fn parse_bytes(&self, bytes: &[u8]) -> Option<InMemDicomObject> {
@@ -160,6 +162,19 @@ impl Header {
         // dicom-rs should not panic; a file that makes it do so must not end more than itself. What it says is not passed on, since it
         // may quote the header.
         catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(bytes, ts))).ok()?.ok()
+    }
+
+    /// Puts bytes in the place of text that dicom-rs would write otherwise than it was read: Latin-1 declared as UTF-8 is common, and a
+    /// result must repeat a name as it is.
+    fn keep_bytes(&self, object: &mut InMemDicomObject) {
+        let charset = CharacterSet::of(object);
+        for entry in &self.entries {
+            let bytes = &self.bytes[entry.start as usize..entry.end as usize];
+            let in_charset = matches!(entry.vr, VR::LO | VR::LT | VR::PN | VR::SH | VR::ST | VR::UC | VR::UT);
+            if in_charset && (!bytes.is_ascii() || bytes.contains(&0x1B)) && !charset.survives(bytes) {
+                object.put(DataElement::new(entry.tag, entry.vr, PrimitiveValue::from(bytes.to_vec())));
+            }
+        }
     }
 
     /// The value of an attribute as it is in the file.

@@ -2,6 +2,7 @@
 
 mod attribute;
 mod build;
+mod charset;
 mod codec;
 mod coded;
 mod colour;
@@ -22,6 +23,7 @@ pub use build::{
     IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
 };
 pub use codec::rle_frame;
+pub use charset::{CharacterSet, decoded_text};
 pub use coded::{codes, items};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
