@@ -22,8 +22,8 @@ pub use attribute::{Attribute, acquired_at};
 pub use build::{
     IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
 };
-pub use codec::rle_frame;
 pub use charset::{CharacterSet, decoded_text};
+pub use codec::rle_frame;
 pub use coded::{codes, items};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;

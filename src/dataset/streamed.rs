@@ -65,14 +65,7 @@ impl<'a> Writable<'a> {
         self.native(tags::FLOAT_PIXEL_DATA, VR::OF, bytes, count, of)
     }
 
-    fn native(
-        mut self,
-        tag: Tag,
-        vr: VR,
-        bytes: u64,
-        count: usize,
-        of: impl Fn(usize) -> Vec<u8> + Send + Sync + 'a,
-    ) -> Self {
+    fn native(mut self, tag: Tag, vr: VR, bytes: u64, count: usize, of: impl Fn(usize) -> Vec<u8> + Send + Sync + 'a) -> Self {
         self.pixels = Some(Pixels::Native { tag, vr, bytes, pieces: Pieces { count, of: Box::new(of) } });
         self
     }

@@ -134,8 +134,9 @@ pub(super) fn frame_groups(findings: &Findings, n: u32, place: u32, segment: Opt
         item.sequence(tags::FRAME_CONTENT_SEQUENCE, [content.integer(tags::TEMPORAL_POSITION_INDEX, place)])
     };
     match segment {
-        Some(number) => item
-            .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, [Item::new().integer(tags::REFERENCED_SEGMENT_NUMBER, number)]),
+        Some(number) => {
+            item.sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, [Item::new().integer(tags::REFERENCED_SEGMENT_NUMBER, number)])
+        }
         None => item,
     }
 }
