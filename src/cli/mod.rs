@@ -17,7 +17,7 @@ use crate::engine::Options;
 use crate::gpu::DeviceChoice;
 use crate::infer::Provider;
 use crate::model::PackageFolders;
-use crate::results::Forms;
+use crate::results::{Form, Forms};
 
 /// How a command that started has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// json, csv, fhir (R4), fhir-r5, png.
+    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), json, csv, fhir (R4), fhir-r5, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }
@@ -96,8 +96,10 @@ struct OutputArgs {
 }
 
 impl EngineArgs {
-    fn options(&self) -> Options {
-        Options { device: self.device.clone(), provider: self.provider, onnxruntime_library: self.ort_lib.clone() }
+    /// For results in these forms: maps are computed where they are to be written.
+    fn options(&self, forms: &Forms) -> Options {
+        let (device, onnxruntime_library) = (self.device.clone(), self.ort_lib.clone());
+        Options { device, provider: self.provider, onnxruntime_library, maps: forms.contains(Form::Map) }
     }
 }
 

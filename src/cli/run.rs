@@ -185,7 +185,7 @@ struct FileReport {
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let package = super::packages().find(&self.model)?;
-        let mut engine = Engine::new(package, &self.engine.options())?;
+        let mut engine = Engine::new(package, &self.engine.options(&self.results.results))?;
         let report = run_all(&mut engine, &self.inputs, &self.results.results, &self.output)?;
         if self.output_args.json {
             text::print_json(&report)?;

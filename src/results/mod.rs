@@ -16,6 +16,7 @@ mod folder;
 mod form;
 mod json;
 mod key;
+mod map;
 mod multiframe;
 mod outline;
 mod picture;
@@ -56,6 +57,8 @@ pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
 pub const SEG_FILE: &str = "seg.dcm";
 /// The segmentation as a label map.
 pub const LABELMAP_FILE: &str = "labelmap.dcm";
+/// The map of values; of several, `map-1.dcm`, `map-2.dcm` and so on.
+pub const MAP_FILE: &str = "map.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The findings for programs.
@@ -84,6 +87,9 @@ struct Context<'a> {
 impl<'a> Context<'a> {
     fn of(findings: &'a Findings, image: &'a ImageVolume, forms: &'a Forms) -> Result<Self, ResultsError> {
         let segments = Segments::of(findings)?;
+        if forms.contains(Form::Map) {
+            map::check_values(findings)?;
+        }
         let is_file = findings.source.file.is_some();
         let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
         Ok(Self { findings, image, segments, key_images, forms, window: Window::of(image) })
@@ -197,14 +203,28 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
         Form::Labelmap => seg::label_maps(context),
+        Form::Map => map::objects(context),
         _ => Vec::new(),
     }
 }
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELMAP_FILE, LABELS_FILE, JSON_FILE, CSV_FILE, FHIR_FILE, FHIR_R5_FILE, PNG_FILE]
-        .contains(&name)
+    const NAMES: [&str; 12] = [
+        SR_FILE,
+        STUDY_SR_FILE,
+        OUTLINES_SR_FILE,
+        SEG_FILE,
+        LABELMAP_FILE,
+        MAP_FILE,
+        LABELS_FILE,
+        JSON_FILE,
+        CSV_FILE,
+        FHIR_FILE,
+        FHIR_R5_FILE,
+        PNG_FILE,
+    ];
+    NAMES.contains(&name) || map::is_numbered_file(name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

@@ -13,6 +13,7 @@ mod reading;
 mod real_data;
 mod reports;
 mod research;
+mod result_volumes;
 mod rooms;
 mod segmentations;
 mod selection;

@@ -4,6 +4,7 @@
 //! the writers had in memory. Problems name attributes and numbers, no patient text.
 
 mod frames;
+mod maps;
 mod regions;
 mod report;
 #[cfg(test)]
@@ -84,6 +85,7 @@ fn check_object(
     check_references(header, known, 0, problems);
     match reference.sop_class_uid {
         sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, known, problems),
+        sop_class::PARAMETRIC_MAP => maps::check(context, instance, header, reference, known, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
         _ => {}
     }
