@@ -19,7 +19,7 @@ use crate::geometry::Coded;
 #[non_exhaustive]
 pub enum WriteError {
     /// The data set could not be encoded: a value that the source's character set cannot express, for one.
-    #[error("data set cannot be encoded as Explicit VR Little Endian: {0}")]
+    #[error("data set cannot be encoded: {0}")]
     Encode(String),
     /// The folder or the disk did not take the bytes.
     #[error("cannot write `{file}`: {source}")]
@@ -102,12 +102,13 @@ impl Item {
         self.put(tag, vr_of(tag), PrimitiveValue::Strs(values.iter().map(fitting).collect()))
     }
 
-    /// Whole numbers, as US, UL or text (IS), whichever the attribute asks for.
+    /// Whole numbers, as US, UL, SL or text (IS), whichever the attribute asks for.
     #[must_use]
     pub fn integers(self, tag: Tag, values: &[u32]) -> Self {
         let vr = vr_of(tag);
         let value = match vr {
             VR::US => PrimitiveValue::U16(values.iter().map(|&v| u16::try_from(v).expect("a US attribute is below 65536")).collect()),
+            VR::SL => PrimitiveValue::I32(values.iter().map(|&v| i32::try_from(v).expect("an SL attribute is below 2^31")).collect()),
             VR::UL => PrimitiveValue::U32(values.iter().copied().collect()),
             _ => PrimitiveValue::Strs(values.iter().map(u32::to_string).collect()),
         };
@@ -124,6 +125,22 @@ impl Item {
     #[must_use]
     pub fn decimal(self, tag: Tag, value: f64) -> Self {
         self.text(tag, &decimal_string(value))
+    }
+
+    /// Decimal strings with at most three digits after the point, which is micrometres where they are millimetres.
+    #[must_use]
+    pub fn thousandths(self, tag: Tag, values: impl IntoIterator<Item = f64>) -> Self {
+        use std::fmt::Write;
+        let mut text = String::new();
+        for value in values {
+            // "-0.000" is 0.
+            let value = (value * 1000.0).round() / 1000.0 + 0.0;
+            write!(text, "{value:.3}").expect("text takes text");
+            text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+            text.push('\\');
+        }
+        text.pop();
+        self.put(tag, vr_of(tag), PrimitiveValue::from(text))
     }
 
     /// A floating point number, exact (FD).
@@ -277,7 +294,10 @@ pub fn study_attributes() -> impl Iterator<Item = Tag> {
     ALWAYS_COPIED.into_iter().chain(COPIED_IF_PRESENT)
 }
 
-/// Writes `object` as a file: Explicit VR Little Endian, to a temporary file beside `path`, synced, then renamed.
+/// Writes `object` as a file, to a temporary file beside `path`, synced, then renamed.
+///
+/// It is in Explicit VR Little Endian; only where a value is longer than the 65 534 bytes that its length can say there (contours, which are
+/// decimal strings, can be) in Implicit VR Little Endian, which every program must read (PS3.5 10.1).
 ///
 /// SOP Class and Instance UID of the file meta group are those of the data set. What stood at `path` is replaced.
 ///
@@ -285,11 +305,23 @@ pub fn study_attributes() -> impl Iterator<Item = Tag> {
 /// [`WriteError`]; nothing is left behind then, and what stood at `path` still stands.
 pub fn write_object(path: &Path, object: Item) -> Result<(), WriteError> {
     let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(transfer_syntax::EXPLICIT_LITTLE)
+        .transfer_syntax(if has_long_value(&object.0) { transfer_syntax::IMPLICIT_LITTLE } else { transfer_syntax::EXPLICIT_LITTLE })
         .implementation_class_uid(implementation_class_uid())
         .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
     let object = object.0.with_meta(meta).map_err(|err| WriteError::Encode(err.to_string()))?;
     write_atomically(path, |file| object.write_all(file).map_err(|err| WriteError::Encode(innermost(&err))))
+}
+
+/// Whether a value is longer than Explicit VR has room for in its 16 bits of length (PS3.5 7.1.2), which few VRs have more than.
+fn has_long_value(object: &InMemDicomObject) -> bool {
+    const MOST: usize = 65_534;
+    let is_long =
+        |vr| matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::SV | VR::UC | VR::UN | VR::UR | VR::UT | VR::UV);
+    object.iter().any(|element| match element.value() {
+        Value::Primitive(value) => !is_long(element.vr()) && value.calculate_byte_len() > MOST,
+        Value::Sequence(sequence) => sequence.items().iter().any(has_long_value),
+        Value::PixelSequence(_) => false,
+    })
 }
 
 /// Writes a file through `fill` so that it is there in full or not at all: temporary file in the same folder, sync, rename.
@@ -414,6 +446,33 @@ mod tests {
         check_decimal(-1.234_567_890_123_456_7e-10, "-1.234567890e-10");
         check_decimal(1e300, "1e300");
         check_decimal(1_234_567_890_123.456_7, "1234567890123.46");
+    }
+
+    #[test]
+    fn thousandths_are_short() {
+        let text = |values: &[f64]| {
+            let item = Item::new().thousandths(tags::CONTOUR_DATA, values.iter().copied()).into_inner();
+            item.get(tags::CONTOUR_DATA).expect("just put").value().to_str().expect("text").into_owned()
+        };
+        assert_eq!(text(&[-0.0002, 12.5, -182.0, 100.0, 0.123_456, 10.0]), "0\\12.5\\-182\\100\\0.123\\10");
+    }
+
+    /// A value that Explicit VR has no room for is read again.
+    #[test]
+    fn long_values_are_written_as_implicit_vr() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (points, syntax) in [(100, transfer_syntax::EXPLICIT_LITTLE), (10_000, transfer_syntax::IMPLICIT_LITTLE)] {
+            let contour = Item::new().thousandths(tags::CONTOUR_DATA, (0..3 * points).map(f64::from));
+            let item = Item::new().sequence(tags::CONTOUR_SEQUENCE, [contour]);
+            let object = item.text(tags::SOP_CLASS_UID, "1.2").text(tags::SOP_INSTANCE_UID, "1.2.3");
+            let path = folder.path().join("x.dcm");
+            write_object(&path, object).expect("writes");
+            let read = dicom::object::open_file(&path).expect("reads");
+            assert_eq!(read.meta().transfer_syntax(), syntax);
+            let contour = &crate::dataset::items(&read, tags::CONTOUR_SEQUENCE)[0];
+            let numbers = contour.element(tags::CONTOUR_DATA).expect("there").to_multi_float64().expect("numbers");
+            assert_eq!((numbers.len(), numbers[3 * points as usize - 1]), (3 * points as usize, f64::from(3 * points - 1)));
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum Form {
 
 impl Form {
     /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 5] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Json, Self::Png];
+    pub const ALL: [Self; 6] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Ko, Self::Json, Self::Png];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {

@@ -14,6 +14,7 @@ mod folder;
 mod form;
 mod json;
 mod key;
+mod key_objects;
 mod outline;
 mod picture;
 mod seg;
@@ -47,6 +48,8 @@ pub const SR_FILE: &str = "sr.dcm";
 pub const STUDY_SR_FILE: &str = "sr-study.dcm";
 /// The report with outlines.
 pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
+/// The key images.
+pub const KO_FILE: &str = "ko.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
 /// The label map of a researcher's volume.
@@ -177,13 +180,14 @@ fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
         Form::Sr => sr::objects(context),
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
+        Form::Ko => key_objects::objects(context),
         _ => Vec::new(),
     }
 }
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, KO_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

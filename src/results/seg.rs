@@ -90,7 +90,7 @@ fn frames_in_use(planes: &[(u32, u8)]) -> Vec<u32> {
 }
 
 /// Content Label is a code string: capitals, digits, space and underscore.
-fn content_label(package_name: &str) -> String {
+pub(super) fn content_label(package_name: &str) -> String {
     package_name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).take(16).collect()
 }
 

@@ -3,6 +3,7 @@
 //! Objects are read by the reader that reads other people's, from the file, and compared with the findings and the source, never with what
 //! the writers had in memory. Problems name attributes and numbers, no patient text.
 
+mod key_objects;
 mod regions;
 mod report;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use dicom::object::InMemDicomObject;
 use super::envelope::{ResultObject, source_header};
 use super::{Context, ResultsError};
 use crate::codes::{Code, sop_class};
-use crate::dataset::{Attributes, Instance, codes, items, study_attributes, tags};
+use crate::dataset::{Attributes, Frame, Instance, codes, items, study_attributes, tags};
 
 /// Problems of one object that are told at most.
 const MOST: usize = 20;
@@ -83,6 +84,7 @@ fn check_object(
     match reference.sop_class_uid {
         sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
+        sop_class::KEY_OBJECT_SELECTION => key_objects::check(context, header, problems),
         _ => {}
     }
 }
@@ -137,6 +139,14 @@ fn item(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<&InMemDicomO
 /// The code in a sequence.
 fn code(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<Code> {
     codes(object, tag).into_iter().next()
+}
+
+/// The place in `Source::frames` of the image that an item refers to; a frame of a multi-frame instance is named by its number.
+fn source_frame(context: &Context<'_>, reference: &InMemDicomObject) -> Option<usize> {
+    let (uid, number) = (reference.text(tags::REFERENCED_SOP_INSTANCE_UID), reference.count(tags::REFERENCED_FRAME_NUMBER));
+    let is_it =
+        |frame: &Frame| frame.instance.sop_instance_uid == uid && number == if frame.is_whole_instance() { 0 } else { frame.number };
+    context.findings.source.frames.iter().position(is_it)
 }
 
 /// Whether it is that code, whatever its meaning is called.
