@@ -21,11 +21,11 @@ pub enum Form {
     Map,
     /// Secondary Capture of the key images with overlay.
     Sc,
-    /// Grayscale Softcopy Presentation State with outlines on the key images.
+    /// Grayscale Softcopy Presentation State with outlines on the key images; of colour images there is none, and no file.
     Gsps,
     /// Key Object Selection of the key images.
     Ko,
-    /// RT Structure Set with contours.
+    /// RT Structure Set with contours; of unevenly spaced slices, and without a Frame of Reference, there is none, and no file.
     Rtstruct,
     /// Encapsulated PDF of the one-page report.
     Pdf,
@@ -45,7 +45,7 @@ pub enum Form {
 
 impl Form {
     /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 6] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Ko, Self::Json, Self::Png];
+    pub const ALL: [Self; 8] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Gsps, Self::Ko, Self::Rtstruct, Self::Json, Self::Png];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {

@@ -15,11 +15,15 @@ mod form;
 mod json;
 mod key;
 mod key_objects;
+mod keyhole;
 mod outline;
 mod picture;
+mod presentation;
+mod rtstruct;
 mod seg;
 mod segments;
 mod sr;
+mod voi;
 #[cfg(test)]
 mod read_back;
 #[cfg(test)]
@@ -48,8 +52,12 @@ pub const SR_FILE: &str = "sr.dcm";
 pub const STUDY_SR_FILE: &str = "sr-study.dcm";
 /// The report with outlines.
 pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
+/// Outlines on the key images; `gsps-1.dcm` and so on where those differ in their Modality LUT.
+pub const GSPS_FILE: &str = "gsps.dcm";
 /// The key images.
 pub const KO_FILE: &str = "ko.dcm";
+/// The contours.
+pub const RTSTRUCT_FILE: &str = "rtstruct.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
 /// The label map of a researcher's volume.
@@ -180,14 +188,22 @@ fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
         Form::Sr => sr::objects(context),
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
+        Form::Gsps => presentation::objects(context),
         Form::Ko => key_objects::objects(context),
+        Form::Rtstruct => rtstruct::objects(context),
         _ => Vec::new(),
     }
 }
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, KO_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    let numbered = |file: &str| {
+        let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
+        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(end)?.strip_suffix('.'));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let named = [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, GSPS_FILE, KO_FILE, RTSTRUCT_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE];
+    named.contains(&name) || numbered(GSPS_FILE)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

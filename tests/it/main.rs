@@ -5,6 +5,7 @@ mod demo;
 mod encodings;
 mod grids;
 mod inputs;
+mod marks;
 mod orientations;
 mod packages;
 mod reading;

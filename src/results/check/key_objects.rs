@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dicom::object::InMemDicomObject;
 
 use super::report::{check_evidence, child};
-use super::{Problems, code, is_code, item, source_frame};
+use super::{Problems, code, is_code, item, source_frames};
 use crate::codes::dcm;
 use crate::dataset::{Attributes, items, tags};
 use crate::results::Context;
@@ -23,10 +23,10 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
 
     let images: Vec<_> = items(header, tags::CONTENT_SEQUENCE).iter().filter(|i| i.text(tags::VALUE_TYPE) == "IMAGE").collect();
     problems.unless(images.iter().all(|i| !i.has(tags::CONCEPT_NAME_CODE_SEQUENCE)), || "an image has a concept name".into());
-    let selected: Vec<Option<usize>> =
-        images.iter().map(|i| item(i, tags::REFERENCED_SOP_SEQUENCE).and_then(|image| source_frame(context, image))).collect();
-    problems.unless(selected.iter().all(Option::is_some), || "an image was not analysed".into());
-    let distinct: BTreeSet<usize> = selected.iter().copied().flatten().collect();
+    let selected: Vec<Vec<usize>> =
+        images.iter().filter_map(|i| item(i, tags::REFERENCED_SOP_SEQUENCE)).map(|image| source_frames(context, image)).collect();
+    problems.unless(selected.iter().all(|frames| !frames.is_empty()), || "an image was not analysed".into());
+    let distinct: BTreeSet<usize> = selected.iter().flatten().copied().collect();
     problems.unless(distinct.len() == selected.iter().flatten().count(), || "an image is selected twice".into());
     let mut needed = BTreeSet::new();
     for segment in context.segments.all() {
