@@ -76,7 +76,7 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// json, png.
+    /// gsps (outlines for viewers), ko (key images), rtstruct (contours for planning), json, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }

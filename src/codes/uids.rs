@@ -22,6 +22,8 @@ pub mod sop_class {
     pub const RT_STRUCTURE_SET: &str = "1.2.840.10008.5.1.4.1.1.481.3";
     /// Detached Study Management, retired: the class under which a structure set names its study (PS3.3 C.8.8.5).
     pub const DETACHED_STUDY: &str = "1.2.840.10008.3.1.2.3.1";
+    /// Parametric Map Storage.
+    pub const PARAMETRIC_MAP: &str = "1.2.840.10008.5.1.4.1.1.30";
     /// Comprehensive 3D SR Storage.
     pub const COMPREHENSIVE_3D_SR: &str = "1.2.840.10008.5.1.4.1.1.88.34";
 }
@@ -32,6 +34,8 @@ pub mod transfer_syntax {
     pub const IMPLICIT_LITTLE: &str = "1.2.840.10008.1.2";
     /// Explicit VR Little Endian.
     pub const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+    /// RLE Lossless.
+    pub const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
 }
 
 /// Whether `text` is a UID, as far as safety goes (PS3.5 9.1): 1 to 64 digits and dots, no component empty. Leading zeros, which the

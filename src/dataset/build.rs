@@ -1,4 +1,4 @@
-//! Building data sets and writing them as files.
+//! Building data sets, and writing files as a whole.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,11 +7,11 @@ use dicom::core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom::core::value::{DataSetSequence, Value};
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::dictionary_std::StandardDataDictionary;
-use dicom::object::{FileMetaTableBuilder, InMemDicomObject};
+use dicom::object::InMemDicomObject;
 use thiserror::Error;
 
 use super::tags;
-use crate::codes::{Code, Uid, transfer_syntax, uid_by_name};
+use crate::codes::{Code, Uid, uid_by_name};
 use crate::geometry::Coded;
 
 /// Why an object could not be written.
@@ -21,6 +21,12 @@ pub enum WriteError {
     /// The data set could not be encoded: a value that the source's character set cannot express, for one.
     #[error("data set cannot be encoded: {0}")]
     Encode(String),
+    /// More pixel data than an element holds.
+    #[error("{bytes} bytes of pixel data: an element holds 4 GB at most; write fewer segments or maps into one object")]
+    TooLarge {
+        /// How many.
+        bytes: u64,
+    },
     /// The folder or the disk did not take the bytes.
     #[error("cannot write `{file}`: {source}")]
     Io {
@@ -35,6 +41,7 @@ impl Coded for WriteError {
     fn code(&self) -> &'static str {
         match self {
             Self::Encode(_) => "dataset.encode",
+            Self::TooLarge { .. } => "dataset.too-large-to-write",
             Self::Io { .. } => "dataset.write",
         }
     }
@@ -127,15 +134,15 @@ impl Item {
         self.text(tag, &decimal_string(value))
     }
 
-    /// Decimal strings with at most three digits after the point, which is micrometres where they are millimetres.
+    /// Many finite numbers as decimal strings with at most four digits after the point.
     #[must_use]
-    pub fn thousandths(self, tag: Tag, values: impl IntoIterator<Item = f64>) -> Self {
+    pub fn four_digits(self, tag: Tag, values: impl IntoIterator<Item = f64>) -> Self {
         use std::fmt::Write;
         let mut text = String::new();
         for value in values {
-            // "-0.000" is 0.
-            let value = (value * 1000.0).round() / 1000.0 + 0.0;
-            write!(text, "{value:.3}").expect("text takes text");
+            // "-0.0000" is 0.
+            let value = (value * 1e4).round() / 1e4 + 0.0;
+            write!(text, "{value:.4}").expect("text takes text");
             text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
             text.push('\\');
         }
@@ -294,36 +301,6 @@ pub fn study_attributes() -> impl Iterator<Item = Tag> {
     ALWAYS_COPIED.into_iter().chain(COPIED_IF_PRESENT)
 }
 
-/// Writes `object` as a file, to a temporary file beside `path`, synced, then renamed.
-///
-/// It is in Explicit VR Little Endian; only where a value is longer than the 65 534 bytes that its length can say there (contours, which are
-/// decimal strings, can be) in Implicit VR Little Endian, which every program must read (PS3.5 10.1).
-///
-/// SOP Class and Instance UID of the file meta group are those of the data set. What stood at `path` is replaced.
-///
-/// # Errors
-/// [`WriteError`]; nothing is left behind then, and what stood at `path` still stands.
-pub fn write_object(path: &Path, object: Item) -> Result<(), WriteError> {
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(if has_long_value(&object.0) { transfer_syntax::IMPLICIT_LITTLE } else { transfer_syntax::EXPLICIT_LITTLE })
-        .implementation_class_uid(implementation_class_uid())
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let object = object.0.with_meta(meta).map_err(|err| WriteError::Encode(err.to_string()))?;
-    write_atomically(path, |file| object.write_all(file).map_err(|err| WriteError::Encode(innermost(&err))))
-}
-
-/// Whether a value is longer than Explicit VR has room for in its 16 bits of length (PS3.5 7.1.2), which few VRs have more than.
-fn has_long_value(object: &InMemDicomObject) -> bool {
-    const MOST: usize = 65_534;
-    let is_long =
-        |vr| matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::SV | VR::UC | VR::UN | VR::UR | VR::UT | VR::UV);
-    object.iter().any(|element| match element.value() {
-        Value::Primitive(value) => !is_long(element.vr()) && value.calculate_byte_len() > MOST,
-        Value::Sequence(sequence) => sequence.items().iter().any(has_long_value),
-        Value::PixelSequence(_) => false,
-    })
-}
-
 /// Writes a file through `fill` so that it is there in full or not at all: temporary file in the same folder, sync, rename.
 ///
 /// # Errors
@@ -415,7 +392,7 @@ fn is_ascii(value: &Value<InMemDicomObject>) -> bool {
 }
 
 /// The message at the end of the chain, which says what really happened.
-fn innermost(err: &dyn std::error::Error) -> String {
+pub(super) fn innermost(err: &dyn std::error::Error) -> String {
     let mut err = err;
     while let Some(source) = err.source() {
         err = source;
@@ -428,6 +405,7 @@ mod tests {
     use dicom::dicom_value;
 
     use super::*;
+    use crate::dataset::write_object;
 
     fn check_decimal(value: f64, expected: &str) {
         let text = decimal_string(value);
@@ -449,30 +427,12 @@ mod tests {
     }
 
     #[test]
-    fn thousandths_are_short() {
+    fn four_digits_are_short() {
         let text = |values: &[f64]| {
-            let item = Item::new().thousandths(tags::CONTOUR_DATA, values.iter().copied()).into_inner();
+            let item = Item::new().four_digits(tags::CONTOUR_DATA, values.iter().copied()).into_inner();
             item.get(tags::CONTOUR_DATA).expect("just put").value().to_str().expect("text").into_owned()
         };
-        assert_eq!(text(&[-0.0002, 12.5, -182.0, 100.0, 0.123_456, 10.0]), "0\\12.5\\-182\\100\\0.123\\10");
-    }
-
-    /// A value that Explicit VR has no room for is read again.
-    #[test]
-    fn long_values_are_written_as_implicit_vr() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for (points, syntax) in [(100, transfer_syntax::EXPLICIT_LITTLE), (10_000, transfer_syntax::IMPLICIT_LITTLE)] {
-            let contour = Item::new().thousandths(tags::CONTOUR_DATA, (0..3 * points).map(f64::from));
-            let item = Item::new().sequence(tags::CONTOUR_SEQUENCE, [contour]);
-            let object = item.text(tags::SOP_CLASS_UID, "1.2").text(tags::SOP_INSTANCE_UID, "1.2.3");
-            let path = folder.path().join("x.dcm");
-            write_object(&path, object).expect("writes");
-            let read = dicom::object::open_file(&path).expect("reads");
-            assert_eq!(read.meta().transfer_syntax(), syntax);
-            let contour = &crate::dataset::items(&read, tags::CONTOUR_SEQUENCE)[0];
-            let numbers = contour.element(tags::CONTOUR_DATA).expect("there").to_multi_float64().expect("numbers");
-            assert_eq!((numbers.len(), numbers[3 * points as usize - 1]), (3 * points as usize, f64::from(3 * points - 1)));
-        }
+        assert_eq!(text(&[-0.00002, 12.5, -182.0, 100.0, 0.123_456, 10.0]), "0\\12.5\\-182\\100\\0.1235\\10");
     }
 
     #[test]

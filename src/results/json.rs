@@ -27,7 +27,7 @@ struct Document<'a> {
     findings: Vec<NumberedFinding<'a>>,
     provenance: &'a Provenance,
     package_version: String,
-    warnings: &'a [String],
+    warnings: Vec<&'a str>,
     results: Vec<Object<'a>>,
     /// Holds each finding's `segment` as value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,8 +80,8 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it.
-pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)]) -> String {
+/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it, and `left_out` says why others are not.
+pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)], left_out: &[String]) -> String {
     let Context { findings, segments, forms, .. } = context;
     let first = findings.source.instances.first();
     let uid = |of: fn(&Instance) -> &String| first.map(|i| of(i).as_str());
@@ -104,7 +104,7 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)])
             .collect(),
         provenance: &findings.provenance,
         package_version: findings.provenance.package.version_string(),
-        warnings: &findings.warnings,
+        warnings: findings.warnings.iter().chain(left_out).map(String::as_str).collect(),
         results: objects.iter().map(|(file, object)| Object::of(file, object)).collect(),
         labels: file.filter(|_| forms.contains(Form::Seg)).map(|_| super::LABELS_FILE),
         picture: forms.contains(Form::Png).then_some(super::PNG_FILE),

@@ -10,7 +10,7 @@ use crate::dataset::{Frame, Instance, Item, tags};
 const KEY_OBJECTS: Slot = Slot { name: "ko", sop_class_uid: sop_class::KEY_OBJECT_SELECTION, modality: "KO", kind: "key images", place: 8 };
 
 /// The selection of the key images; none where nothing was found.
-pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     let findings = context.findings;
     let frames: Vec<&Frame> = context.key_images.iter().map(|image| &findings.source.frames[image.frame as usize]).collect();
     if frames.is_empty() {

@@ -16,6 +16,7 @@ mod json;
 mod key;
 mod key_objects;
 mod keyhole;
+mod multiframe;
 mod outline;
 mod picture;
 mod presentation;
@@ -38,7 +39,7 @@ pub use json::SCHEMA_VERSION;
 pub use picture::{Window, picture};
 pub use seg::segmentation;
 
-use crate::dataset::{Item, WriteError, write_atomically, write_object};
+use crate::dataset::{Writable, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
@@ -60,6 +61,8 @@ pub const KO_FILE: &str = "ko.dcm";
 pub const RTSTRUCT_FILE: &str = "rtstruct.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
+/// The segmentation as a label map.
+pub const LABELMAP_FILE: &str = "labelmap.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The findings for programs.
@@ -89,16 +92,16 @@ impl<'a> Context<'a> {
 }
 
 /// A DICOM object to be written.
-struct Object {
+struct Object<'a> {
     /// Name of its file.
     file: String,
     reference: ResultObject,
-    data: Item,
+    data: Writable<'a>,
 }
 
-impl Object {
-    fn new(file: impl Into<String>, reference: ResultObject, data: Item) -> Self {
-        Self { file: file.into(), reference, data }
+impl<'a> Object<'a> {
+    fn new(file: impl Into<String>, reference: ResultObject, data: impl Into<Writable<'a>>) -> Self {
+        Self { file: file.into(), reference, data: data.into() }
     }
 }
 
@@ -129,7 +132,7 @@ impl Written {
 }
 
 /// Writes a result into the folder `dir` in each of `forms`: all of them, or none. A form that has nothing to show (a segmentation where
-/// nothing was found) has no file. Every DICOM object is read again and held against the findings before the folder is there. Of a
+/// nothing was found) has no file; `findings.json` says why where there is something. Every DICOM object is read again and held against the findings before the folder is there. Of a
 /// researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
 ///
 /// Files are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
@@ -147,7 +150,7 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
     let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
     let (mut files, objects) = written?;
-    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects).into_bytes());
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects, &left_out(&context, &files)).into_bytes());
     for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
         if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
@@ -183,16 +186,24 @@ fn write_objects(context: &Context<'_>, folder: &Path) -> Result<WrittenObjects,
 }
 
 /// The objects of a DICOM form.
-fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
+fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
     match form {
         Form::Sr => sr::objects(context),
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
+        Form::Labelmap => seg::label_maps(context),
         Form::Gsps => presentation::objects(context),
         Form::Ko => key_objects::objects(context),
         Form::Rtstruct => rtstruct::objects(context),
         _ => Vec::new(),
     }
+}
+
+/// Why forms that were asked for have no file, though there is something to show.
+fn left_out(context: &Context<'_>, files: &[(Form, String)]) -> Vec<String> {
+    let lacks = |form| context.forms.contains(form) && context.findings.source.file.is_none() && files.iter().all(|(of, _)| *of != form);
+    let reasons = [(Form::Gsps, presentation::left_out as fn(&Context<'_>) -> Option<String>), (Form::Rtstruct, rtstruct::left_out)];
+    reasons.into_iter().filter(|(form, _)| lacks(*form)).filter_map(|(_, why)| why(context)).collect()
 }
 
 /// Whether a result of ours may have a file of this name.
@@ -202,7 +213,19 @@ fn is_result_file(name: &str) -> bool {
         let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(end)?.strip_suffix('.'));
         number.is_some_and(|number| number.parse::<u32>().is_ok())
     };
-    let named = [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, GSPS_FILE, KO_FILE, RTSTRUCT_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE];
+    let named = [
+        SR_FILE,
+        STUDY_SR_FILE,
+        OUTLINES_SR_FILE,
+        GSPS_FILE,
+        KO_FILE,
+        RTSTRUCT_FILE,
+        SEG_FILE,
+        LABELMAP_FILE,
+        LABELS_FILE,
+        JSON_FILE,
+        PNG_FILE,
+    ];
     named.contains(&name) || numbered(GSPS_FILE)
 }
 

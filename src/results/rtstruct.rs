@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::envelope::{EQUIPMENT, Moment, ResultObject, Slot, envelope, reference, reference_to, reference_to_frame, source_header};
 use super::keyhole::contours;
+use super::multiframe::spacing_between_slices_mm;
 use super::outline::outlines;
 use super::segments::Segment;
 use super::{Context, Object, RTSTRUCT_FILE};
@@ -17,20 +18,62 @@ use crate::findings::{Finding, Findings};
 const STRUCTURE_SET: Slot =
     Slot { name: "rtstruct", sop_class_uid: sop_class::RT_STRUCTURE_SET, modality: "RTSTRUCT", kind: "contours", place: 9 };
 
-/// The structure set with a region of interest for each segment.
-///
-/// None where nothing was found; where the source has no Frame of Reference or its images no place in it; and where the slices are not
-/// evenly spaced, since planning systems take the distance of two contours for the thickness of all.
-pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+/// Bytes of contours that an object has at most: what our own reader takes, and far more than planning systems do.
+const MOST_BYTES: usize = 60 << 20;
+
+/// The structure set with a region of interest for each segment; none where [`left_out`] says why, or nothing was found.
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
+    match regions(context) {
+        Ok(regions) if !regions.is_empty() => vec![structure_set(context, &regions)],
+        _ => Vec::new(),
+    }
+}
+
+/// Why findings with segments have no structure set.
+pub(super) fn left_out(context: &Context<'_>) -> Option<String> {
+    regions(context).err()
+}
+
+/// A segment and its contours.
+struct Region<'a> {
+    segment: &'a Segment<'a>,
+    contours: Vec<Contour<'a>>,
+}
+
+/// A closed contour on an image.
+struct Contour<'a> {
+    frame: &'a Frame,
+    plane: Plane,
+    path: Vec<[u32; 2]>,
+}
+
+/// The contours of all segments; or why there are none.
+fn regions<'a>(context: &'a Context<'_>) -> Result<Vec<Region<'a>>, String> {
     let findings = context.findings;
     let planes: Vec<Plane> = findings.source.frames.iter().filter_map(Plane::of).collect();
-    let placed = !findings.source.instances[0].frame_of_reference_uid.is_empty() && planes.len() == findings.source.frames.len();
-    if context.segments.all().is_empty() || !placed || !is_even(findings) {
-        return Vec::new();
+    if findings.source.instances[0].frame_of_reference_uid.is_empty() || planes.len() != findings.source.frames.len() {
+        return Err("no structure set: the images lie nowhere in a Frame of Reference".into());
     }
+    // Planning systems take the distance of two contours for the thickness of all.
+    if planes.len() > 1 && spacing_between_slices_mm(findings).is_none() {
+        return Err("no structure set: the slices are not evenly spaced".into());
+    }
+    let region = |segment: &'a Segment<'a>| Region { segment, contours: contours_of(findings, segment, &planes) };
+    let regions: Vec<Region<'a>> = context.segments.all().iter().map(region).collect();
+    let all = || regions.iter().flat_map(|region| &region.contours);
+    let (count, points) = (all().count(), all().map(|contour| contour.path.len()).sum::<usize>());
+    // Three decimal strings of up to 10 characters a point; names and lengths a contour.
+    if 33 * points + 300 * count > MOST_BYTES {
+        return Err(format!("no structure set: {count} contours of {points} points would be more than {} MB", MOST_BYTES >> 20));
+    }
+    Ok(regions)
+}
+
+fn structure_set(context: &Context<'_>, regions: &[Region<'_>]) -> Object<'static> {
+    let findings = context.findings;
     let reference = ResultObject::of(findings, &STRUCTURE_SET);
     let package = &findings.provenance.package;
-    let (segments, started) = (context.segments.all(), Moment::of(findings));
+    let started = Moment::of(findings);
     let frame_of_reference = &findings.source.instances[0].frame_of_reference_uid;
     let data = envelope(findings, &reference)
         .empty(tags::OPERATORS_NAME)
@@ -42,24 +85,11 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
         .text(tags::STRUCTURE_SET_DATE, &started.date)
         .text(tags::STRUCTURE_SET_TIME, &started.time)
         .sequence(tags::REFERENCED_FRAME_OF_REFERENCE_SEQUENCE, [referenced_images(findings)])
-        .sequence(tags::STRUCTURE_SET_ROI_SEQUENCE, segments.iter().map(|segment| region(findings, segment)))
-        .sequence(tags::ROI_CONTOUR_SEQUENCE, segments.iter().map(|segment| region_contours(findings, segment, &planes)))
-        .sequence(tags::RTROI_OBSERVATIONS_SEQUENCE, segments.iter().map(observation))
+        .sequence(tags::STRUCTURE_SET_ROI_SEQUENCE, regions.iter().map(|region| description(findings, region.segment)))
+        .sequence(tags::ROI_CONTOUR_SEQUENCE, regions.iter().map(drawn))
+        .sequence(tags::RTROI_OBSERVATIONS_SEQUENCE, regions.iter().map(|region| observation(region.segment)))
         .text(tags::APPROVAL_STATUS, "UNAPPROVED");
-    vec![Object::new(RTSTRUCT_FILE, reference, data)]
-}
-
-/// Whether every image lies in its slice of the grid, and so all at one distance. Slices that were interpolated onto even distances do not.
-fn is_even(findings: &Findings) -> bool {
-    let grid = findings.labels.grid();
-    let source = &findings.source;
-    // What the geometry gate allows: 1 % of the distance, and what positions are rounded to.
-    let tolerance_mm = (0.01 * grid.spacing_mm()[2]).max(0.01) + 1e-6;
-    let off_mm = |(frame, &k): (&Frame, &u32)| {
-        let slice = frame.position_mm.map_or(f64::INFINITY, |at| grid.voxel_from_lps().apply(at)[2]);
-        (slice - f64::from(k)).abs() * grid.spacing_mm()[2]
-    };
-    source.frames.iter().zip(&source.slice_of_frame).map(off_mm).all(|off_mm| off_mm <= tolerance_mm)
+    Object::new(RTSTRUCT_FILE, reference, data)
 }
 
 /// Where the pixels of an image lie, mm.
@@ -96,7 +126,7 @@ fn referenced_images(findings: &Findings) -> Item {
 }
 
 /// Which region of interest it is (C.8.8.5).
-fn region(findings: &Findings, segment: &Segment<'_>) -> Item {
+fn description(findings: &Findings, segment: &Segment<'_>) -> Item {
     let package = &findings.provenance.package;
     Item::new()
         .integer(tags::ROI_NUMBER, segment.number)
@@ -106,27 +136,32 @@ fn region(findings: &Findings, segment: &Segment<'_>) -> Item {
         .text(tags::ROI_GENERATION_DESCRIPTION, &format!("{EQUIPMENT}: {} {}", package.name, package.version_string()))
 }
 
-/// The contours of a segment, image by image (C.8.8.6).
-fn region_contours(findings: &Findings, segment: &Segment<'_>, planes: &[Plane]) -> Item {
-    let of_frame = |&n: &u32| -> Vec<Item> {
-        let n = n as usize;
-        let [columns, rows, _] = findings.labels.grid().dims().map(|d| d as usize);
-        let all = outlines(findings.labels.slice(findings.source.slice_of_frame[n] as usize), columns, segment.label);
-        contours(&all, [columns, rows]).iter().map(|path| contour(&findings.source.frames[n], &planes[n], path)).collect()
+/// The contours of a segment, image by image.
+fn contours_of<'a>(findings: &'a Findings, segment: &Segment<'_>, planes: &[Plane]) -> Vec<Contour<'a>> {
+    let [columns, rows, _] = findings.labels.grid().dims().map(|d| d as usize);
+    let of_frame = |&n: &u32| -> Vec<Contour<'a>> {
+        let (frame, plane) = (&findings.source.frames[n as usize], planes[n as usize]);
+        let slice = findings.labels.slice(findings.source.slice_of_frame[n as usize] as usize);
+        let paths = contours(&outlines(slice, columns, segment.label), [columns, rows]);
+        paths.into_iter().map(|path| Contour { frame, plane, path }).collect()
     };
-    let all: Vec<Vec<Item>> = segment.frames.par_iter().map(of_frame).collect();
-    Item::new()
-        .integer(tags::REFERENCED_ROI_NUMBER, segment.number)
-        .integers(tags::ROI_DISPLAY_COLOR, &segment.finding.colour.map(u32::from))
-        .sequence(tags::CONTOUR_SEQUENCE, all.into_iter().flatten())
+    segment.frames.par_iter().map(of_frame).collect::<Vec<_>>().into_iter().flatten().collect()
 }
 
-fn contour(frame: &Frame, plane: &Plane, path: &[[u32; 2]]) -> Item {
+/// The contours of a region, and its colour (C.8.8.6).
+fn drawn(region: &Region<'_>) -> Item {
+    Item::new()
+        .integer(tags::REFERENCED_ROI_NUMBER, region.segment.number)
+        .integers(tags::ROI_DISPLAY_COLOR, &region.segment.finding.colour.map(u32::from))
+        .sequence(tags::CONTOUR_SEQUENCE, region.contours.par_iter().map(contour).collect::<Vec<_>>())
+}
+
+fn contour(Contour { frame, plane, path }: &Contour<'_>) -> Item {
     Item::new()
         .sequence(tags::CONTOUR_IMAGE_SEQUENCE, [reference_to_frame(frame)])
         .text(tags::CONTOUR_GEOMETRIC_TYPE, "CLOSED_PLANAR")
         .integer(tags::NUMBER_OF_CONTOUR_POINTS, path.len() as u32)
-        .thousandths(tags::CONTOUR_DATA, path.iter().flat_map(|&corner| plane.lps_mm(corner)))
+        .four_digits(tags::CONTOUR_DATA, path.iter().flat_map(|&corner| plane.lps_mm(corner)))
 }
 
 /// What the region is (C.8.8.8). An organ is called one; whether anything else is a target or is to be spared, a person decides.

@@ -1,5 +1,6 @@
 //! Black-box tests: the binary and the library as their users meet them. One module a theme.
 
+mod archive;
 mod broken_input;
 mod demo;
 mod encodings;

@@ -12,7 +12,7 @@ use roentgen::series::{GeometryPolicy, discover};
 use roentgen::volume::Volume;
 use serde_json::json;
 
-use crate::support::{made_up, python, root, source_of};
+use crate::support::{findings_json, made_up, python, root, source_of};
 
 const COLUMNS: usize = 96;
 const ROWS: usize = 80;
@@ -28,6 +28,8 @@ enum Kind {
     Mr,
     /// A Modality LUT for each slice.
     ScaledMr,
+    /// MONOCHROME1, one image that lies nowhere in the patient.
+    Radiograph,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +46,13 @@ struct Case {
 const AXIAL: [f64; 6] = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
 const OBLIQUE: [f64; 6] = [0.8, 0.6, 0.0, -0.36, 0.48, 0.8];
 const CT: Case = Case { name: "ct", kind: Kind::Ct, orientation: AXIAL, spacing_mm: [0.9765625, 0.9765625], further_mm: 0.0 };
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     CT,
     Case { name: "oblique", orientation: OBLIQUE, spacing_mm: [1.5, 0.7], ..CT },
     Case { name: "enhanced", kind: Kind::EnhancedCt, spacing_mm: [0.7, 1.1], ..CT },
     Case { name: "monochrome1", kind: Kind::Mr, spacing_mm: [0.8, 1.6], ..CT },
     Case { name: "scaled", kind: Kind::ScaledMr, orientation: OBLIQUE, ..CT },
+    Case { name: "radiograph", kind: Kind::Radiograph, ..CT },
 ];
 
 impl Case {
@@ -71,8 +74,9 @@ impl Case {
             Kind::Ct => ("CT", "1.2.840.10008.5.1.4.1.1.2"),
             Kind::EnhancedCt => ("CT", "1.2.840.10008.5.1.4.1.1.2.1"),
             Kind::Mr | Kind::ScaledMr => ("MR", "1.2.840.10008.5.1.4.1.1.4"),
+            Kind::Radiograph => ("DX", "1.2.840.10008.5.1.4.1.1.1.1"),
         };
-        let photometric = if modality == "MR" { "MONOCHROME1" } else { "MONOCHROME2" };
+        let photometric = if modality == "CT" { "MONOCHROME2" } else { "MONOCHROME1" };
         Item::new()
             .texts(tags::IMAGE_TYPE, &["ORIGINAL", "PRIMARY", "AXIAL"])
             .text(tags::SOP_CLASS_UID, class)
@@ -120,7 +124,7 @@ impl Case {
         let rescale = |slope, intercept| Item::new().decimal(tags::RESCALE_SLOPE, slope).decimal(tags::RESCALE_INTERCEPT, intercept);
         match self.kind {
             Kind::Ct | Kind::EnhancedCt => rescale(1.0, -1024.0).text(tags::RESCALE_TYPE, "HU"),
-            Kind::Mr => Item::new(),
+            Kind::Mr | Kind::Radiograph => Item::new(),
             Kind::ScaledMr => rescale(0.5 + 0.25 * k as f64, 3.0).text(tags::RESCALE_TYPE, "US"),
         }
     }
@@ -131,6 +135,7 @@ impl Case {
             Kind::Ct => Item::new().texts(tags::WINDOW_CENTER, &["40", "-600"]).texts(tags::WINDOW_WIDTH, &["350", "1500"]),
             Kind::EnhancedCt => Item::new().decimal(tags::WINDOW_CENTER, 40.0 + k as f64).decimal(tags::WINDOW_WIDTH, 300.0),
             Kind::Mr | Kind::ScaledMr => Item::new(),
+            Kind::Radiograph => Item::new().texts(tags::WINDOW_CENTER, &["1050"]).texts(tags::WINDOW_WIDTH, &["500.5"]),
         }
     }
 
@@ -156,6 +161,15 @@ impl Case {
                 .sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, (0..SLICES).map(frame))
                 .words(tags::PIXEL_DATA, (0..SLICES).flat_map(Self::pixels).collect());
             return write_object(&folder.join("all.dcm"), object).expect("writable");
+        }
+        if self.kind == Kind::Radiograph {
+            let object = self
+                .header()
+                .text(tags::SOP_INSTANCE_UID, &self.uid("instance"))
+                .decimals_of(tags::IMAGER_PIXEL_SPACING, &["0.14", "0.14"].map(str::to_owned))
+                .with(self.window(0))
+                .words(tags::PIXEL_DATA, Self::pixels(0).collect());
+            return write_object(&folder.join("image.dcm"), object).expect("writable");
         }
         for k in 0..SLICES {
             let object = self
@@ -241,11 +255,13 @@ fn other_programs_read_the_marks() {
     println!("{}", checked.stdout);
 }
 
-/// Planning systems take the distance of two contours for the thickness of all.
+/// Planning systems take the distance of two contours for the thickness of all; `findings.json` says it.
 #[test]
 fn unevenly_spaced_slices_have_no_structure_set() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let written = write(&Case { name: "uneven", further_mm: 0.9, ..CT }, folder.path(), GeometryPolicy::Resample);
     let forms: Vec<Form> = written.files.iter().map(|(form, _)| *form).collect();
     assert_eq!(forms, [Form::Gsps, Form::Ko, Form::Json]);
+    let warnings = findings_json(&folder.path().join("results"))["warnings"].to_string();
+    assert!(warnings.contains("no structure set: the slices are not evenly spaced"), "{warnings}");
 }

@@ -90,7 +90,7 @@ fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPol
             let site = chance.maybe(|c| code(c.one_of(&TYPES[1..3])));
             let with_region = n < 250 && chance.below(5) > 0;
             let present = chance.below(4) > 0;
-            let segment = with_region.then_some(n as u8 + 1);
+            let segment = with_region.then(|| n as u8 + 1);
             if let (Some(label), true) = (segment, present) {
                 let (slice, row) = (n % slices, n / slices);
                 let row = &mut labels[(slice * rows + row) * columns..][..columns];

@@ -174,6 +174,8 @@ def check_rendering(case, ds, path, k):
 
 
 def check_structure_set(case):
+    if case.value(0, 'ImagePositionPatient') is None:
+        return need(not case.results('rtstruct.dcm'), f'{case.name}: a structure set of what lies nowhere')
     [path] = case.results('rtstruct.dcm')
     ds = pydicom.dcmread(path)
     syntaxes.add(ds.file_meta.TransferSyntaxUID)

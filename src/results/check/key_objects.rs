@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dicom::object::InMemDicomObject;
+use rayon::prelude::*;
 
 use super::report::{check_evidence, child};
 use super::{Problems, code, is_code, item, source_frames};
@@ -41,8 +42,11 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
 /// The frames with the most voxels of a segment.
 fn best_frames(context: &Context<'_>, segment: &Segment<'_>) -> BTreeSet<usize> {
     let findings = context.findings;
-    let voxels = |k: u32| findings.labels.slice(k as usize).iter().filter(|&&label| label == segment.label).count();
-    let areas: Vec<usize> = findings.source.slice_of_frame.iter().map(|&k| voxels(k)).collect();
-    let most = areas.iter().copied().max().unwrap_or_default();
-    (0..areas.len()).filter(|&n| areas[n] == most).collect()
+    let voxels = |&n: &u32| {
+        let slice = findings.labels.slice(findings.source.slice_of_frame[n as usize] as usize);
+        (n as usize, slice.iter().filter(|&&label| label == segment.label).count())
+    };
+    let areas: Vec<(usize, usize)> = segment.frames.par_iter().map(voxels).collect();
+    let most = areas.iter().map(|(_, area)| *area).max().unwrap_or_default();
+    areas.into_iter().filter(|(_, area)| *area == most).map(|(n, _)| n).collect()
 }

@@ -13,12 +13,13 @@ use crate::geometry::{cross, dot, norm, sub};
 use crate::results::Context;
 use crate::results::segments::Segment;
 
-/// How far a point may lie from the plane of the image that its contour names; points are written to the micrometre.
+/// How far a point may lie from the plane of the image that its contour names.
 const PLANE_TOLERANCE_MM: f64 = 0.01;
-/// How far the centroid of the contours of a slice may lie from that of its voxels.
-const CENTROID_TOLERANCE_MM: f64 = 0.02;
-/// By how much the border may be off, on average: half a micrometre is rounded.
-const AREA_TOLERANCE_MM: f64 = 0.002;
+/// How far the centroid of the contours of a slice may lie from that of its voxels, in pixels. A ragged border has so much length for its
+/// area that what is rounded there adds up.
+const CENTROID_TOLERANCE: f64 = 0.1;
+/// By how much the border may be off, on average: points are rounded to a ten-thousandth.
+const BORDER_TOLERANCE_MM: f64 = 0.0002;
 
 pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: &mut Problems) {
     problems.unless(header.text(tags::APPROVAL_STATUS) == "UNAPPROVED", || "it is approved".into());
@@ -133,12 +134,12 @@ fn slice_problem(context: &Context<'_>, segment: &Segment<'_>, n: usize, contour
     }
     let (drawn, found) = (Moments::of_outlines(&outlines), Moments::of_pixels(slice, columns, segment.label));
     // What is rounded along the border.
-    let tolerance = AREA_TOLERANCE_MM / plane.pixel_mm() * drawn.border;
+    let tolerance = BORDER_TOLERANCE_MM / plane.pixel_mm() * drawn.border;
     if (drawn.area - found.area).abs() > tolerance {
         return wrong("has another area than its voxels");
     }
-    let off_mm = norm(sub(plane.lps_mm(drawn.centroid), plane.lps_mm(found.centroid)));
-    (off_mm > CENTROID_TOLERANCE_MM).then(|| (n, format!("lies {off_mm:.3} mm from its voxels")))
+    let off = norm(sub(plane.lps_mm(drawn.centroid), plane.lps_mm(found.centroid))) / plane.pixel_mm();
+    (off > CENTROID_TOLERANCE).then(|| (n, format!("lies {off:.3} pixels from its voxels")))
 }
 
 /// The plane of an image, by its own attributes.

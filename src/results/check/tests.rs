@@ -2,7 +2,7 @@
 
 mod marks;
 
-use dicom::core::value::Value;
+use dicom::core::value::{PixelFragmentSequence, Value};
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::object::open_file;
 
@@ -73,6 +73,15 @@ fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
 }
 
+fn fragments(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
+    let Value::PixelSequence(sequence) = object.take(tags::PIXEL_DATA).expect("it has pixels").into_value() else {
+        panic!("it is not compressed")
+    };
+    let mut all: Vec<Vec<u8>> = sequence.fragments().to_vec();
+    change(&mut all);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PixelFragmentSequence::new_fragments(all)));
+}
+
 /// What may happen to any object.
 const ANY: [(&str, Spoil); 9] = [
     ("another patient's ID", |o| put(o, tags::PATIENT_ID, VR::LO, "PHANTOM-043")),
@@ -90,7 +99,8 @@ const ANY: [(&str, Spoil); 9] = [
     }),
 ];
 
-const SEGMENTATION: [(&str, Spoil); 14] = [
+/// What may happen to any frames.
+const FRAMES: [(&str, Spoil); 8] = [
     ("a frame 1 mm aside", |o| {
         in_frame(o, 3, &[(tags::PLANE_POSITION_SEQUENCE, 0)], |item| {
             change_numbers(item, tags::IMAGE_POSITION_PATIENT, |at| at[0] += 1.0);
@@ -116,6 +126,29 @@ const SEGMENTATION: [(&str, Spoil); 14] = [
             change_numbers(item, tags::IMAGE_ORIENTATION_PATIENT, |axes| axes[..3].iter_mut().for_each(|v| *v = -*v));
         });
     }),
+    ("another frame of reference", |o| put(o, tags::FRAME_OF_REFERENCE_UID, VR::UI, "1.2.3")),
+    ("one description less", |o| drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)),
+];
+
+/// What may happen to the description of segments.
+const SEGMENTS: [(&str, Spoil); 3] = [
+    ("a segment that is something else", |o| {
+        let path = [(tags::SEGMENT_SEQUENCE, 1), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
+        within(o, &path, |item| put(item, tags::CODE_VALUE, VR::SH, "78961009"));
+    }),
+    ("a segment with a side", |o| {
+        let path = [(tags::SEGMENT_SEQUENCE, 0), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
+        within(o, &path, |item| {
+            let side = crate::dataset::Item::of_code(&crate::codes::Code::new("24028007", "SCT", "Right")).into_inner();
+            item.put(DataElement::new(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, VR::SQ, Value::Sequence(vec![side].into())));
+        });
+    }),
+    ("another finding's Tracking UID", |o| {
+        within(o, &[(tags::SEGMENT_SEQUENCE, 0)], |item| put(item, tags::TRACKING_UID, VR::UI, "1.2.3"));
+    }),
+];
+
+const BITS: [(&str, Spoil); 5] = [
     ("one voxel more", |o| pixels(o, |bytes| bytes[7] ^= 1)),
     ("mirrored bytes", |o| pixels(o, |bytes| bytes.iter_mut().for_each(|b| *b = b.reverse_bits()))),
     ("two frames exchanged", |o| {
@@ -134,19 +167,20 @@ const SEGMENTATION: [(&str, Spoil); 14] = [
         let plane = 80 * 64 / 8;
         pixels(o, |bytes| bytes.truncate(bytes.len() - plane));
     }),
-    ("a segment that is something else", |o| {
-        let path = [(tags::SEGMENT_SEQUENCE, 1), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
-        within(o, &path, |item| put(item, tags::CODE_VALUE, VR::SH, "78961009"));
+];
+
+const LABEL_MAP: [(&str, Spoil); 4] = [
+    ("voxels of another segment", |o| fragments(o, |all| all[3][65] += 1)),
+    ("two label map frames exchanged", |o| fragments(o, |all| all.swap(5, 12))),
+    ("one label map frame less", |o| {
+        drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let left = items(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).len().to_string();
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, &left);
+        fragments(o, |all| drop(all.pop()));
     }),
-    ("a segment with a side", |o| {
-        let path = [(tags::SEGMENT_SEQUENCE, 0), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
-        within(o, &path, |item| {
-            let side = crate::dataset::Item::of_code(&crate::codes::Code::new("24028007", "SCT", "Right")).into_inner();
-            item.put(DataElement::new(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, VR::SQ, Value::Sequence(vec![side].into())));
-        });
-    }),
-    ("another finding's Tracking UID", |o| {
-        within(o, &[(tags::SEGMENT_SEQUENCE, 0)], |item| put(item, tags::TRACKING_UID, VR::UI, "1.2.3"));
+    ("a frame that is there twice", |o| {
+        let twin = items(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)[5].clone();
+        in_frame(o, 6, &[], |item| *item = twin);
     }),
 ];
 
@@ -220,14 +254,20 @@ fn what_is_right_passes() {
 
 #[test]
 fn every_spoilt_object_is_found() {
-    let forms: Forms = [Form::Seg, Form::Sr].into_iter().collect();
-    let of_one = |file: &'static str, ways: &'static [(&'static str, Spoil)]| ways.iter().chain(&ANY).map(move |way| (file, way));
+    let forms: Forms = [Form::Seg, Form::Labelmap, Form::Sr].into_iter().collect();
+    let of_one = |file: &'static str, ways: &[&'static [(&'static str, Spoil)]]| {
+        let ways: Vec<_> = ways.iter().copied().flatten().chain(&ANY).copied().collect();
+        ways.into_iter().map(move |way| (file, way))
+    };
     let mut count = 0;
-    for (file, (what, spoil)) in of_one("seg.dcm", &SEGMENTATION).chain(of_one("sr.dcm", &REPORT)) {
+    let all = of_one("seg.dcm", &[&FRAMES, &SEGMENTS, &BITS])
+        .chain(of_one("labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]))
+        .chain(of_one("sr.dcm", &[&REPORT]));
+    for (file, (what, spoil)) in all {
         let checked = check_spoilt(&forms, |folder| {
-            let mut object = open_file(folder.join(file)).expect("we wrote it").into_inner();
+            let mut object = open_file(folder.join(file)).expect("we wrote it");
             spoil(&mut object);
-            write_object(&folder.join(file), object.into()).expect("writable");
+            object.write_to_file(folder.join(file)).expect("writable");
         });
         match checked {
             Err(ResultsError::SelfCheck { file: found, problems }) => {

@@ -1,6 +1,7 @@
 //! Marks for viewers and planning systems, spoilt.
 
 use super::*;
+use crate::dataset::Item;
 
 /// The path to the first content item of a value type.
 fn first_item(object: &InMemDicomObject, value_type: &str) -> [(Tag, usize); 1] {
@@ -139,7 +140,7 @@ fn all_found<const N: usize>(files: [(&str, Form, &[(&str, Spoil)]); N]) {
             let checked = check_spoilt(&[form].into_iter().collect(), |folder| {
                 let mut object = open_file(folder.join(file)).expect("we wrote it").into_inner();
                 spoil(&mut object);
-                write_object(&folder.join(file), object.into()).expect("writable");
+                write_object(&folder.join(file), Item::from(object)).expect("writable");
             });
             match checked {
                 Err(ResultsError::SelfCheck { file: found, problems }) => {
