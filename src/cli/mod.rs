@@ -5,6 +5,7 @@ mod doctor;
 mod inspect;
 mod run;
 mod setup;
+mod show;
 mod text;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ enum Command {
     Run(run::Run),
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
+    Show(show::Show),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
 }
@@ -76,7 +78,7 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), json, png.
+    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), json, csv, fhir (R4), fhir-r5, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }
@@ -112,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Show(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Setup(command) => command.run(),
     };

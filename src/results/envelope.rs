@@ -201,7 +201,7 @@ impl Moment {
 }
 
 /// Reads `+0100`.
-fn offset_from_utc(text: &str) -> Option<Offset> {
+pub(super) fn offset_from_utc(text: &str) -> Option<Offset> {
     let text = text.trim_matches([' ', '\0']);
     let (sign, digits) = text.strip_prefix('-').map(|digits| (-1, digits)).or_else(|| text.strip_prefix('+').map(|digits| (1, digits)))?;
     let number: i32 = digits.parse().ok().filter(|_| digits.len() == 4)?;

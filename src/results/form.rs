@@ -45,7 +45,18 @@ pub enum Form {
 
 impl Form {
     /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 7] = [Self::Seg, Self::Labelmap, Self::Map, Self::Sr, Self::SrOutlines, Self::Json, Self::Png];
+    pub const ALL: [Self; 10] = [
+        Self::Seg,
+        Self::Labelmap,
+        Self::Map,
+        Self::Sr,
+        Self::SrOutlines,
+        Self::Json,
+        Self::Csv,
+        Self::Fhir,
+        Self::FhirR5,
+        Self::Png,
+    ];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {

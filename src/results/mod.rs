@@ -8,8 +8,10 @@ mod canvas;
 mod check;
 mod colour;
 mod content;
+mod csv;
 mod envelope;
 mod error;
+mod fhir;
 mod folder;
 mod form;
 mod json;
@@ -20,6 +22,7 @@ mod outline;
 mod picture;
 mod seg;
 mod segments;
+pub mod show;
 mod sr;
 #[cfg(test)]
 mod read_back;
@@ -40,6 +43,7 @@ use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
 use envelope::ResultObject;
+use fhir::Release;
 use key::KeyImage;
 use segments::Segments;
 
@@ -59,6 +63,12 @@ pub const MAP_FILE: &str = "map.dcm";
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
+/// The findings for spreadsheets.
+pub const CSV_FILE: &str = "findings.csv";
+/// The findings as a FHIR R4 bundle.
+pub const FHIR_FILE: &str = "fhir-r4.json";
+/// The findings as a FHIR R5 bundle.
+pub const FHIR_R5_FILE: &str = "fhir-r5.json";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
@@ -145,8 +155,14 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
     let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
     let (mut files, objects) = written?;
-    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects).into_bytes());
-    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects));
+    let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects));
+    let bundle = |release| fhir::bundle_of(&context, &objects, release);
+    let r4 = forms.contains(Form::Fhir).then(|| bundle(Release::R4)).flatten();
+    let r5 = forms.contains(Form::FhirR5).then(|| bundle(Release::R5)).flatten();
+    let texts = [(Form::Json, JSON_FILE, json), (Form::Csv, CSV_FILE, csv), (Form::Fhir, FHIR_FILE, r4), (Form::FhirR5, FHIR_R5_FILE, r5)];
+    let texts = texts.map(|(form, name, text)| (form, name, text.map(String::into_bytes)));
+    for (form, name, bytes) in texts.into_iter().chain([(Form::Png, PNG_FILE, png)]) {
         if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
             files.push((form, name.to_owned()));
@@ -194,8 +210,21 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    let named = [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELMAP_FILE, MAP_FILE, LABELS_FILE, JSON_FILE, PNG_FILE];
-    named.contains(&name) || map::is_numbered_file(name)
+    const NAMES: [&str; 12] = [
+        SR_FILE,
+        STUDY_SR_FILE,
+        OUTLINES_SR_FILE,
+        SEG_FILE,
+        LABELMAP_FILE,
+        MAP_FILE,
+        LABELS_FILE,
+        JSON_FILE,
+        CSV_FILE,
+        FHIR_FILE,
+        FHIR_R5_FILE,
+        PNG_FILE,
+    ];
+    NAMES.contains(&name) || map::is_numbered_file(name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

@@ -4,6 +4,7 @@ mod archive;
 mod broken_input;
 mod demo;
 mod encodings;
+mod exchange;
 mod grids;
 mod inputs;
 mod orientations;
