@@ -182,7 +182,7 @@ fn findings(stack: &Stack, loaded: &Loaded, segments: u8) -> Findings {
         onnxruntime_version: "none".into(),
         parameters: Vec::new(),
         geometry: Vec::new(),
-        started: jiff::Timestamp::UNIX_EPOCH.to_zoned_datetime(jiff::tz::TimeZone::UTC),
+        started: "2026-03-04T05:06:07+01:00[Europe/Berlin]".parse().expect("a time"),
     };
     Findings { source, labels, findings, provenance, warnings: Vec::new(), maps: Vec::new(), predecessors: Vec::new() }
 }

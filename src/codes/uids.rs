@@ -58,13 +58,22 @@ fn namespace() -> Uuid {
 ///
 /// Parts are kept apart, so `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn uid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uid {
+    format!("2.25.{}", uuid_by_name(parts).as_u128())
+}
+
+/// The same as a UUID (`urn:uuid:...`), for formats that have no UIDs.
+pub fn urn_by_name<P: AsRef<[u8]>>(parts: &[P]) -> String {
+    uuid_by_name(parts).urn().to_string()
+}
+
+fn uuid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uuid {
     let mut name = Sha256::new();
     for part in parts {
         let part = part.as_ref();
         name.update((part.len() as u64).to_le_bytes());
         name.update(part);
     }
-    format!("2.25.{}", Uuid::new_v5(&namespace(), &name.finalize()).as_u128())
+    Uuid::new_v5(&namespace(), &name.finalize())
 }
 
 #[cfg(test)]

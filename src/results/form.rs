@@ -45,8 +45,21 @@ pub enum Form {
 
 impl Form {
     /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 9] =
-        [Self::Seg, Self::Labelmap, Self::Sr, Self::SrOutlines, Self::Gsps, Self::Ko, Self::Rtstruct, Self::Json, Self::Png];
+    pub const ALL: [Self; 13] = [
+        Self::Seg,
+        Self::Labelmap,
+        Self::Map,
+        Self::Sr,
+        Self::SrOutlines,
+        Self::Gsps,
+        Self::Ko,
+        Self::Rtstruct,
+        Self::Json,
+        Self::Csv,
+        Self::Fhir,
+        Self::FhirR5,
+        Self::Png,
+    ];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {

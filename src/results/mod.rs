@@ -8,14 +8,17 @@ mod canvas;
 mod check;
 mod colour;
 mod content;
+mod csv;
 mod envelope;
 mod error;
+mod fhir;
 mod folder;
 mod form;
 mod json;
 mod key;
 mod key_objects;
 mod keyhole;
+mod map;
 mod multiframe;
 mod outline;
 mod picture;
@@ -23,6 +26,7 @@ mod presentation;
 mod rtstruct;
 mod seg;
 mod segments;
+pub mod show;
 mod sr;
 mod voi;
 #[cfg(test)]
@@ -44,6 +48,7 @@ use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
 use envelope::ResultObject;
+use fhir::Release;
 use key::KeyImage;
 use segments::Segments;
 
@@ -63,10 +68,18 @@ pub const RTSTRUCT_FILE: &str = "rtstruct.dcm";
 pub const SEG_FILE: &str = "seg.dcm";
 /// The segmentation as a label map.
 pub const LABELMAP_FILE: &str = "labelmap.dcm";
+/// The map of values; of several, `map-1.dcm`, `map-2.dcm` and so on.
+pub const MAP_FILE: &str = "map.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
+/// The findings for spreadsheets.
+pub const CSV_FILE: &str = "findings.csv";
+/// The findings as a FHIR R4 bundle.
+pub const FHIR_FILE: &str = "fhir-r4.json";
+/// The findings as a FHIR R5 bundle.
+pub const FHIR_R5_FILE: &str = "fhir-r5.json";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
@@ -85,6 +98,9 @@ struct Context<'a> {
 impl<'a> Context<'a> {
     fn of(findings: &'a Findings, image: &'a ImageVolume, forms: &'a Forms) -> Result<Self, ResultsError> {
         let segments = Segments::of(findings)?;
+        if forms.contains(Form::Map) {
+            map::check_values(findings)?;
+        }
         let is_file = findings.source.file.is_some();
         let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
         Ok(Self { findings, image, segments, key_images, forms, window: Window::of(image) })
@@ -150,8 +166,14 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
     let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
     let (mut files, objects) = written?;
-    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects, &left_out(&context, &files)).into_bytes());
-    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects, &left_out(&context, &files)));
+    let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects));
+    let bundle = |release| fhir::bundle_of(&context, &objects, release);
+    let r4 = forms.contains(Form::Fhir).then(|| bundle(Release::R4)).flatten();
+    let r5 = forms.contains(Form::FhirR5).then(|| bundle(Release::R5)).flatten();
+    let texts = [(Form::Json, JSON_FILE, json), (Form::Csv, CSV_FILE, csv), (Form::Fhir, FHIR_FILE, r4), (Form::FhirR5, FHIR_R5_FILE, r5)];
+    let texts = texts.map(|(form, name, text)| (form, name, text.map(String::into_bytes)));
+    for (form, name, bytes) in texts.into_iter().chain([(Form::Png, PNG_FILE, png)]) {
         if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
             files.push((form, name.to_owned()));
@@ -192,6 +214,7 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
         Form::Labelmap => seg::label_maps(context),
+        Form::Map => map::objects(context),
         Form::Gsps => presentation::objects(context),
         Form::Ko => key_objects::objects(context),
         Form::Rtstruct => rtstruct::objects(context),
@@ -208,12 +231,7 @@ fn left_out(context: &Context<'_>, files: &[(Form, String)]) -> Vec<String> {
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    let numbered = |file: &str| {
-        let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
-        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(end)?.strip_suffix('.'));
-        number.is_some_and(|number| number.parse::<u32>().is_ok())
-    };
-    let named = [
+    const NAMES: [&str; 15] = [
         SR_FILE,
         STUDY_SR_FILE,
         OUTLINES_SR_FILE,
@@ -222,11 +240,15 @@ fn is_result_file(name: &str) -> bool {
         RTSTRUCT_FILE,
         SEG_FILE,
         LABELMAP_FILE,
+        MAP_FILE,
         LABELS_FILE,
         JSON_FILE,
+        CSV_FILE,
+        FHIR_FILE,
+        FHIR_R5_FILE,
         PNG_FILE,
     ];
-    named.contains(&name) || numbered(GSPS_FILE)
+    NAMES.contains(&name) || map::is_numbered_file(name) || presentation::is_numbered_file(name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

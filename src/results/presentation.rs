@@ -26,12 +26,18 @@ const PRESENTATION_STATE: Slot =
 /// no key image is of grey integers.
 pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     let states = states(context);
-    let file = |number| if states.len() == 1 { GSPS_FILE.to_owned() } else { GSPS_FILE.replace('.', &format!("-{number}.")) };
+    let file = |number| if states.len() == 1 { GSPS_FILE.to_owned() } else { format!("gsps-{number}.dcm") };
     let object = |(number, state): (u32, &State<'_>)| {
         let reference = ResultObject::numbered(context.findings, &PRESENTATION_STATE, number);
         Object::new(file(number), reference.clone(), state.written(context, &reference))
     };
     (1..).zip(&states).map(object).collect()
+}
+
+/// Whether one of several states may have a file of this name.
+pub(super) fn is_numbered_file(name: &str) -> bool {
+    let number = name.strip_prefix("gsps-").and_then(|rest| rest.strip_suffix(".dcm"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Why key images have no state.

@@ -6,6 +6,7 @@
 mod fill;
 mod frames;
 mod key_objects;
+mod maps;
 mod presentation;
 mod regions;
 mod report;
@@ -88,6 +89,7 @@ fn check_object(
     check_references(header, known, 0, problems);
     match reference.sop_class_uid {
         sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, known, problems),
+        sop_class::PARAMETRIC_MAP => maps::check(context, instance, header, reference, known, problems),
         sop_class::RT_STRUCTURE_SET => rtstruct::check(context, header, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
         sop_class::GRAYSCALE_PRESENTATION_STATE => presentation::check(context, header, problems),

@@ -73,6 +73,17 @@ fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
 }
 
+fn floats(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<f32>)) {
+    let mut values = object.get(tags::FLOAT_PIXEL_DATA).expect("it has floats").value().to_multi_float32().expect("floats");
+    change(&mut values);
+    object.put(DataElement::new(tags::FLOAT_PIXEL_DATA, VR::OF, PrimitiveValue::F32(values.into())));
+}
+
+fn in_mapping(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+    let shared = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE, 0)];
+    within(object, &[&shared, path].concat(), change);
+}
+
 fn fragments(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
     let Value::PixelSequence(sequence) = object.take(tags::PIXEL_DATA).expect("it has pixels").into_value() else {
         panic!("it is not compressed")
@@ -184,6 +195,35 @@ const LABEL_MAP: [(&str, Spoil); 4] = [
     }),
 ];
 
+const MAP: [(&str, Spoil); 7] = [
+    ("a value with another last bit", |o| floats(o, |all| all[777] = f32::from_bits(all[777].to_bits() ^ 1))),
+    ("two map frames exchanged", |o| {
+        let plane = 80 * 64;
+        floats(o, |all| (0..plane).for_each(|n| all.swap(5 * plane + n, 12 * plane + n)));
+    }),
+    ("one map frame less", |o| {
+        drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, "23");
+        floats(o, |all| all.truncate(23 * 80 * 64));
+    }),
+    ("values in another unit", |o| {
+        in_mapping(o, &[(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, 0)], |unit| put(unit, tags::CODE_VALUE, VR::SH, "%"));
+    }),
+    ("values of another quantity", |o| {
+        let path = [(tags::QUANTITY_DEFINITION_SEQUENCE, 0), (tags::CONCEPT_CODE_SEQUENCE, 0)];
+        in_mapping(o, &path, |quantity| put(quantity, tags::CODE_VALUE, VR::SH, "111047"));
+    }),
+    ("values that are scaled", |o| {
+        in_mapping(o, &[], |mapping| {
+            drop(mapping.put(DataElement::new(tags::REAL_WORLD_VALUE_SLOPE, VR::FD, PrimitiveValue::from(100.0))))
+        });
+    }),
+    ("values that are not mapped", |o| {
+        let tag = tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_LAST_VALUE_MAPPED;
+        in_mapping(o, &[], |mapping| drop(mapping.put(DataElement::new(tag, VR::FD, PrimitiveValue::from(0.5)))));
+    }),
+];
+
 const REPORT: [(&str, Spoil); 12] = [
     ("verified by nobody", |o| put(o, tags::VERIFICATION_FLAG, VR::CS, "VERIFIED")),
     ("not complete", |o| put(o, tags::COMPLETION_FLAG, VR::CS, "PARTIAL")),
@@ -254,16 +294,17 @@ fn what_is_right_passes() {
 
 #[test]
 fn every_spoilt_object_is_found() {
-    let forms: Forms = [Form::Seg, Form::Labelmap, Form::Sr].into_iter().collect();
-    let of_one = |file: &'static str, ways: &[&'static [(&'static str, Spoil)]]| {
+    let of_one = |forms: &'static str, file: &'static str, ways: &[&'static [(&'static str, Spoil)]]| {
+        let forms: Forms = forms.parse().expect("forms");
         let ways: Vec<_> = ways.iter().copied().flatten().chain(&ANY).copied().collect();
-        ways.into_iter().map(move |way| (file, way))
+        ways.into_iter().map(move |way| (forms.clone(), file, way))
     };
     let mut count = 0;
-    let all = of_one("seg.dcm", &[&FRAMES, &SEGMENTS, &BITS])
-        .chain(of_one("labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]))
-        .chain(of_one("sr.dcm", &[&REPORT]));
-    for (file, (what, spoil)) in all {
+    let all = of_one("seg", "seg.dcm", &[&FRAMES, &SEGMENTS, &BITS])
+        .chain(of_one("labelmap", "labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]))
+        .chain(of_one("map", "map-1.dcm", &[&FRAMES, &MAP]))
+        .chain(of_one("seg,sr", "sr.dcm", &[&REPORT]));
+    for (forms, file, (what, spoil)) in all {
         let checked = check_spoilt(&forms, |folder| {
             let mut object = open_file(folder.join(file)).expect("we wrote it");
             spoil(&mut object);

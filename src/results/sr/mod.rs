@@ -17,7 +17,7 @@ use crate::codes::{Code, dcm, other, sop_class, uid_by_name};
 use crate::dataset::{Instance, Item, codes, tags};
 use crate::findings::{Findings, Predecessor};
 
-const STUDY_REPORT: Slot =
+pub(super) const STUDY_REPORT: Slot =
     Slot { name: "sr-study", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report of the study", place: 2 };
 const OUTLINE_REPORT: Slot =
     Slot { name: "sr-outlines", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report with outlines", place: 3 };
