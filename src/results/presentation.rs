@@ -15,7 +15,7 @@ use super::segments::Segment;
 use super::voi::voi_of;
 use super::{Context, GSPS_FILE, Object};
 use crate::codes::{Uid, sop_class};
-use crate::dataset::{Attributes, Frame, Item, tags};
+use crate::dataset::{Frame, Item, tags};
 use crate::findings::Finding;
 use crate::volume::Quantity;
 
@@ -26,7 +26,7 @@ const PRESENTATION_STATE: Slot =
 /// no key image is of grey integers.
 pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     let states = states(context);
-    let file = |number| if states.len() == 1 { GSPS_FILE.to_owned() } else { GSPS_FILE.replace('.', &format!("-{number}.")) };
+    let file = |number| if states.len() == 1 { GSPS_FILE.to_owned() } else { format!("gsps-{number}.dcm") };
     let object = |(number, state): (u32, &State<'_>)| {
         let reference = ResultObject::numbered(context.findings, &PRESENTATION_STATE, number);
         Object::new(file(number), reference.clone(), state.written(context, &reference))
@@ -38,15 +38,6 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
 pub(super) fn left_out(context: &Context<'_>) -> Option<String> {
     let none = !context.key_images.is_empty() && states(context).is_empty();
     none.then(|| "no presentation state: the images are not of grey integers".into())
-}
-
-/// The body part as the source has it. Where it has none, nobody can tell whether that has two sides, and the side must be there, if empty.
-fn body_part(source: &InMemDicomObject) -> Item {
-    let item = Item::new().copied(tags::BODY_PART_EXAMINED, source);
-    match source.text(tags::BODY_PART_EXAMINED).as_str() {
-        "" => item.copied_or_empty(tags::LATERALITY, source),
-        _ => item.copied(tags::LATERALITY, source),
-    }
 }
 
 /// Key images that one state can show.
@@ -124,7 +115,8 @@ impl State<'_> {
         let annotations = self.images.iter().flat_map(|image| image.marks.iter().map(|mark| annotation(image.frame, mark)));
         let header = source_header(findings);
         envelope(findings, reference)
-            .with(body_part(header))
+            .copied(tags::BODY_PART_EXAMINED, header)
+            .copied(tags::LATERALITY, header)
             .text(tags::CONTENT_LABEL, &content_label(&package.name))
             .text(tags::CONTENT_DESCRIPTION, &format!("Outlines by AI {}, not verified", package.name))
             .text(tags::CONTENT_CREATOR_NAME, EQUIPMENT)

@@ -62,8 +62,8 @@ fn regions<'a>(context: &'a Context<'_>) -> Result<Vec<Region<'a>>, String> {
     let regions: Vec<Region<'a>> = context.segments.all().iter().map(region).collect();
     let all = || regions.iter().flat_map(|region| &region.contours);
     let (count, points) = (all().count(), all().map(|contour| contour.path.len()).sum::<usize>());
-    // Three decimal strings of up to 10 characters a point; names and lengths a contour.
-    if 33 * points + 300 * count > MOST_BYTES {
+    // Of a point three decimal strings of up to 10 characters, separators included; of a contour its references and lengths.
+    if 30 * points + 300 * count > MOST_BYTES {
         return Err(format!("no structure set: {count} contours of {points} points would be more than {} MB", MOST_BYTES >> 20));
     }
     Ok(regions)

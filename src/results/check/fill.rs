@@ -57,7 +57,7 @@ mod tests {
         let square = |x: f64, y: f64, side: f64| vec![[x, y], [x + side, y], [x + side, y + side], [x, y + side]];
         let slice = [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0];
         for outline in [square(1.0, 1.0, 2.0), square(1.4, 1.4, 1.2), square(0.6, 0.6, 2.8)] {
-            assert!(encloses(std::slice::from_ref(&outline), &slice.map(|_| 0), 4, 1) == false);
+            assert!(!encloses(std::slice::from_ref(&outline), &slice.map(|_| 0), 4, 1));
             let slice = [0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0];
             assert!(encloses(&[outline], &slice, 4, 1));
         }

@@ -16,16 +16,8 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
     let shown =
         images(context, items(header, tags::REFERENCED_SERIES_SEQUENCE).iter().flat_map(|s| items(s, tags::REFERENCED_IMAGE_SEQUENCE)));
     problems.unless(!shown.is_empty(), || "it shows no image".into());
-    let same_pipeline = |n: usize| {
-        let of = |n: usize| &context.findings.source.frames[n];
-        let lut = |n: usize| [tags::RESCALE_SLOPE, tags::RESCALE_INTERCEPT, tags::RESCALE_TYPE].map(|tag| of(n).texts(tag));
-        let tabled = header.has(tags::MODALITY_LUT_SEQUENCE);
-        shown
-            .first()
-            .is_some_and(|&m| !tabled && lut(m) == lut(n) && of(m).instance.pixels.photometric == of(n).instance.pixels.photometric)
-    };
     let keys = context.key_images.iter().map(|image| image.frame as usize);
-    let lacking = keys.filter(|&n| same_pipeline(n) && !shown.contains(&n)).count();
+    let lacking = keys.filter(|&n| belongs(context, header, &shown, n) && !shown.contains(&n)).count();
     problems.unless(lacking == 0, || format!("{lacking} key images are missing"));
     check_pipeline(context, header, &shown, problems);
     let layers = items(header, tags::GRAPHIC_LAYER_SEQUENCE);
@@ -57,18 +49,26 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
     problems.unless(lacking == 0, || format!("{lacking} segments have no outline on an image that shows them"));
 }
 
+/// Whether an image is shown through the same LUTs as those of a state, and so belongs to it.
+fn belongs(context: &Context<'_>, header: &InMemDicomObject, shown: &[usize], n: usize) -> bool {
+    let pipeline = |n: usize| {
+        let frame = &context.findings.source.frames[n];
+        let lut = [tags::RESCALE_SLOPE, tags::RESCALE_INTERCEPT, tags::RESCALE_TYPE].map(|tag| frame.texts(tag));
+        (lut, frame.instance.pixels.photometric.as_str())
+    };
+    !header.has(tags::MODALITY_LUT_SEQUENCE) && shown.first().is_some_and(|&m| pipeline(m) == pipeline(n))
+}
+
 /// Modality and Presentation LUT are the images' own; the whole image is shown.
 fn check_pipeline(context: &Context<'_>, header: &InMemDicomObject, shown: &[usize], problems: &mut Problems) {
     for frame in shown.iter().map(|&n| &context.findings.source.frames[n]) {
-        let same = |tag: Tag| {
-            let (found, expected) = (header.number(tag), frame.texts(tag).first().and_then(|v| v.parse::<f64>().ok()));
-            // Longer decimal strings than 16 characters are shortened.
-            found == expected || found.zip(expected).is_some_and(|(a, b)| (a - b).abs() <= 1e-9 * b.abs())
-        };
-        let tabled = header.has(tags::MODALITY_LUT_SEQUENCE);
-        problems.unless(tabled || (same(tags::RESCALE_SLOPE) && same(tags::RESCALE_INTERCEPT)), || {
-            "its Modality LUT is not that of an image".into()
-        });
+        let own = |tag: Tag| frame.texts(tag).first().and_then(|v| v.parse::<f64>().ok());
+        let both = own(tags::RESCALE_SLOPE).zip(own(tags::RESCALE_INTERCEPT));
+        let found = header.number(tags::RESCALE_SLOPE).zip(header.number(tags::RESCALE_INTERCEPT));
+        // Longer decimal strings than 16 characters are shortened.
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs();
+        let same = found.zip(both).map_or(found == both, |(a, b)| close(a.0, b.0) && close(a.1, b.1));
+        problems.unless(same || header.has(tags::MODALITY_LUT_SEQUENCE), || "its Modality LUT is not that of an image".into());
         let shape = if frame.instance.pixels.photometric == "MONOCHROME1" { "INVERSE" } else { "IDENTITY" };
         problems.unless(header.text(tags::PRESENTATION_LUT_SHAPE) == shape, || format!("its Presentation LUT is not {shape}"));
         let area = item(header, tags::DISPLAYED_AREA_SELECTION_SEQUENCE);

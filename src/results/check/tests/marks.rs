@@ -126,29 +126,25 @@ const STRUCTURE_SET: [(&str, Spoil); 13] = [
 
 #[test]
 fn every_spoilt_mark_is_found() {
-    all_found([
-        ("gsps.dcm", Form::Gsps, PRESENTATION.as_slice()),
-        ("rtstruct.dcm", Form::Rtstruct, STRUCTURE_SET.as_slice()),
-        ("ko.dcm", Form::Ko, KEY_OBJECTS.as_slice()),
-    ]);
+    all_found("gsps.dcm", Form::Gsps, &PRESENTATION);
+    all_found("rtstruct.dcm", Form::Rtstruct, &STRUCTURE_SET);
+    all_found("ko.dcm", Form::Ko, &KEY_OBJECTS);
 }
 
-/// Spoils each file in each way, its own and those of any object.
-fn all_found<const N: usize>(files: [(&str, Form, &[(&str, Spoil)]); N]) {
-    for (file, form, ways) in files {
-        for (what, spoil) in ways.iter().chain(&ANY) {
-            let checked = check_spoilt(&[form].into_iter().collect(), |folder| {
-                let mut object = open_file(folder.join(file)).expect("we wrote it").into_inner();
-                spoil(&mut object);
-                write_object(&folder.join(file), Item::from(object)).expect("writable");
-            });
-            match checked {
-                Err(ResultsError::SelfCheck { file: found, problems }) => {
-                    assert_eq!(found, file, "{what}");
-                    println!("{file}, {what}: {}", problems.join("; "));
-                }
-                other => panic!("{file}, {what}: {other:?}"),
+/// Spoils a file in each way, its own and those of any object.
+fn all_found(file: &str, form: Form, ways: &[(&str, Spoil)]) {
+    for (what, spoil) in ways.iter().chain(&ANY) {
+        let checked = check_spoilt(&[form].into_iter().collect(), |folder| {
+            let mut object = open_file(folder.join(file)).expect("we wrote it").into_inner();
+            spoil(&mut object);
+            write_object(&folder.join(file), Item::from(object)).expect("writable");
+        });
+        match checked {
+            Err(ResultsError::SelfCheck { file: found, problems }) => {
+                assert_eq!(found, file, "{what}");
+                println!("{file}, {what}: {}", problems.join("; "));
             }
+            other => panic!("{file}, {what}: {other:?}"),
         }
     }
 }
