@@ -76,7 +76,7 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// json, png.
+    /// sc (key images with overlay), pdf (report to read), json, html, png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }

@@ -45,7 +45,7 @@ pub enum Form {
 
 impl Form {
     /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 5] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Json, Self::Png];
+    pub const ALL: [Self; 8] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Sc, Self::Pdf, Self::Json, Self::Html, Self::Png];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {
@@ -106,9 +106,9 @@ impl Forms {
 }
 
 impl Default for Forms {
-    /// What a person at this machine can use: report, segmentation, JSON and picture.
+    /// What a person at this machine can use: report, segmentation, JSON, page and picture.
     fn default() -> Self {
-        Self([Form::Sr, Form::Seg, Form::Json, Form::Png].into())
+        Self([Form::Sr, Form::Seg, Form::Json, Form::Html, Form::Png].into())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bits;
 mod canvas;
+mod capture;
 mod check;
 mod colour;
 mod content;
@@ -12,13 +13,20 @@ mod envelope;
 mod error;
 mod folder;
 mod form;
+mod html;
 mod json;
 mod key;
 mod outline;
+mod pdf;
 mod picture;
+mod plane;
+mod raster;
 mod seg;
 mod segments;
 mod sr;
+mod typeface;
+mod window;
+mod wording;
 #[cfg(test)]
 mod read_back;
 #[cfg(test)]
@@ -30,8 +38,9 @@ use std::path::{Path, PathBuf};
 pub use error::ResultsError;
 pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
-pub use picture::{Window, picture};
+pub use picture::picture;
 pub use seg::segmentation;
+pub use window::Window;
 
 use crate::dataset::{Item, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
@@ -51,8 +60,12 @@ pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
 pub const SEG_FILE: &str = "seg.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
+/// The report to read.
+pub const PDF_FILE: &str = "pdf.dcm";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
+/// The page.
+pub const HTML_FILE: &str = "report.html";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
@@ -143,6 +156,10 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
             files.push((form, name.to_owned()));
         }
     }
+    if forms.contains(Form::Html) {
+        write_bytes(&staging.path().join(HTML_FILE), html::page(&context, &files).as_bytes())?;
+        files.push((Form::Html, HTML_FILE.to_owned()));
+    }
     staging.replace(dir)?;
     Ok(Written { files: files.into_iter().map(|(form, name)| (form, dir.join(name))).collect() })
 }
@@ -177,13 +194,16 @@ fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
         Form::Sr => sr::objects(context),
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
+        Form::Sc => capture::objects(context),
+        Form::Pdf => pdf::objects(context),
         _ => Vec::new(),
     }
 }
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    capture::is_capture(name)
+        || [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELS_FILE, PDF_FILE, JSON_FILE, HTML_FILE, PNG_FILE].contains(&name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

@@ -8,6 +8,7 @@ mod grids;
 mod inputs;
 mod orientations;
 mod packages;
+mod pages;
 mod reading;
 mod real_data;
 mod reports;

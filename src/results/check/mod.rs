@@ -3,6 +3,8 @@
 //! Objects are read by the reader that reads other people's, from the file, and compared with the findings and the source, never with what
 //! the writers had in memory. Problems name attributes and numbers, no patient text.
 
+mod capture;
+mod document;
 mod regions;
 mod report;
 #[cfg(test)]
@@ -83,6 +85,8 @@ fn check_object(
     match reference.sop_class_uid {
         sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
+        sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
+        sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),
         _ => {}
     }
 }
