@@ -57,8 +57,9 @@ fn prepare(case: &Case, study: &Path) {
 #[test]
 fn people_see_what_the_json_says() {
     let kept = std::env::var_os("ROENTGEN_KEEP_TEST_OUTPUT");
-    let mut folder = kept.as_ref().map_or_else(tempfile::tempdir, tempfile::tempdir_in).expect("a temporary folder");
-    folder.disable_cleanup(kept.is_some());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("pages-").disable_cleanup(kept.is_some());
+    let folder = kept.map_or_else(|| builder.tempdir(), |kept| builder.tempdir_in(kept)).expect("a folder");
     for (n, case) in CASES.iter().enumerate() {
         let (_, study) = small_study();
         prepare(case, study.path());

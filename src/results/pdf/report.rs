@@ -189,7 +189,7 @@ impl<'a> Grid<'a> {
                 let style = if n == 0 && m == 0 { Style { face: Face::Bold, ..style } } else { style };
                 let y = paper.y + Self::PADDING / 2.0 + m as f32 * style.leading();
                 if column.is_number {
-                    paper.line_to(column.left + column.width - Self::PADDING, y, line, style);
+                    paper.line_to(column.left + column.width - 2.0 * Self::PADDING, y, line, style);
                 } else {
                     paper.line(self.start(n), y, line, style);
                 }
@@ -203,9 +203,12 @@ impl<'a> Grid<'a> {
     }
 
     fn room(&self, column: &Column) -> f32 {
-        let taken = if column.left == MARGIN { Self::SWATCH + 2.0 * Self::PADDING } else { Self::PADDING };
-        // The first line of the first column is bold, which is up to a tenth wider.
-        (column.width - taken) * if column.left == MARGIN { 0.9 } else { 1.0 }
+        if column.left == MARGIN {
+            // Its first line is bold, which is up to a tenth wider.
+            (column.width - Self::SWATCH - 2.0 * Self::PADDING) * 0.9
+        } else {
+            column.width - 2.0 * Self::PADDING
+        }
     }
 }
 

@@ -85,6 +85,12 @@ pub(super) fn value_with_unit(measurement: &Measurement) -> String {
     if unit.is_empty() || value == NOT_COMPUTABLE { value } else { format!("{value} {unit}") }
 }
 
+/// The certainty of a finding; a dash where the model states none.
+pub(super) fn certainty(finding: &Finding) -> String {
+    let trimmed = |text: String| if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
+    finding.certainty_percent.map_or_else(|| NONE.to_owned(), |percent| format!("{} %", trimmed(number(percent))))
+}
+
 /// Whether a finding is there.
 pub(super) fn presence(finding: &Finding) -> &'static str {
     if finding.present { "present" } else { "absent" }
@@ -93,8 +99,8 @@ pub(super) fn presence(finding: &Finding) -> &'static str {
 /// The finding in one line: name, and its first number, or whether it is there.
 pub(super) fn line(finding: &Finding) -> String {
     match finding.numbers().first() {
-        Some(first) if finding.present => format!("{} {}", finding.name, value_with_unit(first)),
-        _ => format!("{} {}", finding.name, presence(finding)),
+        Some(first) if finding.present => format!("{}: {}", finding.name, value_with_unit(first)),
+        _ => format!("{}: {}", finding.name, presence(finding)),
     }
 }
 

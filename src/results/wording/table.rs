@@ -1,6 +1,6 @@
 //! The table of findings.
 
-use super::{NONE, measured, number, presence, unit, value, value_with_unit};
+use super::{NONE, certainty, measured, presence, unit, value, value_with_unit};
 use crate::findings::{Finding, Measurement};
 
 /// Kinds of numbers that have a column each at most; where there are more, the numbers of a finding stand in one cell.
@@ -78,7 +78,7 @@ fn row<'a>(finding: &'a Finding, columns: &[[String; 2]]) -> Row<'a> {
         kind: (!kind.eq_ignore_ascii_case(&finding.name)).then_some(kind),
         site: site(finding),
         presence: presence(finding),
-        certainty: finding.certainty_percent.map_or_else(|| NONE.to_owned(), |percent| format!("{} %", number(percent))),
+        certainty: certainty(finding),
         answers: finding.evaluations.iter().map(|e| format!("{}: {}", e.question.meaning, e.answer.meaning)).collect(),
         numbers: if columns.is_empty() {
             numbers.iter().map(|m| format!("{} {}", heading(m)[0], value_with_unit(m))).collect()
