@@ -5,6 +5,7 @@ mod doctor;
 mod inspect;
 mod run;
 mod setup;
+mod show;
 mod text;
 
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use crate::engine::Options;
 use crate::gpu::DeviceChoice;
 use crate::infer::Provider;
 use crate::model::PackageFolders;
-use crate::results::Forms;
+use crate::results::{Form, Forms};
 
 /// How a command that started has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,7 @@ enum Command {
     Run(run::Run),
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
+    Show(show::Show),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
 }
@@ -76,7 +78,8 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// sc (key images with overlay), pdf (report to read), json, html, png.
+    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), sc (key images with overlay), pdf (report to
+    /// read), json, csv, fhir (R4), fhir-r5, html (page), png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }
@@ -94,8 +97,10 @@ struct OutputArgs {
 }
 
 impl EngineArgs {
-    fn options(&self) -> Options {
-        Options { device: self.device.clone(), provider: self.provider, onnxruntime_library: self.ort_lib.clone() }
+    /// For results in these forms: maps are computed where they are to be written.
+    fn options(&self, forms: &Forms) -> Options {
+        let (device, onnxruntime_library) = (self.device.clone(), self.ort_lib.clone());
+        Options { device, provider: self.provider, onnxruntime_library, maps: forms.contains(Form::Map) }
     }
 }
 
@@ -110,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Show(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Setup(command) => command.run(),
     };

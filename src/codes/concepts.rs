@@ -49,6 +49,8 @@ pub mod dcm {
         TRACKING_IDENTIFIER = "112039" "Tracking Identifier"
         TRACKING_UNIQUE_IDENTIFIER = "112040" "Tracking Unique Identifier"
         SEGMENTATION = "113076" "Segmentation"
+        UNSPECIFIED_METHOD = "112187" "Unspecified method of calculation"
+        PROBABILITY = "122157" "Probability"
         PROCESSING_EQUIPMENT = "109102" "Processing Equipment"
         OBSERVER_TYPE = "121005" "Observer Type"
         DEVICE = "121007" "Device"
@@ -168,6 +170,8 @@ pub mod other {
     pub const PET_PROCEDURE: Code = Code::new("44136-0", "LN", "PET unspecified body region");
     /// Some imaging procedure.
     pub const IMAGING_PROCEDURE: Code = Code::new("363679005", "SCT", "Imaging procedure");
+    /// Entropy of class probabilities as a part of the greatest possible: 0 certain, 1 every class as likely.
+    pub const CLASS_ENTROPY: Code = Code::new("CLASS-ENTROPY", "99ROENTGEN", "Normalized entropy of class probabilities");
     /// English.
     pub const ENGLISH: Code = Code::new("en-US", "RFC5646", "English (United States)");
 }

@@ -18,6 +18,8 @@ pub mod sop_class {
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
     /// Label Map Segmentation.
     pub const LABEL_MAP_SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.7";
+    /// Parametric Map Storage.
+    pub const PARAMETRIC_MAP: &str = "1.2.840.10008.5.1.4.1.1.30";
     /// Comprehensive 3D SR Storage.
     pub const COMPREHENSIVE_3D_SR: &str = "1.2.840.10008.5.1.4.1.1.88.34";
 }
@@ -26,6 +28,8 @@ pub mod sop_class {
 pub mod transfer_syntax {
     /// Explicit VR Little Endian.
     pub const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+    /// RLE Lossless.
+    pub const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
 }
 
 /// Whether `text` is a UID, as far as safety goes (PS3.5 9.1): 1 to 64 digits and dots, no component empty. Leading zeros, which the
@@ -48,13 +52,22 @@ fn namespace() -> Uuid {
 ///
 /// Parts are kept apart, so `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn uid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uid {
+    format!("2.25.{}", uuid_by_name(parts).as_u128())
+}
+
+/// The same as a UUID (`urn:uuid:...`), for formats that have no UIDs.
+pub fn urn_by_name<P: AsRef<[u8]>>(parts: &[P]) -> String {
+    uuid_by_name(parts).urn().to_string()
+}
+
+fn uuid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uuid {
     let mut name = Sha256::new();
     for part in parts {
         let part = part.as_ref();
         name.update((part.len() as u64).to_le_bytes());
         name.update(part);
     }
-    format!("2.25.{}", Uuid::new_v5(&namespace(), &name.finalize()).as_u128())
+    Uuid::new_v5(&namespace(), &name.finalize())
 }
 
 #[cfg(test)]

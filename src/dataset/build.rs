@@ -1,4 +1,4 @@
-//! Building data sets and writing them as files.
+//! Building data sets, and writing files as a whole.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,11 +7,11 @@ use dicom::core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom::core::value::{DataSetSequence, Value};
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::dictionary_std::StandardDataDictionary;
-use dicom::object::{FileMetaTableBuilder, InMemDicomObject};
+use dicom::object::InMemDicomObject;
 use thiserror::Error;
 
 use super::tags;
-use crate::codes::{Code, Uid, transfer_syntax, uid_by_name};
+use crate::codes::{Code, Uid, uid_by_name};
 use crate::geometry::Coded;
 
 /// Why an object could not be written.
@@ -21,6 +21,12 @@ pub enum WriteError {
     /// The data set could not be encoded: a value that the source's character set cannot express, for one.
     #[error("data set cannot be encoded as Explicit VR Little Endian: {0}")]
     Encode(String),
+    /// More pixel data than an element holds.
+    #[error("{bytes} bytes of pixel data: an element holds 4 GB at most; write fewer segments or maps into one object")]
+    TooLarge {
+        /// How many.
+        bytes: u64,
+    },
     /// The folder or the disk did not take the bytes.
     #[error("cannot write `{file}`: {source}")]
     Io {
@@ -35,6 +41,7 @@ impl Coded for WriteError {
     fn code(&self) -> &'static str {
         match self {
             Self::Encode(_) => "dataset.encode",
+            Self::TooLarge { .. } => "dataset.too-large-to-write",
             Self::Io { .. } => "dataset.write",
         }
     }
@@ -277,21 +284,6 @@ pub fn study_attributes() -> impl Iterator<Item = Tag> {
     ALWAYS_COPIED.into_iter().chain(COPIED_IF_PRESENT)
 }
 
-/// Writes `object` as a file: Explicit VR Little Endian, to a temporary file beside `path`, synced, then renamed.
-///
-/// SOP Class and Instance UID of the file meta group are those of the data set. What stood at `path` is replaced.
-///
-/// # Errors
-/// [`WriteError`]; nothing is left behind then, and what stood at `path` still stands.
-pub fn write_object(path: &Path, object: Item) -> Result<(), WriteError> {
-    let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(transfer_syntax::EXPLICIT_LITTLE)
-        .implementation_class_uid(implementation_class_uid())
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let object = object.0.with_meta(meta).map_err(|err| WriteError::Encode(err.to_string()))?;
-    write_atomically(path, |file| object.write_all(file).map_err(|err| WriteError::Encode(innermost(&err))))
-}
-
 /// Writes a file through `fill` so that it is there in full or not at all: temporary file in the same folder, sync, rename.
 ///
 /// # Errors
@@ -383,7 +375,7 @@ fn is_ascii(value: &Value<InMemDicomObject>) -> bool {
 }
 
 /// The message at the end of the chain, which says what really happened.
-fn innermost(err: &dyn std::error::Error) -> String {
+pub(super) fn innermost(err: &dyn std::error::Error) -> String {
     let mut err = err;
     while let Some(source) = err.source() {
         err = source;
@@ -396,6 +388,7 @@ mod tests {
     use dicom::dicom_value;
 
     use super::*;
+    use crate::dataset::write_object;
 
     fn check_decimal(value: f64, expected: &str) {
         let text = decimal_string(value);

@@ -14,7 +14,7 @@ use dicom::encoding::TransferSyntaxIndex;
 use dicom::object::InMemDicomObject;
 use dicom::transfer_syntax::TransferSyntaxRegistry;
 
-use super::layout::{Encoding, Entry, Layout, ascii};
+use super::layout::{Encoding, Entry, FrameItems, Layout, ascii};
 use super::{CharacterSet, DatasetError};
 use crate::codes::sha256_hex;
 
@@ -84,6 +84,7 @@ pub struct Header {
     entries: Box<[Entry]>,
     /// Elements that dicom-rs refuses.
     cuts: Box<[Range<usize>]>,
+    frames: Option<FrameItems>,
     object: OnceLock<Option<Box<InMemDicomObject>>>,
 }
 
@@ -94,6 +95,7 @@ impl Header {
             encoding: layout.encoding,
             entries: layout.entries.as_slice().into(),
             cuts: layout.cuts.as_slice().into(),
+            frames: layout.frames.clone(),
             object: OnceLock::new(),
         }
     }
@@ -103,7 +105,7 @@ impl Header {
     /// # Errors
     /// Where dicom-rs cannot parse it; `path` is only for the message.
     pub fn to_object(&self, path: &Path) -> Result<InMemDicomObject, DatasetError> {
-        self.parse().ok_or_else(|| DatasetError::Malformed { what: "the header cannot be parsed", offset: 0, path: path.into() })
+        self.parse(None).ok_or_else(|| unparsable(path))
     }
 
     /// All of it as a parsed object; made once. Elements that dicom-rs refuses (VR UN of undefined length) are left out.
@@ -111,30 +113,55 @@ impl Header {
     /// # Errors
     /// Where dicom-rs cannot parse it; `path` is only for the message.
     pub fn object(&self, path: &Path) -> Result<&InMemDicomObject, DatasetError> {
-        let parsed = self.object.get_or_init(|| self.parse().map(Box::new));
-        let malformed = || DatasetError::Malformed { what: "the header cannot be parsed", offset: 0, path: path.into() };
-        parsed.as_deref().ok_or_else(malformed)
+        let parsed = self.object.get_or_init(|| self.parse(None).map(Box::new));
+        parsed.as_deref().ok_or_else(|| unparsable(path))
     }
 
-    fn parse(&self) -> Option<InMemDicomObject> {
-        let ts = TransferSyntaxRegistry.get(self.encoding.native_uid())?;
+    /// As [`Header::to_object`], without the Per-Frame Functional Groups Sequence: of an object with ten thousand frames that takes 100 MB
+    /// when it is parsed, and [`Header::frame_groups`] parses one item at a time.
+    ///
+    /// # Errors
+    /// Where dicom-rs cannot parse it; `path` is only for the message.
+    pub fn object_without_frames(&self, path: &Path) -> Result<InMemDicomObject, DatasetError> {
+        self.parse(self.frames.as_ref().map(|frames| &frames.element)).ok_or_else(|| unparsable(path))
+    }
+
+    /// Items of the Per-Frame Functional Groups Sequence.
+    pub fn frame_count(&self) -> usize {
+        self.frames.as_ref().map_or(0, |frames| frames.items.len())
+    }
+
+    /// The functional groups of the frame with index `n` alone; none where there are none that can be parsed.
+    pub fn frame_groups(&self, n: usize) -> Option<InMemDicomObject> {
+        let item = self.frames.as_ref()?.items.get(n)?;
+        self.parse_bytes(&self.bytes[item.start as usize..item.end as usize])
+    }
+
+    fn parse(&self, more: Option<&Range<usize>>) -> Option<InMemDicomObject> {
         let mut kept = Vec::new();
-        let bytes = if self.cuts.is_empty() {
+        let mut cuts: Vec<&Range<usize>> = self.cuts.iter().chain(more).collect();
+        cuts.sort_by_key(|cut| cut.start);
+        let bytes = if cuts.is_empty() {
             &*self.bytes
         } else {
             let mut from = 0;
-            for cut in &self.cuts {
+            for cut in cuts {
                 kept.extend_from_slice(&self.bytes[from..cut.start]);
                 from = cut.end;
             }
             kept.extend_from_slice(&self.bytes[from..]);
             &kept
         };
-        // dicom-rs should not panic; a file that makes it do so must not end more than itself. What it says is not passed on, since it
-        // may quote the header.
-        let mut object = catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(bytes, ts))).ok()?.ok()?;
+        let mut object = self.parse_bytes(bytes)?;
         self.keep_bytes(&mut object);
         Some(object)
+    }
+
+    fn parse_bytes(&self, bytes: &[u8]) -> Option<InMemDicomObject> {
+        let ts = TransferSyntaxRegistry.get(self.encoding.native_uid())?;
+        // dicom-rs should not panic; a file that makes it do so must not end more than itself. What it says is not passed on, since it
+        // may quote the header.
+        catch_unwind(AssertUnwindSafe(|| InMemDicomObject::read_dataset_with_ts(bytes, ts))).ok()?.ok()
     }
 
     /// Puts bytes in the place of text that dicom-rs would write otherwise than it was read: Latin-1 declared as UTF-8 is common, and a
@@ -208,6 +235,10 @@ impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Header({} attributes)", self.entries.len())
     }
+}
+
+fn unparsable(path: &Path) -> DatasetError {
+    DatasetError::Malformed { what: "the header cannot be parsed", offset: 0, path: path.into() }
 }
 
 fn split(bytes: &[u8]) -> Vec<String> {

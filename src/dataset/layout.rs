@@ -150,6 +150,15 @@ pub(super) struct Entry {
     pub(super) end: u32,
 }
 
+/// Where the functional groups of each frame lie; offsets as those of an [`Entry`].
+#[derive(Debug, Clone)]
+pub(super) struct FrameItems {
+    /// The sequence as a whole.
+    pub(super) element: Range<usize>,
+    /// The elements of each item.
+    pub(super) items: Box<[Range<u32>]>,
+}
+
 /// Where things lie in one file.
 pub(super) struct Layout<'r> {
     /// The file, or the inflated data set; offsets count from its start.
@@ -164,6 +173,8 @@ pub(super) struct Layout<'r> {
     pub(super) entries: Vec<Entry>,
     /// Top-level elements within `header` that dicom-rs refuses: VR UN of undefined length, texts for sequences; offsets as above.
     pub(super) cuts: Vec<Range<usize>>,
+    /// The Per-Frame Functional Groups Sequence, where it can be parsed item by item.
+    pub(super) frames: Option<FrameItems>,
     pub(super) pixels: PixelData,
     /// Whether the data set was inflated.
     pub(super) deflated: bool,
@@ -201,10 +212,11 @@ impl<'r> Layout<'r> {
         let seen = native_little.then(|| sniff(source.bytes.get(start..).unwrap_or_default())).flatten();
         let encoding = seen.filter(|&e| e != Encoding::ExplicitBig).unwrap_or(encoding);
         let deflated = ts == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
-        let mut walk = Walk { source, encoding, path, start, unparsable: false, entries: Vec::new(), cuts: Vec::new() };
+        let (entries, cuts, outer_items) = (Vec::new(), Vec::new(), Vec::new());
+        let mut walk = Walk { source, encoding, path, start, unparsable: false, entries, cuts, outer_items, frames: None };
         let (end, pixels) = walk.data_set()?;
-        let Walk { source, entries, cuts, .. } = walk;
-        Ok(Self { source, meta, encoding, declared, header: start..end, entries, cuts, pixels, deflated })
+        let Walk { source, entries, cuts, frames, .. } = walk;
+        Ok(Self { source, meta, encoding, declared, header: start..end, entries, cuts, frames, pixels, deflated })
     }
 
     /// The items of encapsulated pixel data that start at `offset`: the offset table, then the fragments, maybe none (PS3.5 A.4).
@@ -346,6 +358,9 @@ struct Walk<'r, 'p> {
     unparsable: bool,
     entries: Vec<Entry>,
     cuts: Vec<Range<usize>>,
+    /// Items of the top-level sequence that is walked through: their elements.
+    outer_items: Vec<Range<u32>>,
+    frames: Option<FrameItems>,
 }
 
 impl Walk<'_, '_> {
@@ -383,13 +398,17 @@ impl Walk<'_, '_> {
                 _ => {}
             }
             self.unparsable = false;
+            self.outer_items.clear();
             let end = self.value(&element, self.encoding, None, 0)?;
             let opaque = element.length == UNDEFINED || (element.vr == VR::SQ && !self.unparsable);
             let within = |at: usize| (at - self.start) as u32; // MAX_HEADER_BYTES bounds it
             let (value, after) = (within(element.value), within(end));
             self.entries.push(Entry { tag, vr: element.vr, start: value, end: if opaque { value } else { after } });
+            let whole = at - self.start..after as usize;
             if self.unparsable {
-                self.cuts.push(at - self.start..after as usize);
+                self.cuts.push(whole);
+            } else if tag == tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE {
+                self.frames = Some(FrameItems { element: whole, items: self.outer_items.as_slice().into() });
             }
             at = end;
         }
@@ -451,8 +470,13 @@ impl Walk<'_, '_> {
             at += 8;
             match tag {
                 SEQUENCE_END if end.is_none() => return Ok(at),
-                ITEM if length == UNDEFINED => at = self.elements(at, encoding, limit, None, depth)?,
+                ITEM if length == UNDEFINED => {
+                    let from = at;
+                    at = self.elements(at, encoding, limit, None, depth)?;
+                    self.note_item(from..at - 8, depth); // without its delimiter
+                }
                 ITEM => {
+                    let from = at;
                     let item_end = at.saturating_add(length as usize);
                     self.within(item_end, limit)?;
                     at = if opaque {
@@ -461,9 +485,17 @@ impl Walk<'_, '_> {
                     } else {
                         self.elements(at, encoding, limit, Some(item_end), depth)?
                     };
+                    self.note_item(from..at, depth);
                 }
                 _ => return Err(malformed("no item where one should start in a sequence", at - 8, self.path)),
             }
+        }
+    }
+
+    fn note_item(&mut self, elements: Range<usize>, depth: usize) {
+        if depth == 1 {
+            let within = |at: usize| (at - self.start) as u32; // MAX_HEADER_BYTES bounds it
+            self.outer_items.push(within(elements.start)..within(elements.end));
         }
     }
 

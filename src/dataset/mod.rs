@@ -14,15 +14,16 @@ mod header;
 mod instance;
 mod layout;
 mod pixels;
+mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use attribute::{Attribute, acquired_at};
 pub use build::{
     IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
-    write_object,
 };
 pub use charset::{CharacterSet, decoded_text};
+pub use codec::rle_frame;
 pub use coded::{codes, items};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
@@ -31,3 +32,4 @@ pub use frame::{Frame, FrameContext};
 pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
+pub use streamed::{Writable, write_object};

@@ -47,7 +47,7 @@ impl Findings {
 }
 
 /// Changes whenever the same findings would be written as other bytes.
-pub const RESULT_FORMAT: &str = "2";
+pub const RESULT_FORMAT: &str = "3";
 
 /// The analysed images.
 #[derive(Debug, Clone)]
@@ -62,6 +62,13 @@ pub struct Source {
     pub slice_of_frame: Vec<u32>,
     /// The file, where a researcher's volume was analysed: there are neither instances nor frames then, and no DICOM objects are written.
     pub file: Option<SourceFile>,
+}
+
+impl Source {
+    /// Whether its images lie in the patient: slices do, radiographs and ultrasound do not.
+    pub fn lies_in_patient(&self) -> bool {
+        self.frames.first().is_some_and(|frame| frame.position_mm.is_some())
+    }
 }
 
 /// A NIfTI or NRRD file that was analysed.

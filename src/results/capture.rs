@@ -13,7 +13,7 @@ use super::envelope::{ResultObject, Slot, envelope, reference_to_frame, source_h
 use super::key::KeyImage;
 use super::plane::{Plane, Sampled, colours, stored_slice};
 use super::typeface::Face;
-use super::{Context, Object, seg, window, wording};
+use super::{Context, Object, multiframe, window, wording};
 use crate::codes::{dcm, sop_class};
 use crate::dataset::tags;
 use crate::findings::Finding;
@@ -34,7 +34,7 @@ const DIM: [u8; 3] = [160; 3];
 const AMBER: [u8; 3] = [255, 190, 60];
 
 /// One capture for each key image, in one series.
-pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     let images = &context.key_images[..context.key_images.len().min(MOST_IMAGES)];
     let captures: Vec<Capture> = images.par_iter().enumerate().map(|(n, image)| Capture::of(context, n, image)).collect();
     (1..).zip(images).zip(captures).map(|((number, image), capture)| object(context, number, image, capture)).collect()
@@ -46,7 +46,7 @@ pub(super) fn is_capture(name: &str) -> bool {
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture) -> Object {
+fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture) -> Object<'static> {
     let findings = context.findings;
     let reference = ResultObject::numbered(findings, &CAPTURE, number);
     let header = source_header(findings);
@@ -64,7 +64,7 @@ fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture
         .text(tags::DERIVATION_DESCRIPTION, &format!("Image with segments drawn over it by {}", package.name))
         .text(tags::IMAGE_COMMENTS, wording::banner(package))
         .sequence(tags::SOURCE_IMAGE_SEQUENCE, [source])
-        .with(seg::lossy(findings))
+        .with(multiframe::lossy(findings))
         .integer(tags::SAMPLES_PER_PIXEL, 3)
         .text(tags::PHOTOMETRIC_INTERPRETATION, "RGB")
         .integer(tags::PLANAR_CONFIGURATION, 0)

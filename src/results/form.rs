@@ -45,7 +45,21 @@ pub enum Form {
 
 impl Form {
     /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 8] = [Self::Seg, Self::Sr, Self::SrOutlines, Self::Sc, Self::Pdf, Self::Json, Self::Html, Self::Png];
+    pub const ALL: [Self; 13] = [
+        Self::Seg,
+        Self::Labelmap,
+        Self::Map,
+        Self::Sr,
+        Self::SrOutlines,
+        Self::Sc,
+        Self::Pdf,
+        Self::Json,
+        Self::Csv,
+        Self::Fhir,
+        Self::FhirR5,
+        Self::Html,
+        Self::Png,
+    ];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {
@@ -145,7 +159,7 @@ mod tests {
         assert_eq!("sr, seg".parse::<Forms>().map(|f| f.to_string()), Ok("seg,sr".to_owned()));
         assert_eq!("all".parse(), Ok(Forms::all()));
         assert_eq!(Forms::default().to_string().parse(), Ok(Forms::default()));
-        assert!("labelmap".parse::<Form>().is_err(), "what is not written is not taken");
+        assert!("gsps".parse::<Form>().is_err(), "what is not written is not taken");
         let error = "sr,word".parse::<Forms>().expect_err("there is no such form");
         assert!(error.to_string().starts_with("no form of results is called `word`: there are seg, "), "{error}");
     }

@@ -19,14 +19,16 @@ pub(super) struct KeyImage {
 pub(super) fn key_images(findings: &Findings, segments: &Segments<'_>) -> Vec<KeyImage> {
     let mut images: Vec<KeyImage> = Vec::new();
     for segment in segments.all() {
-        let slice_of = |n: u32| findings.source.slice_of_frame[n as usize];
-        let area = |n: u32| findings.labels.slice(slice_of(n) as usize).iter().filter(|&&label| label == segment.label).count();
         let middle = segment.frames[segment.frames.len() / 2];
-        let best = segment.frames.iter().copied().max_by_key(|&n| (area(n), std::cmp::Reverse(n.abs_diff(middle))));
-        let frame = best.expect("a segment has a frame");
+        let shown = segment.frames.iter().zip(&segment.areas);
+        let best = shown.max_by_key(|&(n, area)| (area, std::cmp::Reverse(n.abs_diff(middle))));
+        let (&frame, _) = best.expect("a segment has a frame");
         match images.iter_mut().find(|image| image.frame == frame) {
             Some(image) => image.segments.push(segment.number),
-            None => images.push(KeyImage { frame, slice: slice_of(frame), segments: vec![segment.number] }),
+            None => {
+                let slice = findings.source.slice_of_frame[frame as usize];
+                images.push(KeyImage { frame, slice, segments: vec![segment.number] });
+            }
         }
     }
     images.sort_by_key(|image| image.frame);

@@ -9,13 +9,17 @@ mod capture;
 mod check;
 mod colour;
 mod content;
+mod csv;
 mod envelope;
 mod error;
+mod fhir;
 mod folder;
 mod form;
 mod html;
 mod json;
 mod key;
+mod map;
+mod multiframe;
 mod outline;
 mod pdf;
 mod picture;
@@ -23,6 +27,7 @@ mod plane;
 mod raster;
 mod seg;
 mod segments;
+pub mod show;
 mod sr;
 mod typeface;
 mod window;
@@ -42,11 +47,12 @@ pub use picture::picture;
 pub use seg::segmentation;
 pub use window::Window;
 
-use crate::dataset::{Item, WriteError, write_atomically, write_object};
+use crate::dataset::{Writable, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
 use envelope::ResultObject;
+use fhir::Release;
 use key::KeyImage;
 use segments::Segments;
 
@@ -58,12 +64,22 @@ pub const STUDY_SR_FILE: &str = "sr-study.dcm";
 pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
+/// The segmentation as a label map.
+pub const LABELMAP_FILE: &str = "labelmap.dcm";
+/// The map of values; of several, `map-1.dcm`, `map-2.dcm` and so on.
+pub const MAP_FILE: &str = "map.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
 /// The report to read.
 pub const PDF_FILE: &str = "pdf.dcm";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
+/// The findings for spreadsheets.
+pub const CSV_FILE: &str = "findings.csv";
+/// The findings as a FHIR R4 bundle.
+pub const FHIR_FILE: &str = "fhir-r4.json";
+/// The findings as a FHIR R5 bundle.
+pub const FHIR_R5_FILE: &str = "fhir-r5.json";
 /// The page.
 pub const HTML_FILE: &str = "report.html";
 /// The picture.
@@ -84,6 +100,9 @@ struct Context<'a> {
 impl<'a> Context<'a> {
     fn of(findings: &'a Findings, image: &'a ImageVolume, forms: &'a Forms) -> Result<Self, ResultsError> {
         let segments = Segments::of(findings)?;
+        if forms.contains(Form::Map) {
+            map::check_values(findings)?;
+        }
         let is_file = findings.source.file.is_some();
         let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
         Ok(Self { findings, image, segments, key_images, forms, window: Window::of(image) })
@@ -91,16 +110,16 @@ impl<'a> Context<'a> {
 }
 
 /// A DICOM object to be written.
-struct Object {
+struct Object<'a> {
     /// Name of its file.
     file: String,
     reference: ResultObject,
-    data: Item,
+    data: Writable<'a>,
 }
 
-impl Object {
-    fn new(file: impl Into<String>, reference: ResultObject, data: Item) -> Self {
-        Self { file: file.into(), reference, data }
+impl<'a> Object<'a> {
+    fn new(file: impl Into<String>, reference: ResultObject, data: impl Into<Writable<'a>>) -> Self {
+        Self { file: file.into(), reference, data: data.into() }
     }
 }
 
@@ -149,8 +168,14 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
     let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
     let (mut files, objects) = written?;
-    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects).into_bytes());
-    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects));
+    let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects));
+    let bundle = |release| fhir::bundle_of(&context, &objects, release);
+    let r4 = forms.contains(Form::Fhir).then(|| bundle(Release::R4)).flatten();
+    let r5 = forms.contains(Form::FhirR5).then(|| bundle(Release::R5)).flatten();
+    let texts = [(Form::Json, JSON_FILE, json), (Form::Csv, CSV_FILE, csv), (Form::Fhir, FHIR_FILE, r4), (Form::FhirR5, FHIR_R5_FILE, r5)];
+    let texts = texts.map(|(form, name, text)| (form, name, text.map(String::into_bytes)));
+    for (form, name, bytes) in texts.into_iter().chain([(Form::Png, PNG_FILE, png)]) {
         if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
             files.push((form, name.to_owned()));
@@ -189,11 +214,13 @@ fn write_objects(context: &Context<'_>, folder: &Path) -> Result<WrittenObjects,
 }
 
 /// The objects of a DICOM form.
-fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
+fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
     match form {
         Form::Sr => sr::objects(context),
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
+        Form::Labelmap => seg::label_maps(context),
+        Form::Map => map::objects(context),
         Form::Sc => capture::objects(context),
         Form::Pdf => pdf::objects(context),
         _ => Vec::new(),
@@ -202,8 +229,23 @@ fn dicom_objects(form: Form, context: &Context<'_>) -> Vec<Object> {
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    capture::is_capture(name)
-        || [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELS_FILE, PDF_FILE, JSON_FILE, HTML_FILE, PNG_FILE].contains(&name)
+    const NAMES: [&str; 14] = [
+        SR_FILE,
+        STUDY_SR_FILE,
+        OUTLINES_SR_FILE,
+        SEG_FILE,
+        LABELMAP_FILE,
+        MAP_FILE,
+        LABELS_FILE,
+        PDF_FILE,
+        JSON_FILE,
+        CSV_FILE,
+        FHIR_FILE,
+        FHIR_R5_FILE,
+        HTML_FILE,
+        PNG_FILE,
+    ];
+    NAMES.contains(&name) || map::is_numbered_file(name) || capture::is_capture(name)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

@@ -1,14 +1,14 @@
-//! The Segmentation (PS3.3 A.51, C.8.20): one bit a voxel and segment, on the grid of the source.
+//! Segmentations (PS3.3 A.51, C.8.20) on the grid of the source: BINARY with one bit a voxel and segment, LABELMAP with one byte a voxel.
 
-use super::bits::pack_frames;
+use super::bits::{frames_a_group, pack_group};
 use super::colour::cielab_from_srgb;
-use super::envelope::{ResultObject, SEGMENTATION, envelope, known, reference_to, reference_to_frame, source_header};
+use super::envelope::{LABEL_MAP, ResultObject, SEGMENTATION, known};
+use super::multiframe::{dimensions, frame_groups, image, shared_groups};
 use super::segments::{Segment, Segments};
-use super::{Context, Object, ResultsError, SEG_FILE};
-use crate::codes::{dcm, uid_by_name};
-use crate::dataset::{Item, tags};
+use super::{Context, LABELMAP_FILE, Object, ResultsError, SEG_FILE};
+use crate::codes::dcm;
+use crate::dataset::{Item, Writable, rle_frame, tags};
 use crate::findings::{Findings, Provenance};
-use crate::geometry::{cross, dot, norm};
 
 /// The Segmentation of the present findings; none where nothing is there to segment.
 ///
@@ -16,82 +16,119 @@ use crate::geometry::{cross, dot, norm};
 ///
 /// # Errors
 /// Where findings and label map contradict each other (see [`ResultsError`]).
-pub fn segmentation(findings: &Findings) -> Result<Option<Item>, ResultsError> {
-    Ok(segmentation_of(findings, &Segments::for_objects(findings)?))
+pub fn segmentation(findings: &Findings) -> Result<Option<Writable<'_>>, ResultsError> {
+    let segments = Segments::for_objects(findings)?;
+    Ok((!segments.all().is_empty()).then(|| binary(findings, &segments, &ResultObject::of(findings, &SEGMENTATION))))
 }
 
-pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
-    let reference = ResultObject::of(context.findings, &SEGMENTATION);
-    let object = segmentation_of(context.findings, &context.segments);
-    object.map(|data| Object { file: SEG_FILE.into(), reference, data }).into_iter().collect()
-}
-
-fn segmentation_of(findings: &Findings, segments: &Segments<'_>) -> Option<Item> {
-    if segments.all().is_empty() {
-        return None;
+/// The BINARY Segmentation.
+pub(super) fn objects<'a>(context: &Context<'a>) -> Vec<Object<'a>> {
+    if context.segments.all().is_empty() {
+        return Vec::new();
     }
-    let object = ResultObject::of(findings, &SEGMENTATION);
-    let grid = findings.labels.grid();
-    let header = source_header(findings);
-    let planes: Vec<Plane<'_>> =
-        segments.all().iter().flat_map(|segment| segment.frames.iter().map(move |&n| Plane { segment, n })).collect();
-    let packed: Vec<(u32, u8)> = planes.iter().map(|plane| (plane.n, plane.segment.label)).collect();
-    let bits = pack_frames(grid.slice_voxels(), &packed, |n| findings.labels.slice(findings.source.slice_of_frame[n as usize] as usize));
-    let used = frames_in_use(&packed);
+    let reference = ResultObject::of(context.findings, &SEGMENTATION);
+    let data = binary(context.findings, &context.segments, &reference);
+    vec![Object::new(SEG_FILE, reference, data)]
+}
 
-    let item = envelope(findings, &object)
-        .texts(tags::IMAGE_TYPE, &["DERIVED", "PRIMARY"])
-        .copied(tags::BODY_PART_EXAMINED, header)
-        .copied(tags::LATERALITY, header)
-        .text(tags::FRAME_OF_REFERENCE_UID, &findings.source.instances[0].frame_of_reference_uid)
-        .copied_or_empty(tags::POSITION_REFERENCE_INDICATOR, header)
-        .text(tags::CONTENT_LABEL, &content_label(&findings.provenance.package.name))
-        .text(tags::CONTENT_DESCRIPTION, &format!("AI segmentation by {}", findings.provenance.package.name))
-        .text(tags::CONTENT_CREATOR_NAME, super::envelope::EQUIPMENT)
-        .sequence(tags::REFERENCED_SERIES_SEQUENCE, [referenced_series(findings)])
-        .text(tags::SEGMENTATION_TYPE, "BINARY")
-        .text(tags::SEGMENTS_OVERLAP, "NO")
-        .sequence(tags::SEGMENT_SEQUENCE, segments.all().iter().map(|segment| description(segment, &findings.provenance)))
-        .integer(tags::SAMPLES_PER_PIXEL, 1)
-        .text(tags::PHOTOMETRIC_INTERPRETATION, "MONOCHROME2")
-        .integer(tags::NUMBER_OF_FRAMES, planes.len() as u32)
-        .integer(tags::ROWS, grid.dims()[1])
-        .integer(tags::COLUMNS, grid.dims()[0])
-        .integer(tags::BITS_ALLOCATED, 1)
-        .integer(tags::BITS_STORED, 1)
-        .integer(tags::HIGH_BIT, 0)
-        .integer(tags::PIXEL_REPRESENTATION, 0)
-        .with(lossy(findings))
-        .with(dimensions(&object))
-        .sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, [shared_groups(findings)])
-        .sequence(
-            tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
-            planes.iter().map(|plane| {
-                let place = used.binary_search(&plane.n).expect("the source frame of a plane is in use") as u32 + 1;
-                frame_groups(findings, plane, place)
-            }),
-        )
-        .bytes(tags::PIXEL_DATA, bits);
-    Some(item)
+/// The Label Map Segmentation.
+pub(super) fn label_maps<'a>(context: &Context<'a>) -> Vec<Object<'a>> {
+    if context.segments.all().is_empty() {
+        return Vec::new();
+    }
+    let reference = ResultObject::of(context.findings, &LABEL_MAP);
+    let data = label_map(context.findings, &context.segments, &reference);
+    vec![Object::new(LABELMAP_FILE, reference, data)]
 }
 
 /// One bit plane: a segment on a frame of the source.
-struct Plane<'a> {
-    segment: &'a Segment<'a>,
+#[derive(Clone, Copy)]
+struct Plane {
     n: u32,
+    number: u32,
+    label: u8,
 }
 
-/// Source frames that some plane lies on, ascending.
-fn frames_in_use(planes: &[(u32, u8)]) -> Vec<u32> {
-    let mut frames: Vec<u32> = planes.iter().map(|&(n, _)| n).collect();
+fn binary<'a>(findings: &'a Findings, segments: &Segments<'_>, object: &ResultObject) -> Writable<'a> {
+    let of_segment = |segment: &Segment<'_>| {
+        let (number, label) = (segment.number, segment.label);
+        segment.frames.iter().map(move |&n| Plane { n, number, label }).collect::<Vec<_>>()
+    };
+    let planes: Vec<Plane> = segments.all().iter().flat_map(of_segment).collect();
+    let used = frames_in_use(segments);
+    let count = planes.len();
+    let data = header(findings, segments, object, count)
+        .text(tags::SEGMENTATION_TYPE, "BINARY")
+        .integer(tags::BITS_ALLOCATED, 1)
+        .integer(tags::BITS_STORED, 1)
+        .integer(tags::HIGH_BIT, 0)
+        .with(dimensions(findings, object, true));
+
+    let voxels = findings.labels.grid().slice_voxels();
+    let group = frames_a_group(voxels);
+    let packed = planes.clone();
+    let slice_of = |n: u32| findings.labels.slice(findings.source.slice_of_frame[n as usize] as usize);
+    let bits = move |g: usize| {
+        let frames = &packed[g * group..packed.len().min((g + 1) * group)];
+        pack_group(voxels, frames.iter().map(|plane| (plane.n, plane.label)), slice_of)
+    };
+    Writable::from(data)
+        .frame_groups(count, move |f| {
+            let Plane { n, number, .. } = planes[f];
+            frame_groups(findings, n, place_of(n, &used), Some(number), &dcm::SEGMENTATION)
+        })
+        .pixel_data((voxels as u64 * count as u64).div_ceil(8), count.div_ceil(group), bits)
+}
+
+/// One frame for each source frame with voxels; the value of a voxel is its Segment Number, 0 without a segment.
+fn label_map<'a>(findings: &'a Findings, segments: &Segments<'_>, object: &ResultObject) -> Writable<'a> {
+    let used = frames_in_use(segments);
+    let count = used.len();
+    let data = header(findings, segments, object, count)
+        .text(tags::SEGMENTATION_TYPE, "LABELMAP")
+        .integer(tags::BITS_ALLOCATED, 8)
+        .integer(tags::BITS_STORED, 8)
+        .integer(tags::HIGH_BIT, 7)
+        .integer(tags::PIXEL_PADDING_VALUE, 0)
+        .text(tags::PRESENTATION_LUT_SHAPE, "IDENTITY")
+        .with(dimensions(findings, object, false));
+
+    // Labels are 1 to 255 and segments are numbered without gaps, so that a byte holds every number.
+    let mut number_of = [0u8; 256];
+    segments.all().iter().for_each(|segment| number_of[usize::from(segment.label)] = segment.number as u8);
+    let columns = findings.labels.grid().dims()[0] as usize;
+    let coded = used.clone();
+    let frame = move |f: usize| {
+        let slice = findings.labels.slice(findings.source.slice_of_frame[coded[f] as usize] as usize);
+        let numbers: Vec<u8> = slice.iter().map(|&label| number_of[usize::from(label)]).collect();
+        rle_frame(&numbers, columns)
+    };
+    let groups = move |f: usize| frame_groups(findings, used[f], f as u32 + 1, None, &dcm::SEGMENTATION);
+    Writable::from(data).frame_groups(count, groups).rle(count, frame)
+}
+
+/// What both kinds have.
+fn header(findings: &Findings, segments: &Segments<'_>, object: &ResultObject, frames: usize) -> Item {
+    let package = &findings.provenance.package;
+    image(findings, object, &package.name, &format!("AI segmentation by {}", package.name), frames)
+        .texts(tags::IMAGE_TYPE, &["DERIVED", "PRIMARY"])
+        .text(tags::SEGMENTS_OVERLAP, "NO")
+        .sequence(tags::SEGMENT_SEQUENCE, segments.all().iter().map(|segment| description(segment, &findings.provenance)))
+        .integer(tags::PIXEL_REPRESENTATION, 0)
+        .sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, [shared_groups(findings)])
+}
+
+/// Source frames that some segment has voxels on, ascending.
+fn frames_in_use(segments: &Segments<'_>) -> Vec<u32> {
+    let mut frames: Vec<u32> = segments.all().iter().flat_map(|segment| segment.frames.iter().copied()).collect();
     frames.sort_unstable();
     frames.dedup();
     frames
 }
 
-/// Content Label is a code string: capitals, digits, space and underscore.
-fn content_label(package_name: &str) -> String {
-    package_name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).take(16).collect()
+/// Place of a source frame among those in use, from 1.
+fn place_of(n: u32, used: &[u32]) -> u32 {
+    used.binary_search(&n).expect("the source frame of a plane is in use") as u32 + 1
 }
 
 /// Segment Description Macro (PS3.3 table C.8.20-4).
@@ -125,86 +162,4 @@ fn description(segment: &Segment<'_>, provenance: &Provenance) -> Item {
         Some(site) if *site != finding.finding_type => item.code(tags::ANATOMIC_REGION_SEQUENCE, site),
         _ => item,
     }
-}
-
-/// Common Instance Reference (PS3.3 C.12.2): the source series with all its instances.
-fn referenced_series(findings: &Findings) -> Item {
-    Item::new()
-        .text(tags::SERIES_INSTANCE_UID, &findings.source.instances[0].series_uid)
-        .sequence(tags::REFERENCED_INSTANCE_SEQUENCE, findings.source.instances.iter().map(|instance| reference_to(instance)))
-}
-
-/// Once an image was compressed with loss, so are all images made from it (PS3.3 C.7.6.1.1.5).
-pub(super) fn lossy(findings: &Findings) -> Item {
-    let compressed = findings.source.instances.iter().find(|instance| instance.lossy);
-    match compressed {
-        None => Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "00"),
-        Some(instance) => {
-            let item = Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "01");
-            match instance.header() {
-                Ok(header) => item.copied(tags::LOSSY_IMAGE_COMPRESSION_RATIO, header).copied(tags::LOSSY_IMAGE_COMPRESSION_METHOD, header),
-                Err(_) => item,
-            }
-        }
-    }
-}
-
-/// Frames are ordered by segment, then by position (PS3.3 C.7.6.17).
-fn dimensions(object: &ResultObject) -> Item {
-    let organization = uid_by_name(&["dimension-organization", &object.sop_instance_uid]);
-    let index = |attribute, group, label| {
-        Item::new()
-            .text(tags::DIMENSION_ORGANIZATION_UID, &organization)
-            .pointer(tags::DIMENSION_INDEX_POINTER, attribute)
-            .pointer(tags::FUNCTIONAL_GROUP_POINTER, group)
-            .text(tags::DIMENSION_DESCRIPTION_LABEL, label)
-    };
-    Item::new()
-        .sequence(tags::DIMENSION_ORGANIZATION_SEQUENCE, [Item::new().text(tags::DIMENSION_ORGANIZATION_UID, &organization)])
-        .sequence(
-            tags::DIMENSION_INDEX_SEQUENCE,
-            [
-                index(tags::REFERENCED_SEGMENT_NUMBER, tags::SEGMENT_IDENTIFICATION_SEQUENCE, "Referenced Segment Number"),
-                index(tags::IMAGE_POSITION_PATIENT, tags::PLANE_POSITION_SEQUENCE, "Image Position Patient"),
-            ],
-        )
-}
-
-/// Orientation and spacing, the same for all frames.
-fn shared_groups(findings: &Findings) -> Item {
-    let first = &findings.source.frames[0];
-    let copied = |item: Item, tag| match first.texts(tag) {
-        values if values.is_empty() => item,
-        values => item.decimals_of(tag, &values),
-    };
-    let measures = copied(copied(Item::new(), tags::PIXEL_SPACING), tags::SLICE_THICKNESS);
-    // Unevenly spaced frames have no one distance.
-    let even = findings.source.slice_of_frame.iter().zip(0..).all(|(&k, n)| k == n);
-    let measures = if even { measures.decimal(tags::SPACING_BETWEEN_SLICES, spacing_along_normal_mm(findings)) } else { measures };
-    Item::new()
-        .sequence(tags::PLANE_ORIENTATION_SEQUENCE, [copied(Item::new(), tags::IMAGE_ORIENTATION_PATIENT)])
-        .sequence(tags::PIXEL_MEASURES_SEQUENCE, [measures])
-}
-
-/// Distance of neighbouring slices along their normal, mm: less than that of their corners where the stack is sheared.
-fn spacing_along_normal_mm(findings: &Findings) -> f64 {
-    let lps_from_voxel = findings.labels.grid().lps_from_voxel();
-    let normal = cross(lps_from_voxel.column(0), lps_from_voxel.column(1));
-    (dot(lps_from_voxel.column(2), normal) / norm(normal)).abs()
-}
-
-/// What differs from frame to frame.
-fn frame_groups(findings: &Findings, plane: &Plane<'_>, place: u32) -> Item {
-    let source = &findings.source.frames[plane.n as usize];
-    let number = plane.segment.number;
-    let image = reference_to_frame(source)
-        .text(tags::SPATIAL_LOCATIONS_PRESERVED, "YES")
-        .code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &dcm::SOURCE_IMAGE_FOR_PROCESSING);
-    let derivation = Item::new().code(tags::DERIVATION_CODE_SEQUENCE, &dcm::SEGMENTATION).sequence(tags::SOURCE_IMAGE_SEQUENCE, [image]);
-    let position = Item::new().decimals_of(tags::IMAGE_POSITION_PATIENT, &source.texts(tags::IMAGE_POSITION_PATIENT));
-    Item::new()
-        .sequence(tags::FRAME_CONTENT_SEQUENCE, [Item::new().integers(tags::DIMENSION_INDEX_VALUES, &[number, place])])
-        .sequence(tags::PLANE_POSITION_SEQUENCE, [position])
-        .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, [Item::new().integer(tags::REFERENCED_SEGMENT_NUMBER, number)])
-        .sequence(tags::DERIVATION_IMAGE_SEQUENCE, [derivation])
 }

@@ -28,6 +28,8 @@ pub(super) struct Segment<'a> {
     pub(super) finding: &'a Finding,
     /// Source frames with at least one voxel, by their place in `Source::frames`, ascending; at least one.
     pub(super) frames: Vec<u32>,
+    /// Voxels on each of these.
+    pub(super) areas: Vec<u32>,
 }
 
 impl<'a> Segments<'a> {
@@ -40,7 +42,8 @@ impl<'a> Segments<'a> {
             check_source(findings)?;
         }
         let dims = findings.labels.grid().dims();
-        let seen_in: Vec<[bool; 256]> = (0..dims[2] as usize).into_par_iter().map(|k| labels_in(findings.labels.slice(k))).collect();
+        let areas: Vec<[u32; 256]> = (0..dims[2] as usize).into_par_iter().map(|k| areas_in(findings.labels.slice(k))).collect();
+        let has_voxels = |label: SegmentNumber| areas.iter().any(|areas| areas[usize::from(label)] > 0);
         let mut described = [false; 256];
         described[0] = true;
         let mut segments = Vec::new();
@@ -50,23 +53,24 @@ impl<'a> Segments<'a> {
             if std::mem::replace(&mut described[usize::from(label)], true) {
                 return wrong("is background, or that of two findings");
             }
-            match (finding.present, seen_in.iter().any(|seen| seen[usize::from(label)])) {
+            match (finding.present, has_voxels(label)) {
                 (true, false) => return wrong("has no voxel, but its finding is present"),
                 (false, true) => return wrong("has voxels, but its finding is absent"),
                 (false, false) => {}
                 (true, true) => {
                     let slices = findings.source.slice_of_frame.iter();
-                    let frames: Vec<u32> =
-                        (0..).zip(slices).filter(|&(_, &k)| seen_in[k as usize][usize::from(label)]).map(|(n, _)| n).collect();
+                    let area = |k: u32| areas[k as usize][usize::from(label)];
+                    let shown = (0..).zip(slices).map(|(n, &k)| (n, area(k))).filter(|&(_, area)| area > 0);
+                    let (frames, areas): (Vec<u32>, Vec<u32>) = shown.unzip();
                     // A region that lies between unevenly spaced slices alone has no frame to be shown on.
                     if !frames.is_empty() {
-                        segments.push(Segment { number: segments.len() as u32 + 1, label, finding, frames });
+                        segments.push(Segment { number: segments.len() as u32 + 1, label, finding, frames, areas });
                     }
                 }
             }
         }
         for label in 1..=SegmentNumber::MAX {
-            if !described[usize::from(label)] && seen_in.iter().any(|seen| seen[usize::from(label)]) {
+            if !described[usize::from(label)] && has_voxels(label) {
                 return Err(ResultsError::Contradiction { label, problem: "has voxels, but no finding" });
             }
         }
@@ -107,6 +111,12 @@ fn check_source(findings: &Findings) -> Result<(), ResultsError> {
         let (columns, rows) = misfit.or(frames.first()).map_or((0, 0), |f| (f.instance.columns, f.instance.rows));
         return Err(ResultsError::SourceMismatch { dims, frames: frames.len(), columns, rows });
     }
+    // Slices lie in the patient, in one frame of reference; radiographs lie nowhere.
+    let placed = |f: &Frame| f.position_mm.is_some() && f.orientation.is_some() && f.pixel_spacing_mm.is_some();
+    let in_patient = findings.source.lies_in_patient();
+    if frames.iter().any(|f| placed(f) != in_patient) {
+        return Err(ResultsError::SourceLacks { attribute: "position, orientation or pixel spacing" });
+    }
     for frame in frames {
         let instance = &frame.instance;
         let needed = [
@@ -116,26 +126,40 @@ fn check_source(findings: &Findings) -> Result<(), ResultsError> {
             (&instance.study_uid, "Study Instance UID"),
             (&instance.frame_of_reference_uid, "Frame of Reference UID"),
         ];
-        if let Some((_, attribute)) = needed.into_iter().find(|(uid, _)| uid.is_empty()) {
+        let needed = if in_patient { needed.as_slice() } else { &needed[..4] };
+        if let Some((_, attribute)) = needed.iter().find(|(uid, _)| uid.is_empty()) {
             return Err(ResultsError::SourceLacks { attribute });
-        }
-        if frame.position_mm.is_none() || frame.orientation.is_none() || frame.pixel_spacing_mm.is_none() {
-            return Err(ResultsError::SourceLacks { attribute: "position, orientation or pixel spacing" });
         }
     }
     Ok(())
 }
 
-/// Which labels occur.
-fn labels_in(slice: &[u8]) -> [bool; 256] {
-    let mut seen = [false; 256];
-    for run in slice.chunks(64) {
-        // Most of an image is one label for long: compare before storing.
-        let first = run[0];
-        seen[usize::from(first)] = true;
-        if run.iter().any(|&label| label != first) {
-            run.iter().for_each(|&label| seen[usize::from(label)] = true);
+/// Voxels of each label.
+fn areas_in(slice: &[u8]) -> [u32; 256] {
+    let mut areas = [0; 256];
+    // Most of an image is one label for long.
+    let (runs, rest) = slice.as_chunks::<64>();
+    for run in runs {
+        if *run == [run[0]; 64] {
+            areas[usize::from(run[0])] += 64;
+        } else {
+            run.iter().for_each(|&label| areas[usize::from(label)] += 1);
         }
     }
-    seen
+    rest.iter().for_each(|&label| areas[usize::from(label)] += 1);
+    areas
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn areas_are_counts() {
+        let slice: Vec<u8> = (0..1000usize).map(|n| if n < 300 { 7 } else { (n % 5) as u8 }).collect();
+        let areas = areas_in(&slice);
+        for label in 0..=255u8 {
+            assert_eq!(areas[usize::from(label)] as usize, slice.iter().filter(|&&l| l == label).count(), "{label}");
+        }
+    }
 }

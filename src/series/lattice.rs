@@ -172,7 +172,7 @@ fn spacing(along: &[f64], reasons: &mut Vec<Reason>, notes: &mut Vec<String>) ->
 }
 
 /// How far off its place a slice may be, mm.
-pub(super) fn allowed(spacing_mm: f64) -> f64 {
+pub(crate) fn allowed(spacing_mm: f64) -> f64 {
     RESIDUAL_MM.max(RESIDUAL_OF_SPACING * spacing_mm)
 }
 

@@ -24,6 +24,7 @@ mod values;
 pub use archive::ArchiveError;
 pub use discover::{Discovery, InputError, Skipped, VolumeFile, discover};
 pub use gate::GeometryPolicy;
+pub(crate) use lattice::allowed as allowed_off_place_mm;
 pub use part::Part;
 pub use reason::{Reason, Refusal};
 pub use segmentation::{

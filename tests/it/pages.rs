@@ -63,7 +63,7 @@ fn people_see_what_the_json_says() {
     for (n, case) in CASES.iter().enumerate() {
         let (_, study) = small_study();
         prepare(case, study.path());
-        let (mut findings, image) = findings(case.findings, &mut Chance::of(n as u8), study.path(), GeometryPolicy::Refuse);
+        let (mut findings, image) = findings(case.findings, &mut Chance::new(n as u8), study.path(), GeometryPolicy::Refuse);
         findings.findings[0].name = "first <b>of all</b> & \"others\"".into();
         let results = folder.path().join(case.name).join("results");
         let forms: Forms = [Form::Seg, Form::Json, Form::Html, Form::Sc, Form::Pdf].into_iter().collect();
@@ -84,7 +84,7 @@ fn people_see_what_the_json_says() {
 #[test]
 fn a_researchers_volume_has_a_page_without_a_patient() {
     let (_, study) = small_study();
-    let (mut findings, image) = findings(3, &mut Chance::of(7), study.path(), GeometryPolicy::Refuse);
+    let (mut findings, image) = findings(3, &mut Chance::new(7), study.path(), GeometryPolicy::Refuse);
     let file = SourceFile { format: Format::Nifti1, sha256: "cd".repeat(32) };
     findings.source =
         Source { instances: Vec::new(), content_sha256: Vec::new(), frames: Vec::new(), slice_of_frame: Vec::new(), file: Some(file) };

@@ -80,7 +80,7 @@ with tempfile.TemporaryDirectory() as store:
             sys.exit('Orthanc does not start:\n' + (Path(store) / 'log').read_text(errors='replace')[-2000:])
         paths = sorted([*study.iterdir(), *results.glob('*.dcm')])
         sent = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID): path for path in paths}
-        status, text = tool('dcmsend', '-aec', 'ARCHIVE', '127.0.0.1', str(dicom), *map(str, paths))
+        status, text = tool('dcmsend', '--decompress-never', '-aec', 'ARCHIVE', '127.0.0.1', str(dicom), *map(str, paths))
         need(status == 0, f'sending: {text}')
         stored = {one['MainDicomTags']['SOPInstanceUID']: one['ID'] for one in json.loads(fetch('/instances?expand'))}
         need(set(stored) == set(sent), f'{len(sent)} objects sent, {len(stored)} stored')

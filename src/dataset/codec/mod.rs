@@ -13,6 +13,8 @@ mod jpeg_ls;
 mod jpeg_xl;
 mod rle;
 
+pub use rle::rle_frame;
+
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -2,6 +2,11 @@
 
 use super::{Fault, FrameFormat};
 
+/// Bytes before the first segment.
+const HEADER_BYTES: usize = 64;
+/// Bytes that one control byte stands for at most.
+const LONGEST_RUN: usize = 128;
+
 /// Samples, little endian, interleaved by pixel.
 pub(super) fn decode(stream: &[u8], format: &FrameFormat<'_>) -> Result<Vec<u8>, Fault> {
     if format.bits_allocated < 8 {
@@ -41,7 +46,7 @@ pub(super) fn decode(stream: &[u8], format: &FrameFormat<'_>) -> Result<Vec<u8>,
 
 /// The segments by the header, which must name `count` of them.
 fn segments(stream: &[u8], count: usize) -> Option<Vec<&[u8]>> {
-    let header = stream.get(..64)?;
+    let header = stream.get(..HEADER_BYTES)?;
     let words: Vec<usize> = header.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]) as usize).collect();
     if words[0] != count || count > 15 {
         return None;
@@ -52,7 +57,7 @@ fn segments(stream: &[u8], count: usize) -> Option<Vec<&[u8]>> {
 /// PackBits to at least `size` bytes; what is beyond them pads the segment.
 fn unpack(mut packed: &[u8], size: usize) -> Option<Vec<u8>> {
     // The longest run, 128 bytes, is copied whole wherever it begins.
-    let mut out = vec![0; size + 128];
+    let mut out = vec![0; size + LONGEST_RUN];
     let mut at = 0;
     while at < size {
         let (&control, rest) = packed.split_first()?;
@@ -77,8 +82,61 @@ fn unpack(mut packed: &[u8], size: usize) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// One frame of 8-bit samples, rows of `columns`, in RLE Lossless; of an even number of bytes, as a fragment must be.
+///
+/// # Panics
+/// Where `columns` is 0: a broken promise of the caller.
+pub fn rle_frame(samples: &[u8], columns: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_BYTES + samples.len() / 16);
+    out.extend([1u32, HEADER_BYTES as u32].map(u32::to_le_bytes).as_flattened()); // one segment, right after the header
+    out.resize(HEADER_BYTES, 0);
+    // No run crosses the end of a row (PS3.5 G.3.1).
+    samples.chunks(columns).for_each(|row| pack(row, &mut out));
+    if !out.len().is_multiple_of(2) {
+        out.push(0);
+    }
+    out
+}
+
+/// A row in PackBits: runs of 3 and more as such, all else as it is.
+fn pack(row: &[u8], out: &mut Vec<u8>) {
+    let literal = |bytes: &[u8], out: &mut Vec<u8>| {
+        for bytes in bytes.chunks(LONGEST_RUN) {
+            out.push(bytes.len() as u8 - 1);
+            out.extend_from_slice(bytes);
+        }
+    };
+    let (mut from, mut at) = (0, 0);
+    while at < row.len() {
+        let run = run_length(&row[at..]);
+        if run > 2 {
+            literal(&row[from..at], out);
+            out.extend([(257 - run) as u8, row[at]]);
+            from = at + run;
+        }
+        at += run;
+    }
+    literal(&row[from..], out);
+}
+
+/// How many bytes equal the first, [`LONGEST_RUN`] at most.
+fn run_length(row: &[u8]) -> usize {
+    let row = &row[..row.len().min(LONGEST_RUN)];
+    let all_first = u64::from_le_bytes([row[0]; 8]);
+    let (eights, rest) = row.as_chunks::<8>();
+    for (n, eight) in eights.iter().enumerate() {
+        let differing = u64::from_le_bytes(*eight) ^ all_first;
+        if differing != 0 {
+            return 8 * n + differing.trailing_zeros() as usize / 8;
+        }
+    }
+    8 * eights.len() + rest.iter().take_while(|&&byte| byte == row[0]).count()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use std::path::Path;
 
@@ -128,5 +186,27 @@ mod tests {
         assert_eq!(rle(&far, 3, 1, 16), None, "an offset beyond the end");
         far[..4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(rle(&far, 3, 1, 16), None, "4 G segments");
+    }
+
+    proptest! {
+        /// Runs of every length beside what does not repeat; each row by itself.
+        #[test]
+        fn what_is_packed_is_unpacked(rows in prop::collection::vec(prop::collection::vec((0u8..4, 1usize..300), 1..12), 1..6)) {
+            let rows: Vec<Vec<u8>> = rows.iter().map(|row| row.iter().flat_map(|&(v, n)| vec![v; n]).collect()).collect();
+            let columns = rows.iter().map(Vec::len).min().expect("a row");
+            let samples: Vec<u8> = rows.iter().flat_map(|row| row[..columns].iter().copied()).collect();
+            let stream = rle_frame(&samples, columns);
+            prop_assert!(stream.len().is_multiple_of(2));
+            prop_assert_eq!(unpack(&stream[HEADER_BYTES..], samples.len()).map(|mut out| { out.truncate(samples.len()); out }), Some(samples.clone()));
+            // Row by row: no control byte spans two.
+            let mut packed = Vec::new();
+            samples.chunks(columns).for_each(|row| pack(row, &mut packed));
+            prop_assert_eq!(&stream[HEADER_BYTES..][..packed.len()], packed.as_slice());
+        }
+    }
+
+    #[test]
+    fn a_blank_row_is_short() {
+        assert_eq!(rle_frame(&[0; 512], 512).len(), HEADER_BYTES + 8);
     }
 }

@@ -39,7 +39,6 @@ mod tests {
 
     use super::*;
     use crate::results::check::tests::{Spoil, each_is_found, put};
-    use crate::results::{Form, Forms};
 
     fn document(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = object.get(tags::ENCAPSULATED_DOCUMENT).expect("there").value().to_bytes().expect("bytes").into_owned();
@@ -64,7 +63,6 @@ mod tests {
 
     #[test]
     fn every_spoilt_document_is_found() {
-        let forms: Forms = [Form::Pdf].into_iter().collect();
-        each_is_found(&forms, "pdf.dcm", &DOCUMENT);
+        each_is_found("pdf", "pdf.dcm", &[&DOCUMENT]);
     }
 }

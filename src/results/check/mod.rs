@@ -5,6 +5,8 @@
 
 mod capture;
 mod document;
+mod frames;
+mod maps;
 mod regions;
 mod report;
 #[cfg(test)]
@@ -12,7 +14,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use dicom::object::InMemDicomObject;
 
@@ -33,7 +34,7 @@ pub(super) fn check(context: &Context<'_>, folder: &Path, objects: &[(String, Re
     for (file, reference) in objects {
         let mut problems = Problems::default();
         match Instance::read(&folder.join(file)) {
-            Ok(instance) => check_object(context, &Arc::new(instance), reference, &known, &mut problems),
+            Ok(instance) => check_object(context, &instance, reference, &known, &mut problems),
             Err(_) => problems.add("cannot be read again".into()),
         }
         if !problems.0.is_empty() {
@@ -63,12 +64,14 @@ impl Problems {
 
 fn check_object(
     context: &Context<'_>,
-    instance: &Arc<Instance>,
+    instance: &Instance,
     reference: &ResultObject,
     known: &HashMap<&str, &str>,
     problems: &mut Problems,
 ) {
-    let Ok(header) = instance.header() else { return problems.add("the header cannot be parsed again".into()) };
+    // Frames may be many: each one's functional groups are parsed for themselves.
+    let header = instance.attributes.object_without_frames(&instance.path);
+    let Ok(header) = &header else { return problems.add("the header cannot be parsed again".into()) };
     let source = &context.findings.source.instances[0];
     let expected = [
         ("SOP Class UID", tags::SOP_CLASS_UID, reference.sop_class_uid),
@@ -83,7 +86,8 @@ fn check_object(
     check_study(header, source_header(context.findings), problems);
     check_references(header, known, 0, problems);
     match reference.sop_class_uid {
-        sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, problems),
+        sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, known, problems),
+        sop_class::PARAMETRIC_MAP => maps::check(context, instance, header, reference, known, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
         sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
         sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),

@@ -1,6 +1,6 @@
 //! Objects are spoilt in one way each; the check finds every one.
 
-use dicom::core::value::Value;
+use dicom::core::value::{PixelFragmentSequence, Value};
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::object::open_file;
 
@@ -71,6 +71,26 @@ pub(super) fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
 }
 
+fn floats(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<f32>)) {
+    let mut values = object.get(tags::FLOAT_PIXEL_DATA).expect("it has floats").value().to_multi_float32().expect("floats");
+    change(&mut values);
+    object.put(DataElement::new(tags::FLOAT_PIXEL_DATA, VR::OF, PrimitiveValue::F32(values.into())));
+}
+
+fn in_mapping(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+    let shared = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE, 0)];
+    within(object, &[&shared, path].concat(), change);
+}
+
+fn fragments(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
+    let Value::PixelSequence(sequence) = object.take(tags::PIXEL_DATA).expect("it has pixels").into_value() else {
+        panic!("it is not compressed")
+    };
+    let mut all: Vec<Vec<u8>> = sequence.fragments().to_vec();
+    change(&mut all);
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PixelFragmentSequence::new_fragments(all)));
+}
+
 /// What may happen to any object.
 const ANY: [(&str, Spoil); 9] = [
     ("another patient's ID", |o| put(o, tags::PATIENT_ID, VR::LO, "PHANTOM-043")),
@@ -88,7 +108,8 @@ const ANY: [(&str, Spoil); 9] = [
     }),
 ];
 
-const SEGMENTATION: [(&str, Spoil); 14] = [
+/// What may happen to any frames.
+const FRAMES: [(&str, Spoil); 8] = [
     ("a frame 1 mm aside", |o| {
         in_frame(o, 3, &[(tags::PLANE_POSITION_SEQUENCE, 0)], |item| {
             change_numbers(item, tags::IMAGE_POSITION_PATIENT, |at| at[0] += 1.0);
@@ -114,6 +135,29 @@ const SEGMENTATION: [(&str, Spoil); 14] = [
             change_numbers(item, tags::IMAGE_ORIENTATION_PATIENT, |axes| axes[..3].iter_mut().for_each(|v| *v = -*v));
         });
     }),
+    ("another frame of reference", |o| put(o, tags::FRAME_OF_REFERENCE_UID, VR::UI, "1.2.3")),
+    ("one description less", |o| drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)),
+];
+
+/// What may happen to the description of segments.
+const SEGMENTS: [(&str, Spoil); 3] = [
+    ("a segment that is something else", |o| {
+        let path = [(tags::SEGMENT_SEQUENCE, 1), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
+        within(o, &path, |item| put(item, tags::CODE_VALUE, VR::SH, "78961009"));
+    }),
+    ("a segment with a side", |o| {
+        let path = [(tags::SEGMENT_SEQUENCE, 0), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
+        within(o, &path, |item| {
+            let side = crate::dataset::Item::of_code(&crate::codes::Code::new("24028007", "SCT", "Right")).into_inner();
+            item.put(DataElement::new(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, VR::SQ, Value::Sequence(vec![side].into())));
+        });
+    }),
+    ("another finding's Tracking UID", |o| {
+        within(o, &[(tags::SEGMENT_SEQUENCE, 0)], |item| put(item, tags::TRACKING_UID, VR::UI, "1.2.3"));
+    }),
+];
+
+const BITS: [(&str, Spoil); 5] = [
     ("one voxel more", |o| pixels(o, |bytes| bytes[7] ^= 1)),
     ("mirrored bytes", |o| pixels(o, |bytes| bytes.iter_mut().for_each(|b| *b = b.reverse_bits()))),
     ("two frames exchanged", |o| {
@@ -132,19 +176,49 @@ const SEGMENTATION: [(&str, Spoil); 14] = [
         let plane = 80 * 64 / 8;
         pixels(o, |bytes| bytes.truncate(bytes.len() - plane));
     }),
-    ("a segment that is something else", |o| {
-        let path = [(tags::SEGMENT_SEQUENCE, 1), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
-        within(o, &path, |item| put(item, tags::CODE_VALUE, VR::SH, "78961009"));
+];
+
+const LABEL_MAP: [(&str, Spoil); 4] = [
+    ("voxels of another segment", |o| fragments(o, |all| all[3][65] += 1)),
+    ("two label map frames exchanged", |o| fragments(o, |all| all.swap(5, 12))),
+    ("one label map frame less", |o| {
+        drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let left = items(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).len().to_string();
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, &left);
+        fragments(o, |all| drop(all.pop()));
     }),
-    ("a segment with a side", |o| {
-        let path = [(tags::SEGMENT_SEQUENCE, 0), (tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, 0)];
-        within(o, &path, |item| {
-            let side = crate::dataset::Item::of_code(&crate::codes::Code::new("24028007", "SCT", "Right")).into_inner();
-            item.put(DataElement::new(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, VR::SQ, Value::Sequence(vec![side].into())));
+    ("a frame that is there twice", |o| {
+        let twin = items(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)[5].clone();
+        in_frame(o, 6, &[], |item| *item = twin);
+    }),
+];
+
+const MAP: [(&str, Spoil); 7] = [
+    ("a value with another last bit", |o| floats(o, |all| all[777] = f32::from_bits(all[777].to_bits() ^ 1))),
+    ("two map frames exchanged", |o| {
+        let plane = 80 * 64;
+        floats(o, |all| (0..plane).for_each(|n| all.swap(5 * plane + n, 12 * plane + n)));
+    }),
+    ("one map frame less", |o| {
+        drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, "23");
+        floats(o, |all| all.truncate(23 * 80 * 64));
+    }),
+    ("values in another unit", |o| {
+        in_mapping(o, &[(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, 0)], |unit| put(unit, tags::CODE_VALUE, VR::SH, "%"));
+    }),
+    ("values of another quantity", |o| {
+        let path = [(tags::QUANTITY_DEFINITION_SEQUENCE, 0), (tags::CONCEPT_CODE_SEQUENCE, 0)];
+        in_mapping(o, &path, |quantity| put(quantity, tags::CODE_VALUE, VR::SH, "111047"));
+    }),
+    ("values that are scaled", |o| {
+        in_mapping(o, &[], |mapping| {
+            drop(mapping.put(DataElement::new(tags::REAL_WORLD_VALUE_SLOPE, VR::FD, PrimitiveValue::from(100.0))))
         });
     }),
-    ("another finding's Tracking UID", |o| {
-        within(o, &[(tags::SEGMENT_SEQUENCE, 0)], |item| put(item, tags::TRACKING_UID, VR::UI, "1.2.3"));
+    ("values that are not mapped", |o| {
+        let tag = tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_LAST_VALUE_MAPPED;
+        in_mapping(o, &[], |mapping| drop(mapping.put(DataElement::new(tag, VR::FD, PrimitiveValue::from(0.5)))));
     }),
 ];
 
@@ -218,19 +292,21 @@ fn what_is_right_passes() {
 
 #[test]
 fn every_spoilt_object_is_found() {
-    let forms: Forms = [Form::Seg, Form::Sr].into_iter().collect();
-    each_is_found(&forms, "seg.dcm", &SEGMENTATION);
-    each_is_found(&forms, "sr.dcm", &REPORT);
+    each_is_found("seg", "seg.dcm", &[&FRAMES, &SEGMENTS, &BITS]);
+    each_is_found("labelmap", "labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]);
+    each_is_found("map", "map-1.dcm", &[&FRAMES, &MAP]);
+    each_is_found("seg,sr", "sr.dcm", &[&REPORT]);
 }
 
-/// Spoils one file in each of these ways, and in those that any object can be spoilt in.
-pub(super) fn each_is_found(forms: &Forms, file: &str, ways: &[(&str, Spoil)]) {
+/// Spoils one file of these forms in each of these ways, and in those that any object can be spoilt in.
+pub(super) fn each_is_found(forms: &str, file: &str, ways: &[&[(&str, Spoil)]]) {
+    let forms: Forms = forms.parse().expect("forms");
     let mut count = 0;
-    for (what, spoil) in ways.iter().chain(&ANY) {
-        let checked = check_spoilt(forms, |folder| {
-            let mut object = open_file(folder.join(file)).expect("we wrote it").into_inner();
+    for (what, spoil) in ways.iter().copied().flatten().chain(&ANY) {
+        let checked = check_spoilt(&forms, |folder| {
+            let mut object = open_file(folder.join(file)).expect("we wrote it");
             spoil(&mut object);
-            write_object(&folder.join(file), object.into()).expect("writable");
+            object.write_to_file(folder.join(file)).expect("writable");
         });
         match checked {
             Err(ResultsError::SelfCheck { file: found, problems }) => {

@@ -13,7 +13,7 @@ pub(super) use report::document;
 const DOCUMENT: Slot = Slot { name: "pdf", sop_class_uid: sop_class::ENCAPSULATED_PDF, modality: "DOC", kind: "report to read", place: 10 };
 
 /// The document with everything that it was made from.
-pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     let findings = context.findings;
     let reference = ResultObject::of(findings, &DOCUMENT);
     let document = document(context);

@@ -17,7 +17,7 @@ use crate::codes::{Code, dcm, other, sop_class, uid_by_name};
 use crate::dataset::{Instance, Item, codes, tags};
 use crate::findings::{Findings, Predecessor};
 
-const STUDY_REPORT: Slot =
+pub(super) const STUDY_REPORT: Slot =
     Slot { name: "sr-study", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report of the study", place: 2 };
 const OUTLINE_REPORT: Slot =
     Slot { name: "sr-outlines", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report with outlines", place: 3 };
@@ -26,7 +26,7 @@ const OUTLINE_REPORT: Slot =
 ///
 /// A group refers to its segment in the Segmentation, or in the Label Map Segmentation where only that is written. Where neither is, there is
 /// nothing to refer to, and the numbers stand in the report on the study.
-pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
+pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     let findings = context.findings;
     let labels = labels_object(context);
     let (mut of_regions, mut of_study) = (Vec::new(), Vec::new());
@@ -43,7 +43,7 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object> {
 }
 
 /// The report with an outline of each segment on its key image (TID 1410).
-pub(super) fn outlines(context: &Context<'_>) -> Vec<Object> {
+pub(super) fn outlines(context: &Context<'_>) -> Vec<Object<'static>> {
     let findings = context.findings;
     let mut instances: Vec<&Instance> = Vec::new();
     let mut groups = Vec::new();
@@ -71,7 +71,7 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    fn written(self, findings: &Findings) -> Object {
+    fn written(self, findings: &Findings) -> Object<'static> {
         let file = self.file;
         let reference = ResultObject::of(findings, self.slot);
         let data = envelope(findings, &reference)
