@@ -35,6 +35,7 @@ use crate::series::{self, Discovery, Part};
 ///   sr-study.dcm   those without, what was not found among them (when there are any)
 ///   seg.dcm        the segments, DICOM SEG on the series' own grid (when there are any)
 ///   findings.json  the same findings with provenance (docs/findings.schema.json says what is in it)
+///   report.html    a page with findings, pictures and provenance; it holds patient data
 ///   overview.png   three planes with and without overlay
 ///
 /// A NIfTI or NRRD volume gets DIR/<first 16 digits of its SHA-256> with labels.nii.gz in place

@@ -10,6 +10,10 @@ pub type Uid = String;
 pub mod sop_class {
     /// CT Image Storage.
     pub const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
+    /// Secondary Capture Image Storage.
+    pub const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+    /// Encapsulated PDF Storage.
+    pub const ENCAPSULATED_PDF: &str = "1.2.840.10008.5.1.4.1.1.104.1";
     /// Segmentation Storage.
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
     /// Label Map Segmentation.

@@ -44,8 +44,8 @@ pub enum Form {
 }
 
 impl Form {
-    /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 13] = [
+    /// All forms, in the order in which they are written.
+    pub const ALL: [Self; 16] = [
         Self::Seg,
         Self::Labelmap,
         Self::Map,
@@ -54,10 +54,13 @@ impl Form {
         Self::Gsps,
         Self::Ko,
         Self::Rtstruct,
+        Self::Sc,
+        Self::Pdf,
         Self::Json,
         Self::Csv,
         Self::Fhir,
         Self::FhirR5,
+        Self::Html,
         Self::Png,
     ];
 
@@ -120,9 +123,9 @@ impl Forms {
 }
 
 impl Default for Forms {
-    /// What a person at this machine can use: report, segmentation, JSON and picture.
+    /// What a person at this machine can use: report, segmentation, JSON, page and picture.
     fn default() -> Self {
-        Self([Form::Sr, Form::Seg, Form::Json, Form::Png].into())
+        Self([Form::Sr, Form::Seg, Form::Json, Form::Html, Form::Png].into())
     }
 }
 

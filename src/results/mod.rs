@@ -5,6 +5,7 @@
 
 mod bits;
 mod canvas;
+mod capture;
 mod check;
 mod colour;
 mod content;
@@ -14,6 +15,7 @@ mod error;
 mod fhir;
 mod folder;
 mod form;
+mod html;
 mod json;
 mod key;
 mod key_objects;
@@ -21,14 +23,20 @@ mod keyhole;
 mod map;
 mod multiframe;
 mod outline;
+mod pdf;
 mod picture;
+mod plane;
 mod presentation;
+mod raster;
 mod rtstruct;
 mod seg;
 mod segments;
 pub mod show;
 mod sr;
+mod typeface;
 mod voi;
+mod window;
+mod wording;
 #[cfg(test)]
 mod read_back;
 #[cfg(test)]
@@ -40,8 +48,9 @@ use std::path::{Path, PathBuf};
 pub use error::ResultsError;
 pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
-pub use picture::{Window, picture};
+pub use picture::picture;
 pub use seg::segmentation;
+pub use window::Window;
 
 use crate::dataset::{Writable, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
@@ -70,8 +79,12 @@ pub const SEG_FILE: &str = "seg.dcm";
 pub const LABELMAP_FILE: &str = "labelmap.dcm";
 /// The map of values; of several, `map-1.dcm`, `map-2.dcm` and so on.
 pub const MAP_FILE: &str = "map.dcm";
+/// The captures: `sc-1.dcm` and so on.
+pub const SC_FILE: &str = "sc.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
+/// The report to read.
+pub const PDF_FILE: &str = "pdf.dcm";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
 /// The findings for spreadsheets.
@@ -80,6 +93,8 @@ pub const CSV_FILE: &str = "findings.csv";
 pub const FHIR_FILE: &str = "fhir-r4.json";
 /// The findings as a FHIR R5 bundle.
 pub const FHIR_R5_FILE: &str = "fhir-r5.json";
+/// The page.
+pub const HTML_FILE: &str = "report.html";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
@@ -179,6 +194,10 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
             files.push((form, name.to_owned()));
         }
     }
+    if forms.contains(Form::Html) {
+        write_bytes(&staging.path().join(HTML_FILE), html::page(&context, &files).as_bytes())?;
+        files.push((Form::Html, HTML_FILE.to_owned()));
+    }
     staging.replace(dir)?;
     Ok(Written { files: files.into_iter().map(|(form, name)| (form, dir.join(name))).collect() })
 }
@@ -218,6 +237,8 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
         Form::Gsps => presentation::objects(context),
         Form::Ko => key_objects::objects(context),
         Form::Rtstruct => rtstruct::objects(context),
+        Form::Sc => capture::objects(context),
+        Form::Pdf => pdf::objects(context),
         _ => Vec::new(),
     }
 }
@@ -231,7 +252,7 @@ fn left_out(context: &Context<'_>, files: &[(Form, String)]) -> Vec<String> {
 
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 17] = [
         SR_FILE,
         STUDY_SR_FILE,
         OUTLINES_SR_FILE,
@@ -242,10 +263,12 @@ fn is_result_file(name: &str) -> bool {
         KO_FILE,
         RTSTRUCT_FILE,
         LABELS_FILE,
+        PDF_FILE,
         JSON_FILE,
         CSV_FILE,
         FHIR_FILE,
         FHIR_R5_FILE,
+        HTML_FILE,
         PNG_FILE,
     ];
     let is_one_of = |file: &str| {
@@ -253,7 +276,7 @@ fn is_result_file(name: &str) -> bool {
         let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(end)?.strip_suffix('.'));
         number.is_some_and(|number| number.parse::<u32>().is_ok())
     };
-    NAMES.contains(&name) || [MAP_FILE, GSPS_FILE].into_iter().any(is_one_of)
+    NAMES.contains(&name) || [MAP_FILE, GSPS_FILE, SC_FILE].into_iter().any(is_one_of)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

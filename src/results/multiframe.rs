@@ -53,7 +53,7 @@ fn referenced_series(findings: &Findings) -> Item {
 }
 
 /// Once an image was compressed with loss, so are all images made from it (PS3.3 C.7.6.1.1.5).
-fn lossy(findings: &Findings) -> Item {
+pub(super) fn lossy(findings: &Findings) -> Item {
     let compressed = findings.source.instances.iter().find(|instance| instance.lossy);
     match compressed {
         None => Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "00"),

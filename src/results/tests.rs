@@ -226,6 +226,9 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         sha256: "0123456789abcdef".repeat(4),
         manufacturer: "roentgen".into(),
         intended_use: "Engineering reference for testing the engine on CT, not for diagnosis.".into(),
+        licence: "MIT OR Apache-2.0".into(),
+        regulatory_status: "none".into(),
+        card: None,
     };
     let provenance = Provenance {
         roentgen_version: env!("CARGO_PKG_VERSION").into(),

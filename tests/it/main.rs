@@ -10,6 +10,7 @@ mod inputs;
 mod marks;
 mod orientations;
 mod packages;
+mod pages;
 mod reading;
 mod real_data;
 mod reports;

@@ -3,6 +3,8 @@
 //! Objects are read by the reader that reads other people's, from the file, and compared with the findings and the source, never with what
 //! the writers had in memory. Problems name attributes and numbers, no patient text.
 
+mod capture;
+mod document;
 mod fill;
 mod frames;
 mod key_objects;
@@ -94,6 +96,8 @@ fn check_object(
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
         sop_class::GRAYSCALE_PRESENTATION_STATE => presentation::check(context, header, problems),
         sop_class::KEY_OBJECT_SELECTION => key_objects::check(context, header, problems),
+        sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
+        sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),
         _ => {}
     }
 }

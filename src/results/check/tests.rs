@@ -10,17 +10,17 @@ use super::*;
 use crate::results::tests::{Phantom, findings};
 use crate::results::{Form, Forms, dicom_objects, write_object};
 
-type Spoil = fn(&mut InMemDicomObject);
+pub(super) type Spoil = fn(&mut InMemDicomObject);
 
 const SOURCE_IMAGE: [(Tag, usize); 2] = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
 const PIXEL_MEASURES: [(Tag, usize); 2] = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
 
-fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
+pub(super) fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
     object.put(DataElement::new(tag, vr, PrimitiveValue::from(text)));
 }
 
 /// Changes an item that a path of sequences leads to.
-fn within(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+pub(super) fn within(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
     match path {
         [] => change(object),
         [(tag, n), rest @ ..] => {
@@ -67,7 +67,7 @@ fn in_frame(object: &mut InMemDicomObject, n: usize, path: &[(Tag, usize)], chan
     within(object, &path, change);
 }
 
-fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = object.get(tags::PIXEL_DATA).expect("it has pixels").value().to_bytes().expect("bytes").into_owned();
     change(&mut bytes);
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
@@ -294,17 +294,17 @@ fn what_is_right_passes() {
 
 #[test]
 fn every_spoilt_object_is_found() {
-    let of_one = |forms: &'static str, file: &'static str, ways: &[&'static [(&'static str, Spoil)]]| {
-        let forms: Forms = forms.parse().expect("forms");
-        let ways: Vec<_> = ways.iter().copied().flatten().chain(&ANY).copied().collect();
-        ways.into_iter().map(move |way| (forms.clone(), file, way))
-    };
+    each_is_found("seg", "seg.dcm", &[&FRAMES, &SEGMENTS, &BITS]);
+    each_is_found("labelmap", "labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]);
+    each_is_found("map", "map-1.dcm", &[&FRAMES, &MAP]);
+    each_is_found("seg,sr", "sr.dcm", &[&REPORT]);
+}
+
+/// Spoils one file of these forms in each of these ways, and in those that any object can be spoilt in.
+pub(super) fn each_is_found(forms: &str, file: &str, ways: &[&[(&str, Spoil)]]) {
+    let forms: Forms = forms.parse().expect("forms");
     let mut count = 0;
-    let all = of_one("seg", "seg.dcm", &[&FRAMES, &SEGMENTS, &BITS])
-        .chain(of_one("labelmap", "labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]))
-        .chain(of_one("map", "map-1.dcm", &[&FRAMES, &MAP]))
-        .chain(of_one("seg,sr", "sr.dcm", &[&REPORT]));
-    for (forms, file, (what, spoil)) in all {
+    for (what, spoil) in ways.iter().copied().flatten().chain(&ANY) {
         let checked = check_spoilt(&forms, |folder| {
             let mut object = open_file(folder.join(file)).expect("we wrote it");
             spoil(&mut object);
@@ -321,7 +321,7 @@ fn every_spoilt_object_is_found() {
         }
         count += 1;
     }
-    println!("{count} ways to spoil an object are found");
+    println!("{count} ways to spoil {file} are found");
 }
 
 #[test]
