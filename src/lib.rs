@@ -9,6 +9,8 @@
 
 // Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
 pub mod cli;
+pub mod node;
+pub mod jobs;
 pub mod phantom;
 pub mod engine;
 pub mod results;

@@ -60,7 +60,7 @@ impl Demo {
             eprintln!("ONNX Runtime is not here yet; fetching it as `roentgen setup` does:");
             fetch::fetch(&mut |line| eprintln!("  {line}"))?;
         }
-        let mut engine = Engine::new(package, &self.engine.options())?;
+        let mut engine = Engine::new(package, &self.engine.options(&self.results.results))?;
 
         let study = self.output.join("study");
         let phantom = phantom::chest(&Sampling::default());

@@ -4,7 +4,9 @@ mod demo;
 mod doctor;
 mod inspect;
 mod run;
+mod serve;
 mod setup;
+mod show;
 mod text;
 
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use crate::engine::Options;
 use crate::gpu::DeviceChoice;
 use crate::infer::Provider;
 use crate::model::PackageFolders;
-use crate::results::Forms;
+use crate::results::{Form, Forms};
 
 /// How a command that started has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +49,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Serve(serve::Serve),
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
+    Show(show::Show),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
 }
@@ -76,7 +80,9 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// json, png.
+    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), gsps (outlines for viewers), ko (key images),
+    /// rtstruct (contours for planning), sc (key images with overlay), pdf (report to read), json, csv, fhir (R4), fhir-r5, html (page),
+    /// png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }
@@ -94,8 +100,10 @@ struct OutputArgs {
 }
 
 impl EngineArgs {
-    fn options(&self) -> Options {
-        Options { device: self.device.clone(), provider: self.provider, onnxruntime_library: self.ort_lib.clone() }
+    /// For results in these forms: maps are computed where they are to be written.
+    fn options(&self, forms: &Forms) -> Options {
+        let (device, onnxruntime_library) = (self.device.clone(), self.ort_lib.clone());
+        Options { device, provider: self.provider, onnxruntime_library, maps: forms.contains(Form::Map) }
     }
 }
 
@@ -108,8 +116,10 @@ fn packages() -> PackageFolders {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Show(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Setup(command) => command.run(),
     };

@@ -34,7 +34,8 @@ use crate::series::{self, Discovery, Part};
 ///   sr.dcm         the findings with a segment, DICOM SR (TID 1500)
 ///   sr-study.dcm   those without, what was not found among them (when there are any)
 ///   seg.dcm        the segments, DICOM SEG on the series' own grid (when there are any)
-///   findings.json  the same findings with provenance
+///   findings.json  the same findings with provenance (docs/findings.schema.json says what is in it)
+///   report.html    a page with findings, pictures and provenance; it holds patient data
 ///   overview.png   three planes with and without overlay
 ///
 /// A NIfTI or NRRD volume gets DIR/<first 16 digits of its SHA-256> with labels.nii.gz in place
@@ -185,7 +186,7 @@ struct FileReport {
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let package = super::packages().find(&self.model)?;
-        let mut engine = Engine::new(package, &self.engine.options())?;
+        let mut engine = Engine::new(package, &self.engine.options(&self.results.results))?;
         let report = run_all(&mut engine, &self.inputs, &self.results.results, &self.output)?;
         if self.output_args.json {
             text::print_json(&report)?;

@@ -48,7 +48,11 @@ pub mod dcm {
         SUM_OF_VOXELS = "126030" "Sum of segmented voxel method for volume"
         TRACKING_IDENTIFIER = "112039" "Tracking Identifier"
         TRACKING_UNIQUE_IDENTIFIER = "112040" "Tracking Unique Identifier"
+        OF_INTEREST = "113000" "Of Interest"
+        KEY_OBJECT_DESCRIPTION = "113012" "Key Object Description"
         SEGMENTATION = "113076" "Segmentation"
+        UNSPECIFIED_METHOD = "112187" "Unspecified method of calculation"
+        PROBABILITY = "122157" "Probability"
         PROCESSING_EQUIPMENT = "109102" "Processing Equipment"
         OBSERVER_TYPE = "121005" "Observer Type"
         DEVICE = "121007" "Device"
@@ -107,6 +111,8 @@ pub mod sct {
     pub const MEAN: Code = Code::new("373098007", "SCT", "Mean");
     /// Standard deviation, as a derivation.
     pub const STANDARD_DEVIATION: Code = Code::new("386136009", "SCT", "Standard Deviation");
+    /// Category of segments that are parts of the body (CID 7150).
+    pub const ANATOMICAL_STRUCTURE: Code = Code::new("91723000", "SCT", "Anatomical Structure");
     /// Volume of a region.
     pub const VOLUME: Code = Code::new("118565006", "SCT", "Volume");
     /// Area of a region in an image.
@@ -168,6 +174,8 @@ pub mod other {
     pub const PET_PROCEDURE: Code = Code::new("44136-0", "LN", "PET unspecified body region");
     /// Some imaging procedure.
     pub const IMAGING_PROCEDURE: Code = Code::new("363679005", "SCT", "Imaging procedure");
+    /// Entropy of class probabilities as a part of the greatest possible: 0 certain, 1 every class as likely.
+    pub const CLASS_ENTROPY: Code = Code::new("CLASS-ENTROPY", "99ROENTGEN", "Normalized entropy of class probabilities");
     /// English.
     pub const ENGLISH: Code = Code::new("en-US", "RFC5646", "English (United States)");
 }

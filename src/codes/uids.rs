@@ -10,10 +10,22 @@ pub type Uid = String;
 pub mod sop_class {
     /// CT Image Storage.
     pub const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
+    /// Secondary Capture Image Storage.
+    pub const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+    /// Encapsulated PDF Storage.
+    pub const ENCAPSULATED_PDF: &str = "1.2.840.10008.5.1.4.1.1.104.1";
     /// Segmentation Storage.
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
     /// Label Map Segmentation.
     pub const LABEL_MAP_SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.7";
+    /// Grayscale Softcopy Presentation State Storage.
+    pub const GRAYSCALE_PRESENTATION_STATE: &str = "1.2.840.10008.5.1.4.1.1.11.1";
+    /// Key Object Selection Document Storage.
+    pub const KEY_OBJECT_SELECTION: &str = "1.2.840.10008.5.1.4.1.1.88.59";
+    /// RT Structure Set Storage.
+    pub const RT_STRUCTURE_SET: &str = "1.2.840.10008.5.1.4.1.1.481.3";
+    /// Detached Study Management, retired: the class under which a structure set names its study (PS3.3 C.8.8.5).
+    pub const DETACHED_STUDY: &str = "1.2.840.10008.3.1.2.3.1";
     /// Parametric Map Storage.
     pub const PARAMETRIC_MAP: &str = "1.2.840.10008.5.1.4.1.1.30";
     /// Comprehensive 3D SR Storage.
@@ -22,6 +34,8 @@ pub mod sop_class {
 
 /// Transfer syntax UIDs.
 pub mod transfer_syntax {
+    /// Implicit VR Little Endian.
+    pub const IMPLICIT_LITTLE: &str = "1.2.840.10008.1.2";
     /// Explicit VR Little Endian.
     pub const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
     /// RLE Lossless.
@@ -48,13 +62,22 @@ fn namespace() -> Uuid {
 ///
 /// Parts are kept apart, so `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn uid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uid {
+    format!("2.25.{}", uuid_by_name(parts).as_u128())
+}
+
+/// The same as a UUID (`urn:uuid:...`), for formats that have no UIDs.
+pub fn urn_by_name<P: AsRef<[u8]>>(parts: &[P]) -> String {
+    uuid_by_name(parts).urn().to_string()
+}
+
+fn uuid_by_name<P: AsRef<[u8]>>(parts: &[P]) -> Uuid {
     let mut name = Sha256::new();
     for part in parts {
         let part = part.as_ref();
         name.update((part.len() as u64).to_le_bytes());
         name.update(part);
     }
-    format!("2.25.{}", Uuid::new_v5(&namespace(), &name.finalize()).as_u128())
+    Uuid::new_v5(&namespace(), &name.finalize())
 }
 
 #[cfg(test)]

@@ -197,7 +197,9 @@ pub fn check_decodable(instance: &Instance) -> Result<(), DatasetError> {
 /// Where there is none, or it is compressed.
 pub fn native_pixels(instance: &Instance) -> Result<std::ops::Range<u64>, DatasetError> {
     match instance.place.pixels {
-        PixelData::Native { offset, length, .. } if !instance.place.deflated => Ok(offset as u64..offset as u64 + u64::from(length)),
+        PixelData::Native { offset, length, .. } | PixelData::Float { offset, length, .. } if !instance.place.deflated => {
+            Ok(offset as u64..offset as u64 + u64::from(length))
+        }
         _ => Err(DatasetError::NoPixelData { path: instance.path.clone() }),
     }
 }

@@ -13,20 +13,20 @@ use input::Closed;
 pub use input::Input;
 pub use timings::{Stage, Timings};
 
-use crate::codes::{dcm, sct, ucum};
-use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance};
+use crate::codes::{dcm, other, sct, ucum};
+use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance, ValueMap};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError};
 use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider};
 use crate::kernels::Backend;
 use crate::measure::{self, MeasureError, RegionNumbers};
-use crate::model::{self, Manifest, MeasurementKind, Package};
+use crate::model::{self, Manifest, MapOf, MeasurementKind, Package};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError};
 use crate::research::ResearchError;
 use crate::series::SeriesError;
-use crate::volume::{ImageVolume, Quantity};
+use crate::volume::{ImageVolume, Quantity, Volume};
 
 /// Why a series could not be analysed, or the engine not started.
 #[derive(Debug, Error)]
@@ -82,6 +82,8 @@ pub struct Options {
     pub provider: Provider,
     /// The ONNX Runtime library, instead of looking for it.
     pub onnxruntime_library: Option<PathBuf>,
+    /// Whether the maps of the package are computed: each takes as much memory as a volume of floats.
+    pub maps: bool,
 }
 
 /// One package, loaded, on one device. It analyses one series at a time.
@@ -92,6 +94,7 @@ pub struct Engine {
     network: Network,
     provider: Provider,
     onnxruntime_version: String,
+    maps: bool,
 }
 
 /// What the engine hands out: findings, the image that they lie on, and where the time went.
@@ -114,7 +117,8 @@ impl Engine {
         let backend = Backend::open(&options.device)?;
         let runtime = runtime::load(options.onnxruntime_library.as_deref())?;
         let network = Network::load(runtime, &package, options.provider)?;
-        Ok(Self { package, backend, network, provider: options.provider, onnxruntime_version: runtime.version.clone() })
+        let (provider, onnxruntime_version, maps) = (options.provider, runtime.version.clone(), options.maps);
+        Ok(Self { package, backend, network, provider, onnxruntime_version, maps })
     }
 
     /// The package that it runs.
@@ -150,8 +154,13 @@ impl Engine {
         let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
         drop(input);
         let label_of_channel: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
-        let labels = timings.time(Stage::Postprocess, on_stage, || {
-            postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)
+        let (labels, maps) = timings.time(Stage::Postprocess, on_stage, || {
+            let labels = postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)?;
+            let wanted = manifest.maps().filter(|_| self.maps);
+            let maps: Vec<ValueMap> = wanted
+                .map(|(map, of, kind)| value_map(&map.name, of, postprocess::map_on(image.grid(), &scores, &label_of_channel, of, kind)))
+                .collect();
+            Ok::<_, PostprocessError>((labels, maps))
         })?;
         drop(scores);
         let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, image, &label_of_channel))?;
@@ -167,8 +176,7 @@ impl Engine {
             geometry: notes.into_iter().chain(plan.note()).collect(),
             started,
         };
-        let mut findings =
-            Findings { source, labels, findings: Vec::new(), provenance, warnings, maps: Vec::new(), predecessors: Vec::new() };
+        let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings, maps, predecessors: Vec::new() };
         findings.findings = manifest
             .finding
             .iter()
@@ -195,6 +203,14 @@ fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quanti
         evaluations: Vec::new(),
         measurements: described.measurements.iter().map(|kind| measurement(*kind, numbers, quantity, modality)).collect(),
     }
+}
+
+fn value_map(name: &str, of: MapOf, values: Volume<f32>) -> ValueMap {
+    let quantity = match of {
+        MapOf::Probability { .. } => dcm::PROBABILITY,
+        MapOf::Uncertainty => other::CLASS_ENTROPY,
+    };
+    ValueMap { name: name.to_owned(), quantity, unit: ucum::ONE, values }
 }
 
 fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantity, modality: &str) -> Measurement {

@@ -19,7 +19,9 @@ mod voxel;
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
 pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu};
-pub use scores_to_labels::{ScoresToLabels, ScoresToLabelsParams, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu};
+pub use scores_to_labels::{
+    ScoresToLabels, ScoresToLabelsParams, map_scores_cpu, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu,
+};
 
 #[cfg(test)]
 mod tests;

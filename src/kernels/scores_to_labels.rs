@@ -151,24 +151,60 @@ pub fn scores_to_labels_cpu(scores: &[f32], p: &ScoresToLabels<'_>) -> Vec<u8> {
 /// # Panics
 /// As [`scores_to_labels_cpu`].
 pub fn scores_margin_cpu(scores: &[f32], p: &ScoresToLabels<'_>) -> Vec<f32> {
+    map_scores_cpu(scores, p, |scores| {
+        let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        for &value in scores.iter() {
+            second = second.max(value.min(best));
+            best = best.max(value);
+        }
+        best - second
+    })
+}
+
+/// `value(scores)` at each target voxel, of the interpolated scores of all channels, which it may overwrite. `i` fastest, the shape is
+/// `target_dims`. No array of classes times target voxels is ever made.
+///
+/// # Panics
+/// As [`scores_to_labels_cpu`].
+pub fn map_scores_cpu(scores: &[f32], p: &ScoresToLabels<'_>, value: impl Fn(&mut [f32]) -> f32 + Sync + Send) -> Vec<f32> {
     let lattice = p.lattice(scores);
     let field = Scores { scores, dims: p.network_dims.map(|n| n as usize), channels: p.label_of_channel.len() };
     let mut out = vec![0.0; p.target_voxels()];
-    let scratch = || (vec![0.0; field.channels], vec![0.0; field.channels]);
-    fill_rows(&mut out, p.target_dims, [0, 1, 2], scratch, |(left, right), j, k, range, margins| {
-        let row = lattice.row(j, k);
-        for (i, margin) in range.zip(margins) {
-            let cell = lattice.cell(i, &row);
-            field.both_columns(left, right, &cell);
-            let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-            for (&a, &b) in left.iter().zip(right.iter()) {
-                let value = lerp(a, b, cell.weight[0]);
-                second = second.max(value.min(best));
-                best = best.max(value);
+    let value_between = |between: &mut [f32], left: &[f32], right: &[f32], weight: f32| {
+        between.iter_mut().zip(left.iter().zip(right)).for_each(|(out, (&a, &b))| *out = lerp(a, b, weight));
+        value(between)
+    };
+    if let Some((along, [x, y, z])) = lattice.tables() {
+        let runs = Runs::of(&x);
+        let scratch = || (Columns::new(field.channels), vec![0.0; field.channels]);
+        fill_rows(&mut out, p.target_dims, along, scratch, |(columns, between), j, k, range, values| {
+            let (j0, j1, wj) = y.cell(j);
+            let (k0, k1, wk) = z.cell(k);
+            columns.restart();
+            for run in &runs.runs {
+                let target = run.target.start.max(range.start)..run.target.end.min(range.end);
+                if target.is_empty() {
+                    continue;
+                }
+                let upper = (run.lower + 1).min(field.dims[0] - 1);
+                let (left, right) = columns.at(run.lower, upper, |i, column| field.column(column, i, [j0, j1], [k0, k1], [wj, wk]));
+                let values = &mut values[target.start - range.start..target.end - range.start];
+                for (value, &weight) in values.iter_mut().zip(&x.weight[target]) {
+                    *value = value_between(between, left, right, weight);
+                }
             }
-            *margin = best - second;
-        }
-    });
+        });
+    } else {
+        let scratch = || [vec![0.0; field.channels], vec![0.0; field.channels], vec![0.0; field.channels]];
+        fill_rows(&mut out, p.target_dims, [0, 1, 2], scratch, |[left, right, between], j, k, range, values| {
+            let row = lattice.row(j, k);
+            for (i, value) in range.zip(values) {
+                let cell = lattice.cell(i, &row);
+                field.both_columns(left, right, &cell);
+                *value = value_between(between, left, right, cell.weight[0]);
+            }
+        });
+    }
     out
 }
 

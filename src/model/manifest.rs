@@ -10,6 +10,8 @@ use crate::kernels::Interpolation;
 
 /// The manifest format that this program reads.
 const FORMAT: i64 = 1;
+/// Maps that a package may have.
+const MAX_MAPS: usize = 16;
 const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize"];
 const POSTPROCESS_STEPS: &[&str] = &["argmax", "components"];
 
@@ -37,6 +39,9 @@ pub struct Manifest {
     pub postprocess: Vec<PostprocessStep>,
     /// What the labels mean.
     pub finding: Vec<Finding>,
+    /// Maps of values beside the labels, which are computed where they are asked for.
+    #[serde(default)]
+    pub map: Vec<Map>,
 }
 
 /// Who and what.
@@ -153,6 +158,20 @@ pub struct Inference {
 pub struct Output {
     /// Its name in the graph.
     pub tensor: String,
+    /// What the scores are, which only maps need to know.
+    pub scores: Option<ScoreKind>,
+}
+
+/// What class scores are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScoreKind {
+    /// Logarithms of probabilities but for a constant: softmax makes them probabilities.
+    Logits,
+    /// Of each class by itself: a sigmoid makes them probabilities.
+    IndependentLogits,
+    /// Probabilities but for a factor, none below 0: divided by their sum.
+    Probabilities,
 }
 
 /// One postprocessing step.
@@ -197,6 +216,40 @@ pub struct Finding {
     pub measurements: Vec<MeasurementKind>,
 }
 
+/// Values for each voxel of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// For people: "lung probability".
+    pub name: String,
+    /// What the values are.
+    pub of: MapKind,
+    /// Name of the finding whose probability it is.
+    pub finding: Option<String>,
+}
+
+/// What the values of a map are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapKind {
+    /// That of one finding, 0 to 1.
+    Probability,
+    /// Normalized entropy over all findings: 0 certain, 1 every finding as likely.
+    Uncertainty,
+}
+
+/// What a map is computed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapOf {
+    /// The probability of one class.
+    Probability {
+        /// Its channel.
+        channel: usize,
+    },
+    /// The entropy over all classes.
+    Uncertainty,
+}
+
 /// A number that can be measured on a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -233,6 +286,18 @@ impl Manifest {
         let manifest: Self = toml::from_str(text).map_err(invalid)?;
         manifest.check().map_err(|what| ModelError::Unsupported { what, path: path.to_owned() })?;
         Ok(manifest)
+    }
+
+    /// The maps, with what each is computed from, and from what kind of scores.
+    pub fn maps(&self) -> impl Iterator<Item = (&Map, MapOf, ScoreKind)> {
+        let of = |map: &Map| match map.of {
+            MapKind::Probability => {
+                let channel = self.finding.iter().position(|finding| Some(&finding.name) == map.finding.as_ref())?;
+                Some(MapOf::Probability { channel })
+            }
+            MapKind::Uncertainty => Some(MapOf::Uncertainty),
+        };
+        self.map.iter().filter_map(move |map| Some((map, of(map)?, self.output.scores?)))
     }
 
     /// What TOML's types cannot say.
@@ -283,6 +348,34 @@ impl Manifest {
                 let fits =
                     code.is_none_or(|c| (1..=16).contains(&c.value.len()) && !c.scheme.is_empty() && (1..=64).contains(&c.meaning.len()));
                 require(fits, "a code has an empty part, or a value over 16 or a meaning over 64 characters")?;
+            }
+        }
+        self.check_maps()
+    }
+
+    fn check_maps(&self) -> Result<(), String> {
+        if !self.map.is_empty() && self.output.scores.is_none() {
+            return Err("a `map` needs `output.scores`: `logits`, `independent-logits` or `probabilities`".to_owned());
+        }
+        if self.map.len() > MAX_MAPS {
+            return Err(format!("{} maps: at most {MAX_MAPS} are written", self.map.len()));
+        }
+        for (n, map) in self.map.iter().enumerate() {
+            let wrong = |what: &str| Err(format!("the map `{}` {what}", map.name));
+            if !(1..=64).contains(&map.name.len()) || !map.name.chars().all(|c| matches!(c, ' '..='~') && c != '\\') {
+                return Err("`map.name` takes 1 to 64 ASCII characters, none of them a backslash".to_owned());
+            }
+            if self.map[n + 1..].iter().any(|other| other.name == map.name) {
+                return wrong("is there twice");
+            }
+            match (map.of, &map.finding) {
+                (MapKind::Probability, None) => return wrong("is of the probability of a `finding`, and names none"),
+                (MapKind::Probability, Some(name)) if !self.finding.iter().any(|finding| finding.name == *name) => {
+                    return wrong("is of a `finding` that is none of the package's");
+                }
+                (MapKind::Uncertainty, Some(_)) => return wrong("is of the uncertainty between all findings, and names one"),
+                (MapKind::Uncertainty, None) if self.finding.len() < 2 => return wrong("is of the uncertainty between one finding"),
+                _ => {}
             }
         }
         Ok(())

@@ -8,6 +8,9 @@ mod package;
 pub mod select;
 
 pub use error::ModelError;
-pub use manifest::{Dtype, Finding, Inference, Layout, Manifest, MeasurementKind, Model, PostprocessStep, PreprocessStep, Task};
+pub use manifest::{
+    Dtype, Finding, Inference, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind,
+    Task,
+};
 pub use package::{Installed, Package, PackageFolders, PackageId};
 pub use select::{Assessment, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};

@@ -1,6 +1,7 @@
 //! A package on disk: found, read, and checked against its hashes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -20,12 +21,24 @@ pub struct PackageId {
     pub manufacturer: String,
     /// One sentence.
     pub intended_use: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// `none`, or the mark that it carries.
+    pub regulatory_status: String,
+    /// What its maker says of it at length (`MODEL_CARD.md`), for people; it decides nothing and is not part of the hash.
+    #[serde(skip)]
+    pub card: Option<Arc<str>>,
 }
 
 impl PackageId {
     /// Version as written into every object: semantic version and the first 12 digits of the hash.
     pub fn version_string(&self) -> String {
         format!("{}+sha256.{}", self.version, &self.sha256[..12])
+    }
+
+    /// Whether it carries a mark of some authority.
+    pub fn is_cleared(&self) -> bool {
+        !matches!(self.regulatory_status.trim(), "" | "none")
     }
 }
 
@@ -65,9 +78,20 @@ impl Package {
             sha256: sha256_hex(&text),
             manufacturer: manifest.model.manufacturer.clone(),
             intended_use: manifest.model.intended_use.clone(),
+            licence: manifest.model.licence.clone(),
+            regulatory_status: manifest.model.regulatory_status.clone(),
+            card: card(folder),
         };
         Ok(Self { manifest, id, folder: folder.to_owned(), onnx })
     }
+}
+
+/// The model card, where there is one of a size that a person may read.
+fn card(folder: &Path) -> Option<Arc<str>> {
+    const MOST_BYTES: u64 = 1 << 16;
+    let path = folder.join("MODEL_CARD.md");
+    let fits = std::fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= MOST_BYTES);
+    fits.then(|| std::fs::read(&path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into()))?
 }
 
 /// Where packages are looked for by name, first to last.

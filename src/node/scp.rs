@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::classes::{self, STORAGE_COMMITMENT, VERIFICATION};
+use super::classes::{self, VERIFICATION};
 use super::config::Config;
 use super::metrics::Metrics;
 use crate::codes::Uid;
@@ -146,7 +146,7 @@ impl Scp {
     fn answer(&self, proposed: &ProposedContext) -> PresentationContext {
         let class = proposed.abstract_syntax.as_str();
         let takes = |syntax: &&Uid| match class {
-            VERIFICATION | STORAGE_COMMITMENT => classes::is_native(syntax),
+            VERIFICATION => classes::is_native(syntax),
             _ => classes::is_readable(syntax),
         };
         let known = class == VERIFICATION || classes::is_storage(class, self.config.store.any_sop_class);
@@ -211,7 +211,10 @@ impl Session<'_> {
         match kept {
             Ok(Kept::New { study_uid }) => {
                 self.instances += 1;
-                self.studies.insert(study_uid);
+                if !self.studies.contains(&study_uid) {
+                    self.scp.store.study_opened(&study_uid);
+                    self.studies.insert(study_uid);
+                }
             }
             Ok(Kept::Again) => {}
             Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),

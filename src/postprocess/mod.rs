@@ -1,6 +1,10 @@
 //! Class scores on the network's grid to a label map on the source grid.
 
+mod maps;
+
 use thiserror::Error;
+
+pub use maps::map_on;
 
 use crate::geometry::{Coded, Grid};
 use crate::gpu::GpuError;

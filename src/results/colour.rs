@@ -21,6 +21,23 @@ pub(super) fn cielab_from_srgb(srgb: [u8; 3]) -> [u32; 3] {
     [scaled(l / 100.0), scaled((a + 128.0) / 255.0), scaled((b + 128.0) / 255.0)]
 }
 
+/// The other way, clipped to what sRGB has.
+pub(super) fn srgb_from_cielab(lab: [u32; 3]) -> [u8; 3] {
+    // The inverse of XYZ_FROM_RGB for D50 (same source); columns are multiplied by the white point's X, Y, Z.
+    const RGB_FROM_XYZ: [[f64; 3]; 3] =
+        [[3.133_856_1, -1.616_866_7, -0.490_614_6], [-0.978_768_4, 1.916_141_5, 0.033_454_0], [0.071_945_3, -0.228_991_4, 1.405_242_7]];
+    const WHITE: [f64; 3] = [0.964_22, 1.0, 0.825_21];
+    let [l, a, b] = lab.map(f64::from);
+    let (l, a, b) = (l / 655.35, a / 257.0 - 128.0, b / 257.0 - 128.0);
+    let f = [(l + 16.0) / 116.0 + a / 500.0, (l + 16.0) / 116.0, (l + 16.0) / 116.0 - b / 200.0];
+    let t = f.map(|f| if f.powi(3) > 216.0 / 24389.0 { f.powi(3) } else { (116.0 * f - 16.0) * 27.0 / 24389.0 });
+    RGB_FROM_XYZ.map(|row| {
+        let linear: f64 = row.iter().zip(t).zip(WHITE).map(|((m, t), white)| m * t * white).sum();
+        let encoded = if linear <= 0.003_130_8 { 12.92 * linear } else { 1.055 * linear.powf(1.0 / 2.4) - 0.055 };
+        (encoded.clamp(0.0, 1.0) * 255.0).round() as u8
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +50,13 @@ mod tests {
         check([255, 0, 0], [54.29, 80.81, 69.89]);
         check([0, 255, 0], [87.82, -79.29, 80.99]);
         check([0, 0, 255], [29.57, 68.30, -112.03]);
+    }
+
+    #[test]
+    fn there_and_back() {
+        for srgb in [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [230, 120, 90], [12, 34, 56]] {
+            assert_eq!(srgb_from_cielab(cielab_from_srgb(srgb)), srgb);
+        }
     }
 
     fn check(srgb: [u8; 3], lab: [f64; 3]) {

@@ -6,7 +6,7 @@ use dicom::object::InMemDicomObject;
 use jiff::ZonedDateTime;
 use jiff::tz::Offset;
 
-use crate::codes::{Uid, dcm, sop_class, uid_by_name};
+use crate::codes::{Code, Uid, dcm, sop_class, uid_by_name};
 use crate::dataset::{Frame, Instance, Item, tags};
 use crate::findings::{Findings, PackageId};
 
@@ -132,13 +132,9 @@ pub(super) fn envelope(findings: &Findings, object: &ResultObject) -> Item {
 /// Private coding schemes must be declared (PS3.3 C.12.1): one item each, by designator.
 fn private_schemes(findings: &Findings) -> Vec<Item> {
     let mut schemes = BTreeMap::new();
-    for finding in &findings.findings {
-        let of_numbers =
-            finding.measurements.iter().flat_map(|m| [Some(&m.concept), m.derivation.as_ref(), m.method.as_ref(), Some(&m.unit)]);
-        let of_evaluations = finding.evaluations.iter().flat_map(|e| [Some(&e.question), Some(&e.answer)]);
-        let codes = [Some(&finding.category), Some(&finding.finding_type), finding.site.as_ref(), finding.laterality.as_ref()];
-        for code in codes.into_iter().chain(of_numbers).chain(of_evaluations).flatten().filter(|code| code.scheme.starts_with("99")) {
-            schemes.entry(code.scheme.as_ref()).or_insert_with(|| {
+    let mut declare = |code: &Code| {
+        if code.scheme.starts_with("99") {
+            schemes.entry(code.scheme.to_string()).or_insert_with(|| {
                 let package = &findings.provenance.package;
                 Item::new()
                     .text(tags::CODING_SCHEME_DESIGNATOR, &code.scheme)
@@ -146,7 +142,15 @@ fn private_schemes(findings: &Findings) -> Vec<Item> {
                     .text(tags::CODING_SCHEME_RESPONSIBLE_ORGANIZATION, known(&package.manufacturer))
             });
         }
+    };
+    for finding in &findings.findings {
+        let of_numbers =
+            finding.measurements.iter().flat_map(|m| [Some(&m.concept), m.derivation.as_ref(), m.method.as_ref(), Some(&m.unit)]);
+        let of_evaluations = finding.evaluations.iter().flat_map(|e| [Some(&e.question), Some(&e.answer)]);
+        let codes = [Some(&finding.category), Some(&finding.finding_type), finding.site.as_ref(), finding.laterality.as_ref()];
+        codes.into_iter().chain(of_numbers).chain(of_evaluations).flatten().for_each(&mut declare);
     }
+    findings.maps.iter().flat_map(|map| [&map.quantity, &map.unit]).for_each(declare);
     schemes.into_values().collect()
 }
 
@@ -197,7 +201,7 @@ impl Moment {
 }
 
 /// Reads `+0100`.
-fn offset_from_utc(text: &str) -> Option<Offset> {
+pub(super) fn offset_from_utc(text: &str) -> Option<Offset> {
     let text = text.trim_matches([' ', '\0']);
     let (sign, digits) = text.strip_prefix('-').map(|digits| (-1, digits)).or_else(|| text.strip_prefix('+').map(|digits| (1, digits)))?;
     let number: i32 = digits.parse().ok().filter(|_| digits.len() == 4)?;

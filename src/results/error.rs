@@ -32,6 +32,14 @@ pub enum ResultsError {
         /// What does not fit.
         problem: &'static str,
     },
+    /// A map of values that cannot be written.
+    #[error("the map `{name}` {problem}")]
+    Map {
+        /// Its name, which is the package's.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A researcher's volume was analysed.
     #[error("the source is a {format} file, without patient, study and instances that a DICOM object could refer to")]
     NoInstances {
@@ -76,6 +84,7 @@ impl Coded for ResultsError {
         match self {
             Self::SourceMismatch { .. } => "results.source-mismatch",
             Self::Contradiction { .. } => "results.contradiction",
+            Self::Map { .. } => "results.map",
             Self::SourceLacks { .. } => "results.source-lacks",
             Self::NoInstances { .. } => "results.no-instances",
             Self::SelfCheck { .. } => "results.self-check",

@@ -21,11 +21,11 @@ pub enum Form {
     Map,
     /// Secondary Capture of the key images with overlay.
     Sc,
-    /// Grayscale Softcopy Presentation State with outlines on the key images.
+    /// Grayscale Softcopy Presentation State with outlines on the key images; of colour images there is none, and no file.
     Gsps,
     /// Key Object Selection of the key images.
     Ko,
-    /// RT Structure Set with contours.
+    /// RT Structure Set with contours; of unevenly spaced slices, and without a Frame of Reference, there is none, and no file.
     Rtstruct,
     /// Encapsulated PDF of the one-page report.
     Pdf,
@@ -44,8 +44,25 @@ pub enum Form {
 }
 
 impl Form {
-    /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 6] = [Self::Seg, Self::Labelmap, Self::Sr, Self::SrOutlines, Self::Json, Self::Png];
+    /// All forms, in the order in which they are written.
+    pub const ALL: [Self; 16] = [
+        Self::Seg,
+        Self::Labelmap,
+        Self::Map,
+        Self::Sr,
+        Self::SrOutlines,
+        Self::Gsps,
+        Self::Ko,
+        Self::Rtstruct,
+        Self::Sc,
+        Self::Pdf,
+        Self::Json,
+        Self::Csv,
+        Self::Fhir,
+        Self::FhirR5,
+        Self::Html,
+        Self::Png,
+    ];
 
     /// As it is written on the command line and in configurations.
     pub const fn name(self) -> &'static str {
@@ -106,9 +123,9 @@ impl Forms {
 }
 
 impl Default for Forms {
-    /// What a person at this machine can use: report, segmentation, JSON and picture.
+    /// What a person at this machine can use: report, segmentation, JSON, page and picture.
     fn default() -> Self {
-        Self([Form::Sr, Form::Seg, Form::Json, Form::Png].into())
+        Self([Form::Sr, Form::Seg, Form::Json, Form::Html, Form::Png].into())
     }
 }
 
@@ -145,7 +162,6 @@ mod tests {
         assert_eq!("sr, seg".parse::<Forms>().map(|f| f.to_string()), Ok("seg,sr".to_owned()));
         assert_eq!("all".parse(), Ok(Forms::all()));
         assert_eq!(Forms::default().to_string().parse(), Ok(Forms::default()));
-        assert!("gsps".parse::<Form>().is_err(), "what is not written is not taken");
         let error = "sr,word".parse::<Forms>().expect_err("there is no such form");
         assert!(error.to_string().starts_with("no form of results is called `word`: there are seg, "), "{error}");
     }

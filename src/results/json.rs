@@ -1,11 +1,15 @@
 //! The findings as JSON: for programs that read no DICOM. No patient text and no path of this machine.
+//!
+//! `docs/findings.schema.json` says what is in it; `tests/it/exchange.rs` holds every document against it.
 
+use dicom::dictionary_std::uids::PARAMETRIC_MAP_STORAGE;
 use serde::Serialize;
 
 use super::envelope::ResultObject;
 use super::{Context, Form};
+use crate::codes::Code;
 use crate::dataset::Instance;
-use crate::findings::{Finding, Provenance, SourceFile};
+use crate::findings::{Finding, Predecessor, Provenance, SourceFile};
 use crate::geometry::Grid;
 
 /// Version of this layout; grows when a field changes its meaning or goes away, not when one is added.
@@ -27,7 +31,9 @@ struct Document<'a> {
     findings: Vec<NumberedFinding<'a>>,
     provenance: &'a Provenance,
     package_version: String,
-    warnings: &'a [String],
+    warnings: Vec<&'a str>,
+    maps: Vec<Map<'a>>,
+    predecessors: &'a [Predecessor],
     results: Vec<Object<'a>>,
     /// Holds each finding's `segment` as value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +65,16 @@ struct NumberedFinding<'a> {
     segment_number: Option<u32>,
 }
 
+/// Values for each voxel, whose object has the values.
+#[derive(Serialize)]
+struct Map<'a> {
+    name: &'a str,
+    quantity: &'a Code,
+    unit: &'a Code,
+    /// The Parametric Map, where it is written.
+    file: Option<&'a str>,
+}
+
 #[derive(Serialize)]
 struct Object<'a> {
     file: &'a str,
@@ -80,12 +96,14 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it.
-pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)]) -> String {
+/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it, and `left_out` says why others are not.
+pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)], left_out: &[String]) -> String {
     let Context { findings, segments, forms, .. } = context;
     let first = findings.source.instances.first();
     let uid = |of: fn(&Instance) -> &String| first.map(|i| of(i).as_str());
     let file = findings.source.file.as_ref();
+    // Objects are written in the order of the maps, one for each or none at all.
+    let mut map_files = objects.iter().filter(|(_, o)| o.sop_class_uid == PARAMETRIC_MAP_STORAGE).map(|(file, _)| file.as_str());
     let hashed = findings.source.instances.iter().zip(&findings.source.content_sha256);
     let document = Document {
         schema: "roentgen-findings",
@@ -104,7 +122,13 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)])
             .collect(),
         provenance: &findings.provenance,
         package_version: findings.provenance.package.version_string(),
-        warnings: &findings.warnings,
+        warnings: findings.warnings.iter().chain(left_out).map(String::as_str).collect(),
+        maps: findings
+            .maps
+            .iter()
+            .map(|map| Map { name: &map.name, quantity: &map.quantity, unit: &map.unit, file: map_files.next() })
+            .collect(),
+        predecessors: &findings.predecessors,
         results: objects.iter().map(|(file, object)| Object::of(file, object)).collect(),
         labels: file.filter(|_| forms.contains(Form::Seg)).map(|_| super::LABELS_FILE),
         picture: forms.contains(Form::Png).then_some(super::PNG_FILE),

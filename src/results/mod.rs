@@ -5,21 +5,38 @@
 
 mod bits;
 mod canvas;
+mod capture;
 mod check;
 mod colour;
 mod content;
+mod csv;
 mod envelope;
 mod error;
+mod fhir;
 mod folder;
 mod form;
+mod html;
 mod json;
 mod key;
+mod key_objects;
+mod keyhole;
+mod map;
 mod multiframe;
 mod outline;
+mod pdf;
 mod picture;
+mod plane;
+mod presentation;
+mod raster;
+mod rtstruct;
 mod seg;
 mod segments;
+pub mod show;
 mod sr;
+mod typeface;
+mod voi;
+mod window;
+mod wording;
 #[cfg(test)]
 mod read_back;
 #[cfg(test)]
@@ -31,14 +48,16 @@ use std::path::{Path, PathBuf};
 pub use error::ResultsError;
 pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
-pub use picture::{Window, picture};
+pub use picture::picture;
 pub use seg::segmentation;
+pub use window::Window;
 
 use crate::dataset::{Writable, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
 use crate::volume::ImageVolume;
 use envelope::ResultObject;
+use fhir::Release;
 use key::KeyImage;
 use segments::Segments;
 
@@ -48,14 +67,34 @@ pub const SR_FILE: &str = "sr.dcm";
 pub const STUDY_SR_FILE: &str = "sr-study.dcm";
 /// The report with outlines.
 pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
+/// Outlines on the key images; `gsps-1.dcm` and so on where those differ in their Modality LUT.
+pub const GSPS_FILE: &str = "gsps.dcm";
+/// The key images.
+pub const KO_FILE: &str = "ko.dcm";
+/// The contours.
+pub const RTSTRUCT_FILE: &str = "rtstruct.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
 /// The segmentation as a label map.
 pub const LABELMAP_FILE: &str = "labelmap.dcm";
+/// The map of values; of several, `map-1.dcm`, `map-2.dcm` and so on.
+pub const MAP_FILE: &str = "map.dcm";
+/// The captures: `sc-1.dcm` and so on.
+pub const SC_FILE: &str = "sc.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
+/// The report to read.
+pub const PDF_FILE: &str = "pdf.dcm";
 /// The findings for programs.
 pub const JSON_FILE: &str = "findings.json";
+/// The findings for spreadsheets.
+pub const CSV_FILE: &str = "findings.csv";
+/// The findings as a FHIR R4 bundle.
+pub const FHIR_FILE: &str = "fhir-r4.json";
+/// The findings as a FHIR R5 bundle.
+pub const FHIR_R5_FILE: &str = "fhir-r5.json";
+/// The page.
+pub const HTML_FILE: &str = "report.html";
 /// The picture.
 pub const PNG_FILE: &str = "overview.png";
 
@@ -74,6 +113,9 @@ struct Context<'a> {
 impl<'a> Context<'a> {
     fn of(findings: &'a Findings, image: &'a ImageVolume, forms: &'a Forms) -> Result<Self, ResultsError> {
         let segments = Segments::of(findings)?;
+        if forms.contains(Form::Map) {
+            map::check_values(findings)?;
+        }
         let is_file = findings.source.file.is_some();
         let key_images = if is_file { Vec::new() } else { key::key_images(findings, &segments) };
         Ok(Self { findings, image, segments, key_images, forms, window: Window::of(image) })
@@ -121,7 +163,7 @@ impl Written {
 }
 
 /// Writes a result into the folder `dir` in each of `forms`: all of them, or none. A form that has nothing to show (a segmentation where
-/// nothing was found) has no file. Every DICOM object is read again and held against the findings before the folder is there. Of a
+/// nothing was found) has no file; `findings.json` says why where there is something. Every DICOM object is read again and held against the findings before the folder is there. Of a
 /// researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
 ///
 /// Files are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
@@ -139,12 +181,22 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
     let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
     let (mut files, objects) = written?;
-    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects).into_bytes());
-    for (form, name, bytes) in [(Form::Json, JSON_FILE, json), (Form::Png, PNG_FILE, png)] {
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects, &left_out(&context, &files)));
+    let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects));
+    let bundle = |release| fhir::bundle_of(&context, &objects, release);
+    let r4 = forms.contains(Form::Fhir).then(|| bundle(Release::R4)).flatten();
+    let r5 = forms.contains(Form::FhirR5).then(|| bundle(Release::R5)).flatten();
+    let texts = [(Form::Json, JSON_FILE, json), (Form::Csv, CSV_FILE, csv), (Form::Fhir, FHIR_FILE, r4), (Form::FhirR5, FHIR_R5_FILE, r5)];
+    let texts = texts.map(|(form, name, text)| (form, name, text.map(String::into_bytes)));
+    for (form, name, bytes) in texts.into_iter().chain([(Form::Png, PNG_FILE, png)]) {
         if let Some(bytes) = bytes {
             write_bytes(&staging.path().join(name), &bytes)?;
             files.push((form, name.to_owned()));
         }
+    }
+    if forms.contains(Form::Html) {
+        write_bytes(&staging.path().join(HTML_FILE), html::page(&context, &files).as_bytes())?;
+        files.push((Form::Html, HTML_FILE.to_owned()));
     }
     staging.replace(dir)?;
     Ok(Written { files: files.into_iter().map(|(form, name)| (form, dir.join(name))).collect() })
@@ -181,13 +233,50 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
         Form::Labelmap => seg::label_maps(context),
+        Form::Map => map::objects(context),
+        Form::Gsps => presentation::objects(context),
+        Form::Ko => key_objects::objects(context),
+        Form::Rtstruct => rtstruct::objects(context),
+        Form::Sc => capture::objects(context),
+        Form::Pdf => pdf::objects(context),
         _ => Vec::new(),
     }
 }
 
+/// Why forms that were asked for have no file, though there is something to show.
+fn left_out(context: &Context<'_>, files: &[(Form, String)]) -> Vec<String> {
+    let lacks = |form| context.forms.contains(form) && context.findings.source.file.is_none() && files.iter().all(|(of, _)| *of != form);
+    let reasons = [(Form::Gsps, presentation::left_out as fn(&Context<'_>) -> Option<String>), (Form::Rtstruct, rtstruct::left_out)];
+    reasons.into_iter().filter(|(form, _)| lacks(*form)).filter_map(|(_, why)| why(context)).collect()
+}
+
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    [SR_FILE, STUDY_SR_FILE, OUTLINES_SR_FILE, SEG_FILE, LABELMAP_FILE, LABELS_FILE, JSON_FILE, PNG_FILE].contains(&name)
+    const NAMES: [&str; 17] = [
+        SR_FILE,
+        STUDY_SR_FILE,
+        OUTLINES_SR_FILE,
+        SEG_FILE,
+        LABELMAP_FILE,
+        MAP_FILE,
+        GSPS_FILE,
+        KO_FILE,
+        RTSTRUCT_FILE,
+        LABELS_FILE,
+        PDF_FILE,
+        JSON_FILE,
+        CSV_FILE,
+        FHIR_FILE,
+        FHIR_R5_FILE,
+        HTML_FILE,
+        PNG_FILE,
+    ];
+    let is_one_of = |file: &str| {
+        let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
+        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(end)?.strip_suffix('.'));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    NAMES.contains(&name) || [MAP_FILE, GSPS_FILE, SC_FILE].into_iter().any(is_one_of)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

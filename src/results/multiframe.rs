@@ -1,8 +1,10 @@
 //! What multi-frame results have in common: each frame lies on a frame of the source, with its place and its name (PS3.3 C.7.6.16).
 
+use dicom::object::InMemDicomObject;
+
 use super::envelope::{EQUIPMENT, ResultObject, envelope, reference_to, reference_to_frame, source_header};
 use crate::codes::{Code, dcm, uid_by_name};
-use crate::dataset::{Item, tags};
+use crate::dataset::{Attributes, Frame, Item, tags};
 use crate::findings::Findings;
 use crate::geometry::{cross, dot, norm, sub};
 use crate::series::allowed_off_place_mm;
@@ -12,8 +14,7 @@ pub(super) fn image(findings: &Findings, object: &ResultObject, label: &str, des
     let header = source_header(findings);
     let grid = findings.labels.grid();
     let item = envelope(findings, object)
-        .copied(tags::BODY_PART_EXAMINED, header)
-        .copied(tags::LATERALITY, header)
+        .with(body_part(header))
         .text(tags::CONTENT_LABEL, &content_label(label))
         .text(tags::CONTENT_DESCRIPTION, description)
         .text(tags::CONTENT_CREATOR_NAME, EQUIPMENT)
@@ -28,12 +29,19 @@ pub(super) fn image(findings: &Findings, object: &ResultObject, label: &str, des
         item.text(tags::FRAME_OF_REFERENCE_UID, &findings.source.instances[0].frame_of_reference_uid)
             .copied_or_empty(tags::POSITION_REFERENCE_INDICATOR, header)
     } else {
-        item
+        item.copied_or_empty(tags::PATIENT_ORIENTATION, header)
     }
 }
 
+/// Body part and side. An empty side beside a body part says that it is paired and nobody knows (C.7.3.1): of a thorax that is wrong.
+fn body_part(header: &InMemDicomObject) -> Item {
+    let item = Item::new().copied(tags::BODY_PART_EXAMINED, header);
+    let is_said = |tag| !header.text(tag).is_empty();
+    if is_said(tags::LATERALITY) || !is_said(tags::BODY_PART_EXAMINED) { item.copied(tags::LATERALITY, header) } else { item }
+}
+
 /// Content Label is a code string: capitals, digits, space and underscore.
-fn content_label(text: &str) -> String {
+pub(super) fn content_label(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).take(16).collect()
 }
 
@@ -45,7 +53,7 @@ fn referenced_series(findings: &Findings) -> Item {
 }
 
 /// Once an image was compressed with loss, so are all images made from it (PS3.3 C.7.6.1.1.5).
-fn lossy(findings: &Findings) -> Item {
+pub(super) fn lossy(findings: &Findings) -> Item {
     let compressed = findings.source.instances.iter().find(|instance| instance.lossy);
     match compressed {
         None => Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "00"),
@@ -103,12 +111,12 @@ pub(super) fn shared_groups(findings: &Findings) -> Item {
 
 /// Distance of neighbouring slices along their normal, mm: less than that of their corners where the stack is sheared. None where the
 /// frames do not lie at the slices of the grid: unevenly spaced ones have no one distance.
-fn spacing_between_slices_mm(findings: &Findings) -> Option<f64> {
+pub(super) fn spacing_between_slices_mm(findings: &Findings) -> Option<f64> {
     let lps_from_voxel = findings.labels.grid().lps_from_voxel();
     let normal = cross(lps_from_voxel.column(0), lps_from_voxel.column(1));
     let spacing_mm = (dot(lps_from_voxel.column(2), normal) / norm(normal)).abs();
     let source = &findings.source;
-    let is_in_place = |(n, frame): (usize, &crate::dataset::Frame)| {
+    let is_in_place = |(n, frame): (usize, &Frame)| {
         let place = lps_from_voxel.apply([0.0, 0.0, n as f64]);
         let off_mm = frame.position_mm.map_or(f64::INFINITY, |position| norm(sub(position, place)));
         source.slice_of_frame[n] as usize == n && off_mm <= allowed_off_place_mm(spacing_mm)

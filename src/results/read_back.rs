@@ -1,4 +1,4 @@
-//! Segmentations that we write, read by our own reader: the label map again, voxel by voxel, on the same grid.
+//! Segmentations and maps that we write, read by our own reader: the same voxels on the same grid.
 
 use super::tests::{Phantom, findings};
 use super::*;
@@ -6,16 +6,30 @@ use crate::dataset::write_object;
 use crate::geometry::{norm, sub};
 use crate::series::{AlgorithmType, GeometryPolicy, SegmentationType, discover};
 
-/// Writes the segmentation of a phantom's findings, reads it, and puts it back on the source grid.
+/// Writes both kinds of segmentation of a phantom's findings, reads them, and puts them back on the source grid.
 fn check(phantom: &Phantom) {
-    let (findings, _) = findings(phantom);
+    check_one(phantom, Form::Seg, SegmentationType::Binary);
+    check_one(phantom, Form::Labelmap, SegmentationType::LabelMap { background: 0 });
+}
+
+/// The object of a form, in a file of its own.
+fn written(findings: &Findings, image: &ImageVolume, form: Form) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("seg.dcm");
-    write_object(&path, seg::segmentation(&findings).expect("consistent").expect("something to segment")).expect("writable");
+    let path = folder.path().join("object.dcm");
+    let forms = [form].into_iter().collect();
+    let context = Context::of(findings, image, &forms).expect("consistent");
+    let object = dicom_objects(form, &context).swap_remove(0);
+    write_object(&path, object.data).expect("writable");
+    (folder, path)
+}
+
+fn check_one(phantom: &Phantom, form: Form, kind: SegmentationType) {
+    let (findings, image) = findings(phantom);
+    let (_folder, path) = written(&findings, &image, form);
     let found = discover(&[path]);
     let parts = found.series[0].parts(GeometryPolicy::Refuse);
     let read = parts[0].segmentation().unwrap_or_else(|refusal| panic!("{refusal}"));
-    assert_eq!(read.kind, SegmentationType::Binary);
+    assert_eq!(read.kind, kind);
 
     // The same lattice: its slices are those of the source from the first with a voxel to the last.
     let labels = &findings.labels;
@@ -52,6 +66,30 @@ fn our_segmentations_come_back_voxel_by_voxel() {
     // Not all slices have frames, and those of each segment others.
     check(&Phantom { name: "read-back-two", present: &[2, 3], ..Phantom::OBLIQUE });
     check(&Phantom { name: "read-back-one", present: &[3], ..Phantom::OBLIQUE });
+}
+
+#[test]
+fn our_maps_come_back_value_by_value() {
+    for phantom in [Phantom::OBLIQUE, Phantom { name: "read-back-coronal", coronal: true, ..Phantom::OBLIQUE }] {
+        let (findings, image) = findings(&phantom);
+        let (_folder, path) = written(&findings, &image, Form::Map);
+        let found = discover(&[path]);
+        let parts = found.series[0].parts(GeometryPolicy::Refuse);
+        let read = parts[0].gate().unwrap_or_else(|refusal| panic!("{refusal}")).load().expect("decodes").image;
+        let source = findings.labels.grid();
+        assert_eq!(read.grid().dims(), source.dims());
+        let last = source.dims().map(|d| f64::from(d - 1));
+        for corner in [[0.0; 3], last] {
+            let off_mm = norm(sub(read.grid().lps_from_voxel().apply(corner), source.lps_from_voxel().apply(corner)));
+            assert!(off_mm < 1e-6, "{off_mm} mm at {corner:?}");
+        }
+        let [columns, rows, _] = source.dims().map(|d| d as usize);
+        let values = findings.maps[0].values.voxels().iter().enumerate();
+        for (n, &value) in values {
+            let there = read.physical([n % columns, n / columns % rows, n / (columns * rows)]);
+            assert!(there == f64::from(value), "voxel {n}: {there} for {value}");
+        }
+    }
 }
 
 #[test]

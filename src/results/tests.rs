@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::dataset::Frame;
 use crate::dataset::{Instance, Item, decimal_string, items, tags, write_object};
-use crate::findings::{Finding, Findings, Measurement, PackageId, Parameter, Provenance, Source};
+use crate::findings::{Finding, Findings, Measurement, PackageId, Parameter, Provenance, Source, ValueMap};
 use crate::geometry::{Affine, Grid, cross};
 use crate::volume::{ImageVolume, Quantity, Rescale, Volume};
 
@@ -226,6 +226,9 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         sha256: "0123456789abcdef".repeat(4),
         manufacturer: "roentgen".into(),
         intended_use: "Engineering reference for testing the engine on CT, not for diagnosis.".into(),
+        licence: "MIT OR Apache-2.0".into(),
+        regulatory_status: "none".into(),
+        card: None,
     };
     let provenance = Provenance {
         roentgen_version: env!("CARGO_PKG_VERSION").into(),
@@ -247,10 +250,23 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         findings: all,
         provenance,
         warnings: vec!["made by a test".into()],
-        maps: Vec::new(),
+        maps: maps(grid(phantom)),
         predecessors: Vec::new(),
     };
     (findings, image)
+}
+
+/// Two maps, of values of both signs and of a quantity of our own.
+fn maps(grid: Grid) -> Vec<ValueMap> {
+    let map = |name: &str, quantity, unit, value: fn(usize) -> f32| {
+        let values = Volume::new(grid, (0..grid.voxel_count()).map(value).collect());
+        ValueMap { name: name.into(), quantity, unit, values }
+    };
+    let distance = Code::new("DISTANCE", "99ROENTGEN", "Distance to the wall");
+    vec![
+        map("liver probability", dcm::PROBABILITY, ucum::ONE, |n| (n * 7 % 1000) as f32 / 999.0),
+        map("distance to the wall", distance, ucum::MILLIMETRE, |n| (n as f32).sin() * 1e3),
+    ]
 }
 
 /// The folder of a case: kept where ROENTGEN_KEEP_TEST_OUTPUT says, else removed with the guard.
@@ -451,6 +467,26 @@ fn contradictions_are_refused() {
     refused(&findings, 2);
     assert!(!folder.path().join("out").exists(), "nothing is left behind");
     assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn maps_that_are_no_numbers_are_refused() {
+    let (mut findings, image) = findings(&Phantom::OBLIQUE);
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let forms: Forms = [Form::Map].into_iter().collect();
+    let refused = |findings: &Findings| {
+        let written = write_all(findings, &image, &forms, &folder.path().join("out"));
+        assert!(matches!(&written, Err(ResultsError::Map { name, .. }) if name == "distance to the wall"), "{written:?}");
+    };
+    let grid = *findings.labels.grid();
+    let mut values = findings.maps[1].values.voxels().to_vec();
+    values[77] = f32::NAN;
+    findings.maps[1].values = Volume::new(grid, values);
+    refused(&findings);
+    let shifted = Affine::from_columns([2.0, 0.0, 0.0], [0.0, 2.5, 0.0], [0.0, 0.0, 4.0], [0.0; 3]);
+    let elsewhere = Grid::new(grid.dims(), shifted).expect("a grid");
+    findings.maps[1].values = Volume::new(elsewhere, vec![0.0; grid.voxel_count()]);
+    refused(&findings);
 }
 
 #[test]

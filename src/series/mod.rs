@@ -32,6 +32,7 @@ pub use segmentation::{
 };
 pub use stack::{Kind, Loaded, SeriesError, Space, Stack};
 pub use values::{Mapping, ModalityLut, SuvError, ValueFault, ValueReason, VoiWindow, WindowFunction};
+pub(crate) use values::{has_voi_lut, windows};
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ pub(super) enum Entry {
     Audit(AuditRecord),
     /// An association that brought some of these studies has ended.
     Ended { studies: Vec<Uid>, released: bool },
+    /// Somebody waits until this is reached.
+    Flush(Sender<()>),
 }
 
 /// Starts the indexer; it ends when the sender is dropped, after the last entry.
@@ -87,7 +89,6 @@ fn run(shared: &Shared, queue: &Receiver<Entry>) {
             thread::sleep(RETRY);
         }
         batch.iter().for_each(|entry| moved(shared, entry));
-        shared.entered.notify_waiters();
     }
 }
 
@@ -97,7 +98,7 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
     for entry in batch {
         match entry {
             Entry::Instance(arrival) => enter_instance(&mut transaction, arrival).await?,
-            Entry::Move(_) => {}
+            Entry::Move(_) | Entry::Flush(_) => {}
             Entry::Quarantine(arrival, reason) => quarantine(&mut transaction, arrival, reason).await?,
             Entry::Audit(record) => audit::append(&mut transaction, record).await?,
             Entry::Ended { studies, released } => {
@@ -165,7 +166,20 @@ fn moved(shared: &Shared, entry: &Entry) {
         }
         Entry::Move(arrival) => (arrival, shared.path_of(&arrival.content)),
         Entry::Quarantine(arrival, _) => (arrival, shared.folder.join("quarantine").join(format!("{}.dcm", arrival.content))),
-        Entry::Audit(_) | Entry::Ended { .. } => return,
+        Entry::Ended { studies, .. } => {
+            let mut open = shared.open();
+            for study_uid in studies {
+                if let Some(count) = open.get_mut(study_uid) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.remove(study_uid);
+                    }
+                }
+            }
+            return;
+        }
+        Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
+        Entry::Audit(_) => return,
     };
     let made = to.parent().map_or(Ok(()), fs::create_dir_all);
     if let Err(error) = made.and_then(|()| fs::rename(&arrival.path, &to)) {

@@ -35,7 +35,6 @@ use std::thread::JoinHandle;
 
 use sqlx::SqlitePool;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
 pub use audit::{AuditRecord, Broken, verify};
 pub use error::StoreError;
@@ -63,7 +62,8 @@ struct Shared {
     pool: SqlitePool,
     runtime: Handle,
     sealed: Mutex<Sealed>,
-    entered: Notify,
+    /// Studies that open associations have brought some of, and how many of those.
+    open: Mutex<HashMap<Uid, usize>>,
 }
 
 /// What is on disk and not yet in the database, so that nothing contradicts it meanwhile.
@@ -93,7 +93,7 @@ impl Store {
             pool,
             runtime: Handle::current(),
             sealed: Mutex::default(),
-            entered: Notify::new(),
+            open: Mutex::default(),
         });
         let (queue, indexer) = index::start(&shared)?;
         let space = Space::of(folder, keep_free_mb);
@@ -128,9 +128,14 @@ impl Store {
         Ok(contents.iter().map(|(content,)| self.path_of(content)).collect())
     }
 
-    /// Waits until instances have been entered since the last call.
-    pub async fn entered(&self) {
-        self.shared.entered.notified().await;
+    /// An association has brought the first of a study: it is not complete before that has ended.
+    pub fn study_opened(&self, study_uid: &str) {
+        *self.shared.open().entry(study_uid.to_owned()).or_default() += 1;
+    }
+
+    /// Whether an open association may bring more of a study.
+    pub fn is_open(&self, study_uid: &str) -> bool {
+        self.shared.open().contains_key(study_uid)
     }
 
     /// An association that brought instances of these studies has ended: `released`, or cut off.
@@ -143,6 +148,13 @@ impl Store {
     /// Remembers it; on disk a moment later, after what was handed in before.
     pub fn audit(&self, record: AuditRecord) {
         self.enter(Entry::Audit(record));
+    }
+
+    /// Waits until all that was handed in is entered.
+    pub fn flush(&self) {
+        let (done, wait) = std::sync::mpsc::channel();
+        self.enter(Entry::Flush(done));
+        let _ = wait.recv(); // the indexer drops it in any case
     }
 
     /// Hands something to the indexer; waits where it is behind.
@@ -169,6 +181,10 @@ impl Shared {
 
     fn sealed(&self) -> MutexGuard<'_, Sealed> {
         self.sealed.lock().unwrap_or_else(PoisonError::into_inner) // its maps are whole between any two statements
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Uid, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner) // as above
     }
 }
 

@@ -35,7 +35,7 @@ fn demo(device: &str) {
     let mut names: Vec<_> =
         files_below(&folder.path().join("results")).iter().filter_map(|f| f.file_name()?.to_str().map(str::to_owned)).collect();
     names.sort();
-    assert_eq!(names, ["findings.json", "overview.png", "report.json", "seg.dcm", "sr.dcm"]);
+    assert_eq!(names, ["findings.json", "overview.png", "report.html", "report.json", "seg.dcm", "sr.dcm"]);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn researchers_files_have_the_findings_of_the_series() {
         assert!(folder.ends_with(&sha256[..16]) && found["study_instance_uid"].is_null(), "{name}: {found}");
         assert!(!found.to_string().contains(&*made.to_string_lossy()), "{name}: a path in the findings");
         let names: Vec<_> = files_below(folder).iter().map(|f| f.file_name().expect("a name").to_owned()).collect();
-        assert_eq!(names, ["findings.json", "labels.nii.gz", "overview.png"], "{name}");
+        assert_eq!(names, ["findings.json", "labels.nii.gz", "overview.png", "report.html"], "{name}");
         for (found, expected) in measurements(&found).iter().zip(measurements(&expected)) {
             // NIfTI has its affine in 32 bits: volumes agree to 7 digits.
             assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{name}: {found} in place of {expected}");

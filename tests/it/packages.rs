@@ -75,6 +75,25 @@ fn a_step_that_divides_by_zero() {
 }
 
 #[test]
+fn maps_that_cannot_be_computed() {
+    for (from, to, code) in [
+        ("scores = \"probabilities\"", "", "model.unsupported"),
+        ("scores = \"probabilities\"", "scores = \"votes\"", "model.manifest"),
+        ("finding = \"lung\"", "", "model.unsupported"),
+        ("finding = \"lung\"", "finding = \"liver\"", "model.unsupported"),
+        ("name = \"lung probability\"", "name = \"tissue uncertainty\"", "model.unsupported"),
+        ("name = \"lung probability\"", "name = \"\"", "model.unsupported"),
+        ("of = \"uncertainty\"", "of = \"doubt\"", "model.manifest"),
+        ("of = \"uncertainty\"", "of = \"uncertainty\"\nfinding = \"lung\"", "model.unsupported"),
+        ("of = \"uncertainty\"", "of = \"uncertainty\"\nchannel = 1", "model.manifest"),
+    ] {
+        let package = changed(|text| text.replacen(from, to, 1));
+        let error = Package::read(package.path()).expect_err("must not be taken");
+        assert_eq!(error.code(), code, "{from} -> {to}: {error}");
+    }
+}
+
+#[test]
 fn no_such_package() {
     let (_, study) = small_study();
     let ran = roentgen(&["run", "--model", "no-such-package", "--output", "unused", study.path().to_str().expect("ASCII")]);

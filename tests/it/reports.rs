@@ -39,10 +39,14 @@ fn code([value, scheme, meaning]: [&'static str; 3]) -> Code {
 }
 
 /// A source of choices that repeats.
-struct Chance(TestRng);
+pub(crate) struct Chance(TestRng);
 
 impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn new(seed: u8) -> Self {
+        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0.next_u64() as usize % bound
     }
 
@@ -79,7 +83,7 @@ fn measurement(chance: &mut Chance) -> Measurement {
 }
 
 /// `count` findings in the study's series, of which the first ones have a region: a row of voxels each.
-fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPolicy) -> (Findings, ImageVolume) {
+pub(crate) fn findings(count: usize, chance: &mut Chance, study: &Path, policy: GeometryPolicy) -> (Findings, ImageVolume) {
     let found = discover(&[study.to_owned()]);
     let stack = found.series[0].parts(policy)[0].gate().expect("our own phantom");
     let loaded = stack.load().expect("whole files");
@@ -138,7 +142,7 @@ fn highdicom_reads_every_group_as_the_json_says() {
     let (_, study) = small_study();
     let results = tempfile::tempdir().expect("a temporary folder");
     for (n, count) in [1, 2, 6, 25, 300].into_iter().enumerate() {
-        let mut chance = Chance(TestRng::from_seed(RngAlgorithm::ChaCha, &[n as u8; 32]));
+        let mut chance = Chance::new(n as u8);
         let (findings, image) = findings(count, &mut chance, study.path(), GeometryPolicy::Refuse);
         // Without a segmentation the numbers stand in the report on the study.
         let labels: &[Form] = match n % 4 {
@@ -168,7 +172,7 @@ fn an_unevenly_spaced_series_has_a_result() {
                 object.write_to_file(&file).expect("writable");
             }
         }
-        let mut chance = Chance(TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
+        let mut chance = Chance::new(9);
         let (findings, image) = findings(40, &mut chance, study.path(), GeometryPolicy::Resample);
         let folder = study.path().join("results");
         let written = write_all(&findings, &image, &Forms::all(), &folder).expect("results are written");

@@ -127,14 +127,19 @@ def resample(values, grid, target):
     return result
 
 
-def label_map(source):
-    """Labels 1..5 on the source grid, uint8 [slice, row, column]."""
+def scores_on_source(source):
+    """The scores of each channel on the source grid, float64 [slice, row, column], one after the other."""
     here = (source.GetSize(), source.GetOrigin(), source.GetSpacing(), source.GetDirection())
     there = (*network_grid(source), source.GetDirection())
     hu = resample(sitk.GetArrayFromImage(source), here, there)
+    for values in scores(np.clip(hu, -1024.0, 3071.0)):
+        yield resample(values, there, here)
+
+
+def label_map(source):
+    """Labels 1..5 on the source grid, uint8 [slice, row, column]."""
     best = labels = None
-    for channel, values in enumerate(scores(np.clip(hu, -1024.0, 3071.0))):
-        back = resample(values, there, here)
+    for channel, back in enumerate(scores_on_source(source)):
         if best is None:
             best, labels = back, np.ones(back.shape, np.uint8)
         else:

@@ -33,6 +33,9 @@ fn package(rules: &str) -> Package {
         sha256: "0".repeat(64),
         manufacturer: String::new(),
         intended_use: String::new(),
+        licence: String::new(),
+        regulatory_status: String::new(),
+        card: None,
     };
     Package { manifest, id, folder: "nowhere".into(), onnx: Vec::new() }
 }

@@ -8,13 +8,15 @@ use rayon::prelude::*;
 use super::{Problems, check_references, item};
 use crate::codes::Uid;
 use crate::dataset::{Attributes, FrameContext, Instance, items, tags};
-use crate::geometry::{norm, sub};
+use crate::geometry::{cross, norm, sub};
 use crate::results::Context;
 
 /// How far a frame may lie from the source image that it is about: positions are the source's strings.
 const POSITION_TOLERANCE_MM: f64 = 0.01;
 /// The same for direction cosines and spacings.
 const TOLERANCE: f64 = 1e-4;
+/// By how much the volume of a voxel may differ, as a part: spacings are decimal strings.
+const VOLUME_TOLERANCE: f64 = 1e-4;
 
 /// The frames of an object, and what they share.
 pub(super) struct Frames {
@@ -28,7 +30,7 @@ pub(super) struct Plane {
     pub(super) orientation: [f64; 6],
     /// Between rows, between columns.
     pub(super) spacing_mm: [f64; 2],
-    pub(super) between_slices_mm: Option<f64>,
+    between_slices_mm: Option<f64>,
 }
 
 /// A frame: its place in the object and in the source, and of which segment it says that it is.
@@ -97,7 +99,19 @@ pub(super) fn frames(
             all.plane = all.plane.or(plane);
         }
     }
+    if let Some(plane) = &all.plane {
+        check_voxel(context, plane, problems);
+    }
     Some(all)
+}
+
+/// A voxel has the volume that it has in the label map, where the object says how far slices are apart.
+fn check_voxel(context: &Context<'_>, plane: &Plane, problems: &mut Problems) {
+    let Some(between_slices_mm) = plane.between_slices_mm else { return };
+    let [a, b, c, d, e, f] = plane.orientation;
+    let voxel_mm3 = norm(cross([a, b, c], [d, e, f])) * plane.spacing_mm[0] * plane.spacing_mm[1] * between_slices_mm;
+    let ratio = voxel_mm3 / context.findings.labels.grid().voxel_volume_mm3();
+    problems.unless((ratio - 1.0).abs() <= VOLUME_TOLERANCE, || format!("its voxels have {ratio:.6} times their volume"));
 }
 
 /// Where the frame lies, if that is where a source image does which it names.

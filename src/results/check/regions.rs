@@ -1,4 +1,4 @@
-//! Segmentations: every segment described as its finding is, every voxel as the label map has it; volumes and centroids.
+//! Segmentations: every segment described as its finding is, every voxel as the label map has it; counts and centroids.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Seek, SeekFrom};
@@ -10,13 +10,11 @@ use super::frames::{Found, Frames, frames};
 use super::{Problems, code, is_code};
 use crate::codes::sop_class;
 use crate::dataset::{Attributes, Frame, Instance, Place, items, native_pixels, read_frames, tags};
-use crate::geometry::{cross, norm, sub};
+use crate::geometry::{norm, sub};
 use crate::results::Context;
 
 /// How far apart centroids of the object and of the label map may lie.
 const CENTROID_TOLERANCE_MM: f64 = 0.01;
-/// By how much volumes may differ, as a part: spacings are decimal strings.
-const VOLUME_TOLERANCE: f64 = 1e-4;
 /// Frames that are decoded at a time.
 const BATCH: usize = 64;
 
@@ -151,7 +149,7 @@ fn bit_sums(context: &Context<'_>, instance: &Instance, found: &[Found]) -> Resu
         let from = first * plane / 8;
         bytes.resize(((last + 1) * plane).div_ceil(8) - from, 0);
         file.seek(SeekFrom::Start(range.start + from as u64)).and_then(|_| file.read_exact(&mut bytes)).map_err(|_| unreadable())?;
-        bytes.push(0); // so that a byte's successor is always there
+        bytes.extend([0; 16]);
         let of_frame = |f: &Found| -> Result<(u32, Sum), String> {
             let label = context.segments.by_number(f.segment).ok_or_else(|| format!("frame {} is of no segment", f.n + 1))?.label;
             let labels = context.findings.labels.slice(context.findings.source.slice_of_frame[f.source] as usize);
@@ -167,20 +165,18 @@ fn bit_sums(context: &Context<'_>, instance: &Instance, found: &[Found]) -> Resu
     Ok(sums)
 }
 
-/// Whether the bits from `start` on are set just where `labels` are `label`; counts those that are.
+/// Whether the bits from `start` on are set just where `labels` are `label`; counts those that are. Behind the last bit are 16 more bytes.
 fn compare_bits(bytes: &[u8], start: usize, labels: &[u8], label: u8, columns: usize, sum: &mut Sum) -> bool {
     let (mut column, mut row) = (0, 0);
-    for (n, eight) in labels.chunks(8).enumerate() {
-        let bit = start + 8 * n;
-        let pair = u16::from_le_bytes([bytes[bit / 8], bytes[bit / 8 + 1]]);
-        let mut set = (pair >> (bit % 8)) as u8 & (0xFF >> (8 - eight.len()));
-        // Without a branch a voxel, so that the compiler can take all eight at once.
-        let here = (0..eight.len()).fold(0, |here, b| here | u8::from(eight[b] == label) << b);
-        if set != here {
+    for (n, run) in labels.chunks(64).enumerate() {
+        let bit = start + 64 * n;
+        let around = bytes[bit / 8..].first_chunk().expect("16 bytes follow the last bit");
+        let mut set = (u128::from_le_bytes(*around) >> (bit % 8)) as u64 & (u64::MAX >> (64 - run.len()));
+        if set != bits_of(run, label) {
             return false;
         }
-        if set == 0xFF && column + 8 <= columns {
-            sum.count_eight(column, row);
+        if set == u64::MAX && column + 64 <= columns {
+            (0..8).for_each(|eight| sum.count_eight(column + 8 * eight, row));
         } else {
             while set != 0 {
                 let at = column + set.trailing_zeros() as usize;
@@ -188,11 +184,23 @@ fn compare_bits(bytes: &[u8], start: usize, labels: &[u8], label: u8, columns: u
                 set &= set - 1;
             }
         }
-        column += 8;
+        column += run.len();
         row += column / columns;
         column %= columns;
     }
     true
+}
+
+/// Bit n is set where voxel n of at most 64 has the label.
+fn bits_of(run: &[u8], label: u8) -> u64 {
+    // Most of an image is one label for long; without a branch a voxel, the compiler looks at many at once.
+    if !run.iter().fold(false, |any, &l| any | (l == label)) {
+        return 0;
+    }
+    if run.len() == 64 && run.iter().fold(true, |all, &l| all & (l == label)) {
+        return u64::MAX;
+    }
+    run.iter().enumerate().fold(0, |bits, (n, &l)| bits | u64::from(l == label) << n)
 }
 
 /// The same of a label map.
@@ -247,7 +255,7 @@ fn expected_sums(context: &Context<'_>) -> Vec<Sum> {
     source.frames.par_iter().zip(&source.slice_of_frame).map(of_frame).reduce(none, joined)
 }
 
-/// Volume and centroid of each segment by the object's own geometry are those of the label map on the source's.
+/// Number of voxels and centroid of each segment by the object's own geometry are those of the label map on the source's.
 fn check_sums(context: &Context<'_>, frames: &Frames, sums: &[Sum], problems: &mut Problems) {
     let grid = context.findings.labels.grid();
     let affine = grid.lps_from_voxel();
@@ -262,10 +270,5 @@ fn check_sums(context: &Context<'_>, frames: &Frames, sums: &[Sum], problems: &m
         let (across_mm, down_mm) = (direction(0, across), direction(3, down));
         let off_mm = norm(sub(sum.centroid_mm(across_mm, down_mm), expected.centroid_mm(affine.column(0), affine.column(1))));
         problems.unless(off_mm <= CENTROID_TOLERANCE_MM, || format!("segment {n} lies {off_mm:.3} mm from where it was found"));
-        if let Some(spacing_mm) = plane.between_slices_mm {
-            let voxel_mm3 = norm(cross(across_mm, down_mm)) * spacing_mm;
-            let ratio = voxel_mm3 / grid.voxel_volume_mm3();
-            problems.unless((ratio - 1.0).abs() <= VOLUME_TOLERANCE, || format!("segment {n} has {ratio:.6} times its volume"));
-        }
     }
 }

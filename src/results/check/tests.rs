@@ -1,5 +1,7 @@
 //! Objects are spoilt in one way each; the check finds every one.
 
+mod marks;
+
 use dicom::core::value::{PixelFragmentSequence, Value};
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::object::open_file;
@@ -8,17 +10,17 @@ use super::*;
 use crate::results::tests::{Phantom, findings};
 use crate::results::{Form, Forms, dicom_objects, write_object};
 
-type Spoil = fn(&mut InMemDicomObject);
+pub(super) type Spoil = fn(&mut InMemDicomObject);
 
 const SOURCE_IMAGE: [(Tag, usize); 2] = [(tags::DERIVATION_IMAGE_SEQUENCE, 0), (tags::SOURCE_IMAGE_SEQUENCE, 0)];
 const PIXEL_MEASURES: [(Tag, usize); 2] = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::PIXEL_MEASURES_SEQUENCE, 0)];
 
-fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
+pub(super) fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
     object.put(DataElement::new(tag, vr, PrimitiveValue::from(text)));
 }
 
 /// Changes an item that a path of sequences leads to.
-fn within(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+pub(super) fn within(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
     match path {
         [] => change(object),
         [(tag, n), rest @ ..] => {
@@ -65,10 +67,21 @@ fn in_frame(object: &mut InMemDicomObject, n: usize, path: &[(Tag, usize)], chan
     within(object, &path, change);
 }
 
-fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn pixels(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = object.get(tags::PIXEL_DATA).expect("it has pixels").value().to_bytes().expect("bytes").into_owned();
     change(&mut bytes);
     object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
+}
+
+fn floats(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<f32>)) {
+    let mut values = object.get(tags::FLOAT_PIXEL_DATA).expect("it has floats").value().to_multi_float32().expect("floats");
+    change(&mut values);
+    object.put(DataElement::new(tags::FLOAT_PIXEL_DATA, VR::OF, PrimitiveValue::F32(values.into())));
+}
+
+fn in_mapping(object: &mut InMemDicomObject, path: &[(Tag, usize)], change: impl FnOnce(&mut InMemDicomObject)) {
+    let shared = [(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0), (tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE, 0)];
+    within(object, &[&shared, path].concat(), change);
 }
 
 fn fragments(object: &mut InMemDicomObject, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
@@ -182,6 +195,35 @@ const LABEL_MAP: [(&str, Spoil); 4] = [
     }),
 ];
 
+const MAP: [(&str, Spoil); 7] = [
+    ("a value with another last bit", |o| floats(o, |all| all[777] = f32::from_bits(all[777].to_bits() ^ 1))),
+    ("two map frames exchanged", |o| {
+        let plane = 80 * 64;
+        floats(o, |all| (0..plane).for_each(|n| all.swap(5 * plane + n, 12 * plane + n)));
+    }),
+    ("one map frame less", |o| {
+        drop_last(o, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        put(o, tags::NUMBER_OF_FRAMES, VR::IS, "23");
+        floats(o, |all| all.truncate(23 * 80 * 64));
+    }),
+    ("values in another unit", |o| {
+        in_mapping(o, &[(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, 0)], |unit| put(unit, tags::CODE_VALUE, VR::SH, "%"));
+    }),
+    ("values of another quantity", |o| {
+        let path = [(tags::QUANTITY_DEFINITION_SEQUENCE, 0), (tags::CONCEPT_CODE_SEQUENCE, 0)];
+        in_mapping(o, &path, |quantity| put(quantity, tags::CODE_VALUE, VR::SH, "111047"));
+    }),
+    ("values that are scaled", |o| {
+        in_mapping(o, &[], |mapping| {
+            drop(mapping.put(DataElement::new(tags::REAL_WORLD_VALUE_SLOPE, VR::FD, PrimitiveValue::from(100.0))))
+        });
+    }),
+    ("values that are not mapped", |o| {
+        let tag = tags::DOUBLE_FLOAT_REAL_WORLD_VALUE_LAST_VALUE_MAPPED;
+        in_mapping(o, &[], |mapping| drop(mapping.put(DataElement::new(tag, VR::FD, PrimitiveValue::from(0.5)))));
+    }),
+];
+
 const REPORT: [(&str, Spoil); 12] = [
     ("verified by nobody", |o| put(o, tags::VERIFICATION_FLAG, VR::CS, "VERIFIED")),
     ("not complete", |o| put(o, tags::COMPLETION_FLAG, VR::CS, "PARTIAL")),
@@ -252,16 +294,17 @@ fn what_is_right_passes() {
 
 #[test]
 fn every_spoilt_object_is_found() {
-    let forms: Forms = [Form::Seg, Form::Labelmap, Form::Sr].into_iter().collect();
-    let of_one = |file: &'static str, ways: &[&'static [(&'static str, Spoil)]]| {
-        let ways: Vec<_> = ways.iter().copied().flatten().chain(&ANY).copied().collect();
-        ways.into_iter().map(move |way| (file, way))
-    };
+    each_is_found("seg", "seg.dcm", &[&FRAMES, &SEGMENTS, &BITS]);
+    each_is_found("labelmap", "labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]);
+    each_is_found("map", "map-1.dcm", &[&FRAMES, &MAP]);
+    each_is_found("seg,sr", "sr.dcm", &[&REPORT]);
+}
+
+/// Spoils one file of these forms in each of these ways, and in those that any object can be spoilt in.
+pub(super) fn each_is_found(forms: &str, file: &str, ways: &[&[(&str, Spoil)]]) {
+    let forms: Forms = forms.parse().expect("forms");
     let mut count = 0;
-    let all = of_one("seg.dcm", &[&FRAMES, &SEGMENTS, &BITS])
-        .chain(of_one("labelmap.dcm", &[&FRAMES, &SEGMENTS, &LABEL_MAP]))
-        .chain(of_one("sr.dcm", &[&REPORT]));
-    for (file, (what, spoil)) in all {
+    for (what, spoil) in ways.iter().copied().flatten().chain(&ANY) {
         let checked = check_spoilt(&forms, |folder| {
             let mut object = open_file(folder.join(file)).expect("we wrote it");
             spoil(&mut object);
@@ -278,7 +321,7 @@ fn every_spoilt_object_is_found() {
         }
         count += 1;
     }
-    println!("{count} ways to spoil an object are found");
+    println!("{count} ways to spoil {file} are found");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::codes::{Code, dcm, other, sop_class, uid_by_name};
 use crate::dataset::{Instance, Item, codes, tags};
 use crate::findings::{Findings, Predecessor};
 
-const STUDY_REPORT: Slot =
+pub(super) const STUDY_REPORT: Slot =
     Slot { name: "sr-study", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report of the study", place: 2 };
 const OUTLINE_REPORT: Slot =
     Slot { name: "sr-outlines", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report with outlines", place: 3 };
@@ -106,7 +106,7 @@ impl Document<'_> {
 }
 
 /// This program as the observer (TID 1002, 1004).
-fn observer() -> Vec<Item> {
+pub(super) fn observer() -> Vec<Item> {
     use Relationship::HasObsContext;
     vec![
         content::code(HasObsContext, &dcm::OBSERVER_TYPE, &dcm::DEVICE),
@@ -153,7 +153,7 @@ fn predecessors(all: &[Predecessor]) -> Item {
 }
 
 /// Instances of a study, series by series (hierarchical SOP instance reference, PS3.3 table C.17-3).
-fn references<'a>(study_uid: &str, series: impl IntoIterator<Item = (&'a str, Vec<Item>)>) -> Item {
+pub(super) fn references<'a>(study_uid: &str, series: impl IntoIterator<Item = (&'a str, Vec<Item>)>) -> Item {
     let of_series = |(uid, instances): (&str, Vec<Item>)| {
         Item::new().text(tags::SERIES_INSTANCE_UID, uid).sequence(tags::REFERENCED_SOP_SEQUENCE, instances)
     };

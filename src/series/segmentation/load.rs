@@ -1,6 +1,6 @@
 //! The voxels of a segmentation: planes that are there, and volumes of them on a grid.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -198,6 +198,26 @@ impl LoadedSegmentation {
         let SegmentationType::LabelMap { background } = self.kind else { return Err(self.other_kind("label map; ask for masks")) };
         let empty = u8::try_from(background).map_err(|_| SegmentationError::LabelTooLarge { value: background })?;
         self.bytes_on(0, grid, empty, |v| v)
+    }
+
+    /// Voxels of each segment that was loaded, by number, as far as frames have them: of fractions those that are not 0.
+    pub fn voxel_counts(&self) -> BTreeMap<u16, u64> {
+        match &self.voxels {
+            Voxels::Bytes(all) => self.counts_in(all),
+            Voxels::Words(all) => self.counts_in(all),
+        }
+    }
+
+    fn counts_in<T: Copy + Into<u16>>(&self, all: &[T]) -> BTreeMap<u16, u64> {
+        if matches!(self.kind, SegmentationType::LabelMap { .. }) {
+            let mut of_value = vec![0u64; 1 << 16];
+            all.iter().for_each(|&value| of_value[usize::from(value.into())] += 1);
+            return self.numbers.keys().map(|&number| (number, of_value[usize::from(number)])).collect();
+        }
+        let plane = self.grid.slice_voxels();
+        let count = |&(_, n): &(u32, usize)| all[n * plane..][..plane].iter().filter(|&&value| value.into() != 0).count() as u64;
+        let of_segment = |segment| self.planes.get(segment).map_or(0, |planes| planes.iter().map(count).sum());
+        self.numbers.iter().map(|(&number, segment)| (number, of_segment(segment))).collect()
     }
 
     fn other_kind(&self, wanted: &'static str) -> SegmentationError {

@@ -1,0 +1,216 @@
+//! Running packages on complete studies: one job at a time, engines stay loaded.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::config::{Config, PackageConfig};
+use super::NodeError;
+use super::metrics::Metrics;
+use crate::dataset::{DataSetFile, Instance};
+use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
+use crate::geometry::Coded;
+use crate::jobs::{self, Claimed, Ended, ResultObject};
+use crate::model::{Check, Eligible, Ineligible, PackageFolders};
+use crate::results::{Form, ResultsError, write_all};
+use crate::series::{Part, discover};
+use crate::store::{AuditRecord, Store, StoreError};
+
+/// How often the queue is looked at, where nothing says that something is in it.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What runs the jobs.
+pub(super) struct Worker {
+    config: Config,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    runtime: Handle,
+    options: Options,
+    /// Loaded packages, by their name in the configuration.
+    engines: HashMap<String, Engine>,
+}
+
+/// Why a job has no results.
+struct Failure {
+    outcome: Value,
+    may_pass: bool,
+}
+
+impl Failure {
+    fn of(error: &impl Coded, may_pass: bool) -> Self {
+        Self { outcome: json!({ "error": error.to_string(), "code": error.code() }), may_pass }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::of(&error, true)
+    }
+}
+
+impl Worker {
+    /// With the packages that the configuration names, loaded now, so that a wrong one is told at the start.
+    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle, options: Options) -> Result<Self, NodeError> {
+        let mut worker = Self { config, store, metrics, runtime, options, engines: HashMap::new() };
+        for package in worker.config.package.clone() {
+            let engine = worker.load(&package)?;
+            tracing::info!(package = package.name, version = engine.package().id.version_string(), device = engine.device(), "a package is loaded");
+            worker.engines.insert(package.name, engine);
+        }
+        Ok(worker)
+    }
+
+    fn load(&self, package: &PackageConfig) -> Result<Engine, NodeError> {
+        let name = || package.name.clone();
+        let found = PackageFolders::standard().find(&package.name).map_err(|source| NodeError::Package { name: name(), source })?;
+        let options = Options { maps: package.results.0.contains(Form::Map), ..self.options.clone() };
+        Engine::new(found, &options).map_err(|source| NodeError::Engine { name: name(), source: Box::new(source) })
+    }
+
+    /// Runs jobs until `stopping`; the one that runs then is ended first.
+    pub(super) fn run(&mut self, stopping: &AtomicBool) {
+        while !stopping.load(Ordering::SeqCst) {
+            match self.runtime.block_on(jobs::claim(self.store.pool())) {
+                Ok(Some(job)) => self.job(&job),
+                Ok(None) => std::thread::sleep(POLL),
+                Err(error) => {
+                    tracing::error!(%error, "the queue cannot be read, trying again");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    fn job(&mut self, job: &Claimed) {
+        let started = Instant::now();
+        tracing::info!(job = job.id, study = job.study_uid, package = job.package, attempt = job.attempt, "a job begins");
+        let Some(package) = self.config.package.iter().find(|p| p.name == job.package).cloned() else {
+            let outcome = json!({ "error": "the configuration names this package no more" });
+            return self.failed(job, &Failure { outcome, may_pass: false });
+        };
+        match self.results(job, &package) {
+            Ok((outcome, results)) => {
+                let finished = self.runtime.block_on(jobs::finish(self.store.pool(), job, &outcome, &results, &package.deliver));
+                match finished {
+                    Ok(Ended::TooLate) => tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun"),
+                    Ok(_) => {
+                        self.metrics.jobs_done.add(1);
+                        let seconds = started.elapsed().as_secs_f64();
+                        tracing::info!(job = job.id, objects = results.len(), seconds, "a job is done");
+                        let detail = format!("job {}, attempt {}: {} objects by {}", job.id, job.attempt, results.len(), job.package);
+                        self.store.audit(AuditRecord::job(0, &job.study_uid, detail));
+                    }
+                    Err(error) => self.failed(job, &error.into()),
+                }
+            }
+            Err(failure) => self.failed(job, &failure),
+        }
+    }
+
+    fn failed(&self, job: &Claimed, failure: &Failure) {
+        let code = failure.outcome["code"].as_str().unwrap_or_default().to_owned();
+        let attempts = self.config.worker.attempts;
+        match self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts)) {
+            Ok(ended) => {
+                let again = ended == Ended::Again;
+                tracing::warn!(job = job.id, attempt = job.attempt, code, again, "a job failed");
+                if !again {
+                    self.metrics.jobs_failed.add(1);
+                    let detail = format!("job {}, attempt {}: failed ({code})", job.id, job.attempt);
+                    self.store.audit(AuditRecord::job(8, &job.study_uid, detail));
+                }
+            }
+            // It stays in the state `running` and is taken up at the next start.
+            Err(error) => tracing::error!(job = job.id, %error, "a failure cannot be entered"),
+        }
+    }
+
+    /// Analyses what the package takes of the study, and writes the results. What it does not take is no failure.
+    fn results(&mut self, job: &Claimed, package: &PackageConfig) -> Result<(Value, Vec<ResultObject>), Failure> {
+        let (files, earlier) = self.runtime.block_on(async {
+            let files = self.store.files_of_study(&job.study_uid).await?;
+            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?))
+        })?;
+        let found = discover(&files);
+        let engine = self.engines.get_mut(&job.package).expect("every package of the configuration is loaded");
+        let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(engine.package().manifest.select.geometry)).collect();
+        let answers = engine.package().take(parts.iter().map(|part| engine.package().eligible(part)).collect());
+        let below = PathBuf::from("results").join(job.id.to_string());
+        let (mut verdicts, mut objects) = (Vec::new(), Vec::new());
+        for (part, answer) in parts.iter().zip(answers) {
+            let series_uid = &part.series.series_uid;
+            let mut verdict = json!({ "series_instance_uid": series_uid, "part": part.number, "of": part.of, "instances": part.instances().len() });
+            match answer {
+                Err(reasons) => {
+                    let refused = reasons.iter().all(Ineligible::is_refusal);
+                    verdict["outcome"] = if refused { "refused" } else { "not-eligible" }.into();
+                    verdict["reasons"] = reasons.iter().map(|r| json!({ "code": r.code(), "message": found.shown_in(&r.to_string()) })).collect();
+                }
+                Ok(eligible) => {
+                    let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
+                    let folder = below.join(format!("{series_uid}{suffix}"));
+                    verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
+                    let written = analyse(engine, eligible, &earlier, package, &self.store.folder().join(&folder))?;
+                    verdict["outcome"] = "done".into();
+                    verdict["stages_s"] = written.stages;
+                    for (form, path) in written.files {
+                        objects.extend(result_object(form, &path, self.store.folder()));
+                    }
+                }
+            }
+            verdicts.push(verdict);
+        }
+        let left_out: Vec<Value> = found.skipped.iter().map(|s| json!({ "code": s.error.code() })).collect();
+        Ok((json!({ "series": verdicts, "unreadable": left_out }), objects))
+    }
+}
+
+/// What was written of one series.
+struct Written {
+    files: Vec<(Form, PathBuf)>,
+    stages: Value,
+}
+
+fn analyse(
+    engine: &mut Engine,
+    eligible: Eligible,
+    earlier: &[crate::findings::Predecessor],
+    package: &PackageConfig,
+    folder: &Path,
+) -> Result<Written, Failure> {
+    let cancel = AtomicBool::new(false);
+    let analysis = engine.analyse(eligible.stack, &cancel, &mut |_| {});
+    let Analysis { mut findings, image, mut timings } = analysis.map_err(|error| Failure::of(&error, may_pass(&error)))?;
+    findings.predecessors = earlier.to_vec();
+    let written = timings.time(Stage::Write, &mut |_| {}, || write_all(&findings, &image, &package.results.0, folder));
+    let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;
+    let stages = timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();
+    Ok(Written { files: written.files, stages: Value::Object(stages) })
+}
+
+/// Whether the same may succeed later: what depends on this machine, not on study and package.
+fn may_pass(error: &EngineError) -> bool {
+    matches!(error, EngineError::Device(_) | EngineError::Infer(_) | EngineError::Postprocess(_))
+}
+
+/// A DICOM file as an object to be delivered; none for the others.
+fn result_object(form: Form, path: &Path, folder: &Path) -> Option<ResultObject> {
+    if path.extension()? != "dcm" {
+        return None;
+    }
+    let file = DataSetFile::open(path).ok()?;
+    let instance = Instance::read(path).ok()?;
+    Some(ResultObject {
+        sop_instance_uid: file.sop_instance_uid,
+        sop_class_uid: file.sop_class_uid,
+        transfer_syntax_uid: file.transfer_syntax_uid,
+        series_uid: instance.series_uid,
+        form: form.name().to_owned(),
+        path: path.strip_prefix(folder).ok()?.to_owned(),
+    })
+}

@@ -1,0 +1,122 @@
+//! Secondary Captures: they say what they are, name the slice that they show, and show the segments of that slice and no others.
+
+use dicom::object::InMemDicomObject;
+
+use super::{Problems, is_code, item};
+use crate::codes::dcm;
+use crate::dataset::{Attributes, Instance, codes, items, native_pixels, tags};
+use crate::results::Context;
+use crate::results::capture::Capture;
+
+pub(super) fn check(context: &Context<'_>, instance: &Instance, header: &InMemDicomObject, problems: &mut Problems) {
+    let expected = [
+        ("Image Type", tags::IMAGE_TYPE, vec!["DERIVED", "SECONDARY"]),
+        ("Conversion Type", tags::CONVERSION_TYPE, vec!["WSD"]),
+        ("Burned In Annotation", tags::BURNED_IN_ANNOTATION, vec!["YES"]),
+        ("Photometric Interpretation", tags::PHOTOMETRIC_INTERPRETATION, vec!["RGB"]),
+        ("Lossy Image Compression", tags::LOSSY_IMAGE_COMPRESSION, vec![lossy(context)]),
+    ];
+    for (name, tag, values) in expected {
+        problems.unless(header.texts(tag) == values, || format!("{name} is not {}", values.join("\\")));
+    }
+    // It is scaled and has margins, so a length on it is none of the patient.
+    for (name, tag) in [("Pixel Spacing", tags::PIXEL_SPACING), ("Nominal Scanned Pixel Spacing", tags::NOMINAL_SCANNED_PIXEL_SPACING)] {
+        problems.unless(!header.has(tag), || format!("it has {name}"));
+    }
+    let Some(source) = item(header, tags::SOURCE_IMAGE_SEQUENCE).filter(|_| items(header, tags::SOURCE_IMAGE_SEQUENCE).len() == 1) else {
+        return problems.add("it has not one source image".into());
+    };
+    let purpose = codes(source, tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE);
+    problems.unless(is_code(purpose.first(), &dcm::SOURCE_IMAGE_FOR_PROCESSING), || "its source has another purpose".into());
+    let (uid, number) = (source.text(tags::REFERENCED_SOP_INSTANCE_UID), source.count(tags::REFERENCED_FRAME_NUMBER).max(1));
+    let frames = &context.findings.source.frames;
+    let is_source = |n: u32| frames.get(n as usize).is_some_and(|f| f.instance.sop_instance_uid == uid && f.number == number);
+    match context.key_images.iter().position(|image| is_source(image.frame)) {
+        Some(n) => {
+            let place = header.count(tags::INSTANCE_NUMBER) as usize;
+            problems.unless(place == n + 1, || format!("it is capture {place} and shows key image {}", n + 1));
+            check_pixels(context, n, instance, problems);
+        }
+        None => problems.add("its source is no key image".into()),
+    }
+}
+
+fn lossy(context: &Context<'_>) -> &'static str {
+    if context.findings.source.instances.iter().any(|i| i.lossy) { "01" } else { "00" }
+}
+
+/// The pixels are those of the key image drawn again; and those of the slice are grey outside the segments, and coloured within.
+fn check_pixels(context: &Context<'_>, n: usize, instance: &Instance, problems: &mut Problems) {
+    let image = &context.key_images[n];
+    let drawn = Capture::of(context, n, image);
+    let [columns, rows] = [drawn.canvas.width(), drawn.canvas.height()];
+    problems.unless([instance.columns, instance.rows] == [columns, rows], || {
+        format!("it has {} x {} pixels, and the key image {columns} x {rows}", instance.columns, instance.rows)
+    });
+    let file = native_pixels(instance).ok().zip(std::fs::read(&instance.path).ok());
+    let Some(pixels) = file.as_ref().and_then(|(place, file)| file.get(place.start as usize..place.end as usize)) else {
+        return problems.add("its pixels cannot be read again".into());
+    };
+    let differing = pixels.iter().zip(drawn.canvas.as_raw()).filter(|(a, b)| a != b).count();
+    problems.unless(differing == 0 && pixels.len() >= drawn.canvas.as_raw().len(), || {
+        format!("{differing} samples are not those of the key image")
+    });
+    let [width, height] = drawn.size;
+    let labels = context.findings.labels.slice(image.slice as usize);
+    let [nx, ny, _] = context.findings.labels.grid().dims();
+    let colour_of = |label: u8| context.segments.all().iter().find(|s| s.label == label).map(|s| s.finding.colour);
+    let voxel = |pixel: u32, pixels: u32, voxels: u32| (u64::from(2 * pixel + 1) * u64::from(voxels) / u64::from(2 * pixels)) as usize;
+    let mut wrong = 0;
+    for y in 0..height {
+        for x in 0..width {
+            let label = labels[voxel(y, height, ny) * nx as usize + voxel(x, width, nx)];
+            let at = ((drawn.corner[1] + y) * columns + drawn.corner[0] + x) as usize * 3;
+            let Some(&[r, g, b]) = pixels.get(at..at + 3).and_then(|p| p.as_array()) else { return };
+            // A tint moves each sample towards the colour's by the same share, so differences between samples have the colour's signs.
+            let is_grey = r == g && g == b;
+            let holds = match colour_of(label) {
+                None => is_grey,
+                Some(tint) => same_order([r, g, b], tint),
+            };
+            wrong += u32::from(!holds);
+        }
+    }
+    problems.unless(wrong == 0, || format!("{wrong} pixels have a colour where no segment is, or none or another where one is"));
+}
+
+/// Whether samples of a tinted grey differ as the tint's do; what differs by less than 8 may be rounded to the same.
+fn same_order(pixel: [u8; 3], tint: [u8; 3]) -> bool {
+    [(0, 1), (1, 2), (0, 2)].into_iter().all(|(a, b)| {
+        let (seen, expected) = (i16::from(pixel[a]) - i16::from(pixel[b]), i16::from(tint[a]) - i16::from(tint[b]));
+        expected.abs() < 8 || seen.signum() == expected.signum()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom::core::VR;
+
+    use super::*;
+    use crate::results::check::tests::{Spoil, each_is_found, pixels, put, within};
+
+    const SOURCE: [(dicom::core::Tag, usize); 1] = [(tags::SOURCE_IMAGE_SEQUENCE, 0)];
+
+    const CAPTURE: [(&str, Spoil); 9] = [
+        ("no warning of burnt-in text", |o| put(o, tags::BURNED_IN_ANNOTATION, VR::CS, "NO")),
+        ("an original", |o| put(o, tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY")),
+        ("a spacing that it has not", |o| put(o, tags::PIXEL_SPACING, VR::DS, "1\\1")),
+        ("another lossy flag", |o| put(o, tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "01")),
+        ("no source", |o| {
+            o.remove_element(tags::SOURCE_IMAGE_SEQUENCE);
+        }),
+        ("a source of another study", |o| within(o, &SOURCE, |i| put(i, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3"))),
+        ("another number in the series", |o| put(o, tags::INSTANCE_NUMBER, VR::IS, "2")),
+        ("one sample changed", |o| pixels(o, |bytes| bytes[1000] ^= 1)),
+        ("red and blue exchanged", |o| pixels(o, |bytes| bytes.as_chunks_mut::<3>().0.iter_mut().for_each(|p| p.swap(0, 2)))),
+    ];
+
+    #[test]
+    fn every_spoilt_capture_is_found() {
+        each_is_found("sc", "sc-1.dcm", &[&CAPTURE]);
+    }
+}

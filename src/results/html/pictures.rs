@@ -1,0 +1,103 @@
+//! The pictures of the page: three planes, and axial slices to go through.
+
+use rayon::prelude::*;
+
+use super::markup::base64;
+use crate::results::Context;
+use crate::results::plane::{Colours, Plane, colours, planes};
+use crate::results::raster::{grey_jpeg, overlay_png};
+use crate::series::VoiWindow;
+
+/// Longer side of each picture, pixels.
+const SIDE: u32 = 448;
+const JPEG_QUALITY: u8 = 82;
+/// Axial slices in a page at most.
+const MOST_SLICES: usize = 64;
+/// What all slices of a page take at most, bytes in base 64.
+const MOST_BYTES: usize = 5 << 20;
+
+/// A plane with its overlay.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) plane: Plane,
+    pub(super) size: [u32; 2],
+    /// JPEG, base 64.
+    pub(super) image: String,
+    /// PNG, base 64.
+    pub(super) overlay: String,
+    /// What is to be seen, for those who do not see it.
+    pub(super) description: String,
+}
+
+/// The pictures of a page.
+#[derive(Debug)]
+pub(super) struct Pictures {
+    /// Axial, coronal and sagittal, as far as the image has more than one voxel across.
+    pub(super) planes: Vec<Picture>,
+    /// Axial ones in the order of the grid; none where there is one slice.
+    pub(super) slices: Vec<Picture>,
+    /// The one of `slices` to begin with.
+    pub(super) first: usize,
+}
+
+impl Pictures {
+    pub(super) fn of(context: &Context<'_>) -> Self {
+        let colours = colours(&context.findings.findings);
+        let window = context.window.greys();
+        let draw = |plane: &Plane| drawn(context, plane, &window, &colours);
+        let all = planes(&context.findings.labels);
+        let shown: Vec<Plane> = all.into_iter().filter(|plane| !plane.is_flat()).collect();
+        let planes: Vec<Picture> = shown.par_iter().map(draw).collect();
+
+        let axial = all[0];
+        if axial.count == 1 || axial.is_flat() {
+            return Self { planes, slices: Vec::new(), first: 0 };
+        }
+        let positions = spread(axial.count as usize, MOST_SLICES);
+        let mut slices: Vec<Picture> = positions.par_iter().map(|&position| draw(&Plane { position, ..axial })).collect();
+        while slices.iter().map(|s| s.image.len() + s.overlay.len()).sum::<usize>() > MOST_BYTES && slices.len() > 1 {
+            let mut keep = false;
+            slices.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        let nearest = slices.iter().enumerate().min_by_key(|(_, s)| s.plane.position.abs_diff(axial.position));
+        Self { planes, first: nearest.map_or(0, |(n, _)| n), slices }
+    }
+}
+
+/// Of `count` places at most `most`, evenly spread, the first and the last among them.
+fn spread(count: usize, most: usize) -> Vec<usize> {
+    if count <= most { (0..count).collect() } else { (0..most).map(|n| (n * (count - 1) + (most - 1) / 2) / (most - 1)).collect() }
+}
+
+fn drawn(context: &Context<'_>, plane: &Plane, window: &VoiWindow, colours: &Colours) -> Picture {
+    let findings = context.findings;
+    let (size, _) = plane.fitted(SIDE);
+    let sampled = plane.sampled(context.image, &findings.labels, window, size);
+    let is_seen = |segment: Option<u8>| segment.is_some_and(|label| sampled.label.contains(&label));
+    let seen: Vec<&str> = findings.findings.iter().filter(|f| f.present && is_seen(f.segment)).map(|f| f.name.as_str()).collect();
+    let overlay = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
+    Picture {
+        plane: *plane,
+        size,
+        image: base64(&grey_jpeg(&sampled, JPEG_QUALITY)),
+        overlay: base64(&overlay_png(&sampled, colours)),
+        description: format!("{}; overlay of {overlay}", plane.caption()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn slices_are_spread() {
+        assert_eq!(spread(3, 64), [0, 1, 2]);
+        assert_eq!(spread(11, 3), [0, 5, 10]);
+        let many = spread(1000, 64);
+        assert_eq!((many.len(), many[0], many[63]), (64, 0, 999));
+        assert!(many.windows(2).all(|w| (15..=17).contains(&(w[1] - w[0]))));
+    }
+}
