@@ -78,8 +78,9 @@ struct EngineArgs {
 #[derive(Args)]
 struct ResultArgs {
     /// The forms of the results, separated by commas, or `all`: sr (reports), sr-outlines (one more with outlines on key images), seg,
-    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), sc (key images with overlay), pdf (report to
-    /// read), json, csv, fhir (R4), fhir-r5, html (page), png.
+    /// labelmap (the segmentation, one byte a voxel), map (the package's maps of values), gsps (outlines for viewers), ko (key images),
+    /// rtstruct (contours for planning), sc (key images with overlay), pdf (report to read), json, csv, fhir (R4), fhir-r5, html (page),
+    /// png.
     #[arg(long, value_name = "FORMS", default_value_t)]
     results: Forms,
 }

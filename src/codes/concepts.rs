@@ -48,6 +48,8 @@ pub mod dcm {
         SUM_OF_VOXELS = "126030" "Sum of segmented voxel method for volume"
         TRACKING_IDENTIFIER = "112039" "Tracking Identifier"
         TRACKING_UNIQUE_IDENTIFIER = "112040" "Tracking Unique Identifier"
+        OF_INTEREST = "113000" "Of Interest"
+        KEY_OBJECT_DESCRIPTION = "113012" "Key Object Description"
         SEGMENTATION = "113076" "Segmentation"
         UNSPECIFIED_METHOD = "112187" "Unspecified method of calculation"
         PROBABILITY = "122157" "Probability"
@@ -109,6 +111,8 @@ pub mod sct {
     pub const MEAN: Code = Code::new("373098007", "SCT", "Mean");
     /// Standard deviation, as a derivation.
     pub const STANDARD_DEVIATION: Code = Code::new("386136009", "SCT", "Standard Deviation");
+    /// Category of segments that are parts of the body (CID 7150).
+    pub const ANATOMICAL_STRUCTURE: Code = Code::new("91723000", "SCT", "Anatomical Structure");
     /// Volume of a region.
     pub const VOLUME: Code = Code::new("118565006", "SCT", "Volume");
     /// Area of a region in an image.

@@ -18,6 +18,14 @@ pub mod sop_class {
     pub const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
     /// Label Map Segmentation.
     pub const LABEL_MAP_SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.7";
+    /// Grayscale Softcopy Presentation State Storage.
+    pub const GRAYSCALE_PRESENTATION_STATE: &str = "1.2.840.10008.5.1.4.1.1.11.1";
+    /// Key Object Selection Document Storage.
+    pub const KEY_OBJECT_SELECTION: &str = "1.2.840.10008.5.1.4.1.1.88.59";
+    /// RT Structure Set Storage.
+    pub const RT_STRUCTURE_SET: &str = "1.2.840.10008.5.1.4.1.1.481.3";
+    /// Detached Study Management, retired: the class under which a structure set names its study (PS3.3 C.8.8.5).
+    pub const DETACHED_STUDY: &str = "1.2.840.10008.3.1.2.3.1";
     /// Parametric Map Storage.
     pub const PARAMETRIC_MAP: &str = "1.2.840.10008.5.1.4.1.1.30";
     /// Comprehensive 3D SR Storage.
@@ -26,6 +34,8 @@ pub mod sop_class {
 
 /// Transfer syntax UIDs.
 pub mod transfer_syntax {
+    /// Implicit VR Little Endian.
+    pub const IMPLICIT_LITTLE: &str = "1.2.840.10008.1.2";
     /// Explicit VR Little Endian.
     pub const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
     /// RLE Lossless.

@@ -19,7 +19,7 @@ use crate::geometry::Coded;
 #[non_exhaustive]
 pub enum WriteError {
     /// The data set could not be encoded: a value that the source's character set cannot express, for one.
-    #[error("data set cannot be encoded as Explicit VR Little Endian: {0}")]
+    #[error("data set cannot be encoded: {0}")]
     Encode(String),
     /// More pixel data than an element holds.
     #[error("{bytes} bytes of pixel data: an element holds 4 GB at most; write fewer segments or maps into one object")]
@@ -109,12 +109,13 @@ impl Item {
         self.put(tag, vr_of(tag), PrimitiveValue::Strs(values.iter().map(fitting).collect()))
     }
 
-    /// Whole numbers, as US, UL or text (IS), whichever the attribute asks for.
+    /// Whole numbers, as US, UL, SL or text (IS), whichever the attribute asks for.
     #[must_use]
     pub fn integers(self, tag: Tag, values: &[u32]) -> Self {
         let vr = vr_of(tag);
         let value = match vr {
             VR::US => PrimitiveValue::U16(values.iter().map(|&v| u16::try_from(v).expect("a US attribute is below 65536")).collect()),
+            VR::SL => PrimitiveValue::I32(values.iter().map(|&v| i32::try_from(v).expect("an SL attribute is below 2^31")).collect()),
             VR::UL => PrimitiveValue::U32(values.iter().copied().collect()),
             _ => PrimitiveValue::Strs(values.iter().map(u32::to_string).collect()),
         };
@@ -131,6 +132,22 @@ impl Item {
     #[must_use]
     pub fn decimal(self, tag: Tag, value: f64) -> Self {
         self.text(tag, &decimal_string(value))
+    }
+
+    /// Many finite numbers as decimal strings with at most four digits after the point.
+    #[must_use]
+    pub fn four_digits(self, tag: Tag, values: impl IntoIterator<Item = f64>) -> Self {
+        use std::fmt::Write;
+        let mut text = String::new();
+        for value in values {
+            // "-0.0000" is 0.
+            let value = (value * 1e4).round() / 1e4 + 0.0;
+            write!(text, "{value:.4}").expect("text takes text");
+            text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+            text.push('\\');
+        }
+        text.pop();
+        self.put(tag, vr_of(tag), PrimitiveValue::from(text))
     }
 
     /// A floating point number, exact (FD).
@@ -407,6 +424,15 @@ mod tests {
         check_decimal(-1.234_567_890_123_456_7e-10, "-1.234567890e-10");
         check_decimal(1e300, "1e300");
         check_decimal(1_234_567_890_123.456_7, "1234567890123.46");
+    }
+
+    #[test]
+    fn four_digits_are_short() {
+        let text = |values: &[f64]| {
+            let item = Item::new().four_digits(tags::CONTOUR_DATA, values.iter().copied()).into_inner();
+            item.get(tags::CONTOUR_DATA).expect("just put").value().to_str().expect("text").into_owned()
+        };
+        assert_eq!(text(&[-0.00002, 12.5, -182.0, 100.0, 0.123_456, 10.0]), "0\\12.5\\-182\\100\\0.1235\\10");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use dicom::core::value::Value;
 use dicom::core::{Tag, VR};
 use dicom::object::FileMetaTableBuilder;
-use dicom::transfer_syntax::entries::EXPLICIT_VR_LITTLE_ENDIAN;
+use dicom::object::InMemDicomObject;
+use dicom::transfer_syntax::entries::{EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN};
 use rayon::prelude::*;
 
 use super::build::innermost;
@@ -78,7 +80,10 @@ impl<'a> Writable<'a> {
     }
 }
 
-/// Writes `object` as a file: Explicit VR Little Endian or RLE Lossless, to a temporary file beside `path`, synced, then renamed.
+/// Writes `object` as a file, to a temporary file beside `path`, synced, then renamed.
+///
+/// It is in Explicit VR Little Endian, or RLE Lossless. Only where a value is longer than the 65 534 bytes that its length can say there
+/// (contours, which are decimal strings, can be) it is in Implicit VR Little Endian, which every program must read (PS3.5 10.1).
 ///
 /// SOP Class and Instance UID of the file meta group are those of the data set. What stood at `path` is replaced.
 ///
@@ -89,12 +94,20 @@ impl<'a> Writable<'a> {
 /// Where the pieces of its pixel data are not as many bytes as it says: a broken promise of the caller.
 pub fn write_object<'a>(path: &Path, object: impl Into<Writable<'a>>) -> Result<(), WriteError> {
     let Writable { attributes, frames, pixels } = object.into();
-    let syntax = if matches!(pixels, Some(Pixels::Rle(_))) { transfer_syntax::RLE_LOSSLESS } else { transfer_syntax::EXPLICIT_LITTLE };
+    let attributes = attributes.into_inner();
+    // What is streamed is in Explicit VR.
+    let implicit = frames.is_none() && pixels.is_none() && has_long_value(&attributes);
+    let syntax = match &pixels {
+        Some(Pixels::Rle(_)) => transfer_syntax::RLE_LOSSLESS,
+        _ if implicit => transfer_syntax::IMPLICIT_LITTLE,
+        _ => transfer_syntax::EXPLICIT_LITTLE,
+    };
+    let encoding = if implicit { IMPLICIT_VR_LITTLE_ENDIAN.erased() } else { EXPLICIT_VR_LITTLE_ENDIAN.erased() };
     let meta = FileMetaTableBuilder::new()
         .transfer_syntax(syntax)
         .implementation_class_uid(implementation_class_uid())
         .implementation_version_name(IMPLEMENTATION_VERSION_NAME);
-    let object = attributes.into_inner().with_meta(meta).map_err(|err| WriteError::Encode(err.to_string()))?;
+    let object = attributes.with_meta(meta).map_err(|err| WriteError::Encode(err.to_string()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     write_atomically(path, |file| {
         let encode = |err| WriteError::Encode(innermost(&err));
@@ -102,7 +115,7 @@ pub fn write_object<'a>(path: &Path, object: impl Into<Writable<'a>>) -> Result<
         writer.bytes(&[0; 128])?;
         writer.bytes(b"DICM")?;
         object.write_meta(&mut *writer.file).map_err(encode)?;
-        object.write_dataset_with_ts(&mut *writer.file, &EXPLICIT_VR_LITTLE_ENDIAN.erased()).map_err(encode)?;
+        object.write_dataset_with_ts(&mut *writer.file, &encoding).map_err(encode)?;
         if let Some(frames) = frames {
             let last = object.iter().last().map(|element| element.header().tag);
             assert!(last < Some(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE), "what is streamed comes last in the data set");
@@ -113,6 +126,18 @@ pub fn write_object<'a>(path: &Path, object: impl Into<Writable<'a>>) -> Result<
             Some(Pixels::Native { tag, vr, bytes, pieces }) => writer.native(tag, vr, bytes, &pieces),
             Some(Pixels::Rle(pieces)) => writer.rle(&pieces),
         }
+    })
+}
+
+/// Whether a value is longer than Explicit VR has room for in its 16 bits of length (PS3.5 7.1.2), which few VRs have more than.
+fn has_long_value(object: &InMemDicomObject) -> bool {
+    const MOST: usize = 65_534;
+    let is_long =
+        |vr| matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::SV | VR::UC | VR::UN | VR::UR | VR::UT | VR::UV);
+    object.iter().any(|element| match element.value() {
+        Value::Primitive(value) => !is_long(element.vr()) && value.calculate_byte_len() > MOST,
+        Value::Sequence(sequence) => sequence.items().iter().any(has_long_value),
+        Value::PixelSequence(_) => false,
     })
 }
 
@@ -282,6 +307,24 @@ mod tests {
         let floats = object().float_pixel_data(count as u64 * 12, count, |n| vec![n as u8; 12]);
         write_object(&path, floats).expect("writable");
         assert!(Instance::read(&path).expect("readable").pixels.float);
+    }
+
+    /// A value that Explicit VR has no room for is read again.
+    #[test]
+    fn long_values_are_written_as_implicit_vr() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (points, syntax) in [(100, transfer_syntax::EXPLICIT_LITTLE), (10_000, transfer_syntax::IMPLICIT_LITTLE)] {
+            let contour = Item::new().four_digits(tags::CONTOUR_DATA, (0..3 * points).map(f64::from));
+            let item = Item::new().sequence(tags::CONTOUR_SEQUENCE, [contour]);
+            let object = item.text(tags::SOP_CLASS_UID, "1.2").text(tags::SOP_INSTANCE_UID, "1.2.3");
+            let path = folder.path().join("x.dcm");
+            write_object(&path, object).expect("writes");
+            let read = dicom::object::open_file(&path).expect("reads");
+            assert_eq!(read.meta().transfer_syntax(), syntax);
+            let contour = &crate::dataset::items(&read, tags::CONTOUR_SEQUENCE)[0];
+            let numbers = contour.element(tags::CONTOUR_DATA).expect("there").to_multi_float64().expect("numbers");
+            assert_eq!((numbers.len(), numbers[3 * points as usize - 1]), (3 * points as usize, f64::from(3 * points - 1)));
+        }
     }
 
     #[test]

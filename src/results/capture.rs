@@ -40,12 +40,6 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     (1..).zip(images).zip(captures).map(|((number, image), capture)| object(context, number, image, capture)).collect()
 }
 
-/// Whether a file name is that of a capture.
-pub(super) fn is_capture(name: &str) -> bool {
-    let number = name.strip_prefix("sc-").and_then(|rest| rest.strip_suffix(".dcm"));
-    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
 fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture) -> Object<'static> {
     let findings = context.findings;
     let reference = ResultObject::numbered(findings, &CAPTURE, number);
@@ -222,16 +216,5 @@ impl Layout {
         put(x + width + px(self.unit, 8.0), y + height / 2 - middle, plane.across.letters[1]);
         put(x + width / 2 - half, y - px(self.unit, 25.0), plane.down.letters[0]);
         put(x + width / 2 - half, y + height + px(self.unit, 2.0), plane.down.letters[1]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_capture;
-
-    #[test]
-    fn captures_are_known_by_their_names() {
-        assert!(is_capture("sc-1.dcm") && is_capture("sc-20.dcm"));
-        assert!(!is_capture("sc-.dcm") && !is_capture("sc-1.dcm.txt") && !is_capture("sc-a.dcm") && !is_capture("sc.dcm"));
     }
 }

@@ -21,11 +21,11 @@ pub enum Form {
     Map,
     /// Secondary Capture of the key images with overlay.
     Sc,
-    /// Grayscale Softcopy Presentation State with outlines on the key images.
+    /// Grayscale Softcopy Presentation State with outlines on the key images; of colour images there is none, and no file.
     Gsps,
     /// Key Object Selection of the key images.
     Ko,
-    /// RT Structure Set with contours.
+    /// RT Structure Set with contours; of unevenly spaced slices, and without a Frame of Reference, there is none, and no file.
     Rtstruct,
     /// Encapsulated PDF of the one-page report.
     Pdf,
@@ -44,13 +44,16 @@ pub enum Form {
 }
 
 impl Form {
-    /// All forms that are written, in the order in which they are. The others have their names reserved, and are refused until then.
-    pub const ALL: [Self; 13] = [
+    /// All forms, in the order in which they are written.
+    pub const ALL: [Self; 16] = [
         Self::Seg,
         Self::Labelmap,
         Self::Map,
         Self::Sr,
         Self::SrOutlines,
+        Self::Gsps,
+        Self::Ko,
+        Self::Rtstruct,
         Self::Sc,
         Self::Pdf,
         Self::Json,
@@ -159,7 +162,6 @@ mod tests {
         assert_eq!("sr, seg".parse::<Forms>().map(|f| f.to_string()), Ok("seg,sr".to_owned()));
         assert_eq!("all".parse(), Ok(Forms::all()));
         assert_eq!(Forms::default().to_string().parse(), Ok(Forms::default()));
-        assert!("gsps".parse::<Form>().is_err(), "what is not written is not taken");
         let error = "sr,word".parse::<Forms>().expect_err("there is no such form");
         assert!(error.to_string().starts_with("no form of results is called `word`: there are seg, "), "{error}");
     }

@@ -31,7 +31,7 @@ struct Document<'a> {
     findings: Vec<NumberedFinding<'a>>,
     provenance: &'a Provenance,
     package_version: String,
-    warnings: &'a [String],
+    warnings: Vec<&'a str>,
     maps: Vec<Map<'a>>,
     predecessors: &'a [Predecessor],
     results: Vec<Object<'a>>,
@@ -96,8 +96,8 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it.
-pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)]) -> String {
+/// The findings as JSON text, UTF-8, ending in a line feed; `objects` are those written beside it, and `left_out` says why others are not.
+pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)], left_out: &[String]) -> String {
     let Context { findings, segments, forms, .. } = context;
     let first = findings.source.instances.first();
     let uid = |of: fn(&Instance) -> &String| first.map(|i| of(i).as_str());
@@ -122,7 +122,7 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)])
             .collect(),
         provenance: &findings.provenance,
         package_version: findings.provenance.package.version_string(),
-        warnings: &findings.warnings,
+        warnings: findings.warnings.iter().chain(left_out).map(String::as_str).collect(),
         maps: findings
             .maps
             .iter()

@@ -38,11 +38,6 @@ fn file_of(n: usize, of: usize) -> String {
     if of == 1 { MAP_FILE.to_owned() } else { format!("map-{}.dcm", n + 1) }
 }
 
-/// Whether one of several maps may have a file of this name.
-pub(super) fn is_numbered_file(name: &str) -> bool {
-    name.strip_prefix("map-").and_then(|rest| rest.strip_suffix(".dcm")).is_some_and(|number| number.parse::<u32>().is_ok())
-}
-
 /// Every map lies on the grid of the label map and is made of numbers.
 ///
 /// # Errors

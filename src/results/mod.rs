@@ -18,6 +18,8 @@ mod form;
 mod html;
 mod json;
 mod key;
+mod key_objects;
+mod keyhole;
 mod map;
 mod multiframe;
 mod outline;
@@ -25,11 +27,14 @@ mod pdf;
 mod picture;
 mod plane;
 mod raster;
+mod presentation;
+mod rtstruct;
 mod seg;
 mod segments;
 pub mod show;
 mod sr;
 mod typeface;
+mod voi;
 mod window;
 mod wording;
 #[cfg(test)]
@@ -62,6 +67,12 @@ pub const SR_FILE: &str = "sr.dcm";
 pub const STUDY_SR_FILE: &str = "sr-study.dcm";
 /// The report with outlines.
 pub const OUTLINES_SR_FILE: &str = "sr-outlines.dcm";
+/// Outlines on the key images; `gsps-1.dcm` and so on where those differ in their Modality LUT.
+pub const GSPS_FILE: &str = "gsps.dcm";
+/// The key images.
+pub const KO_FILE: &str = "ko.dcm";
+/// The contours.
+pub const RTSTRUCT_FILE: &str = "rtstruct.dcm";
 /// The segmentation.
 pub const SEG_FILE: &str = "seg.dcm";
 /// The segmentation as a label map.
@@ -70,6 +81,8 @@ pub const LABELMAP_FILE: &str = "labelmap.dcm";
 pub const MAP_FILE: &str = "map.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
+/// The captures: this, with its number.
+pub const SC_FILE: &str = "sc.dcm";
 /// The report to read.
 pub const PDF_FILE: &str = "pdf.dcm";
 /// The findings for programs.
@@ -150,7 +163,7 @@ impl Written {
 }
 
 /// Writes a result into the folder `dir` in each of `forms`: all of them, or none. A form that has nothing to show (a segmentation where
-/// nothing was found) has no file. Every DICOM object is read again and held against the findings before the folder is there. Of a
+/// nothing was found) has no file; `findings.json` says why where there is something. Every DICOM object is read again and held against the findings before the folder is there. Of a
 /// researcher's volume come no DICOM objects; in place of [`Form::Seg`] the label map as NIfTI.
 ///
 /// Files are written to a folder beside `dir`, which is then renamed. An empty folder or one that holds only earlier results is replaced;
@@ -169,7 +182,7 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     let illustrate = || forms.contains(Form::Html).then(|| html::Pictures::of(&context));
     let (written, (png, pictures)) = rayon::join(|| write_objects(&context, staging.path()), || rayon::join(draw, illustrate));
     let (mut files, objects) = written?;
-    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects));
+    let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects, &left_out(&context, &files)));
     let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects));
     let bundle = |release| fhir::bundle_of(&context, &objects, release);
     let r4 = forms.contains(Form::Fhir).then(|| bundle(Release::R4)).flatten();
@@ -222,21 +235,34 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
         Form::Seg => seg::objects(context),
         Form::Labelmap => seg::label_maps(context),
         Form::Map => map::objects(context),
+        Form::Gsps => presentation::objects(context),
+        Form::Ko => key_objects::objects(context),
+        Form::Rtstruct => rtstruct::objects(context),
         Form::Sc => capture::objects(context),
         Form::Pdf => pdf::objects(context),
         _ => Vec::new(),
     }
 }
 
+/// Why forms that were asked for have no file, though there is something to show.
+fn left_out(context: &Context<'_>, files: &[(Form, String)]) -> Vec<String> {
+    let lacks = |form| context.forms.contains(form) && context.findings.source.file.is_none() && files.iter().all(|(of, _)| *of != form);
+    let reasons = [(Form::Gsps, presentation::left_out as fn(&Context<'_>) -> Option<String>), (Form::Rtstruct, rtstruct::left_out)];
+    reasons.into_iter().filter(|(form, _)| lacks(*form)).filter_map(|(_, why)| why(context)).collect()
+}
+
 /// Whether a result of ours may have a file of this name.
 fn is_result_file(name: &str) -> bool {
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 17] = [
         SR_FILE,
         STUDY_SR_FILE,
         OUTLINES_SR_FILE,
         SEG_FILE,
         LABELMAP_FILE,
         MAP_FILE,
+        GSPS_FILE,
+        KO_FILE,
+        RTSTRUCT_FILE,
         LABELS_FILE,
         PDF_FILE,
         JSON_FILE,
@@ -246,7 +272,12 @@ fn is_result_file(name: &str) -> bool {
         HTML_FILE,
         PNG_FILE,
     ];
-    NAMES.contains(&name) || map::is_numbered_file(name) || capture::is_capture(name)
+    let is_one_of = |file: &str| {
+        let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
+        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(end)?.strip_suffix('.'));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    NAMES.contains(&name) || [MAP_FILE, GSPS_FILE, SC_FILE].into_iter().any(is_one_of)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {

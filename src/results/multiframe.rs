@@ -41,7 +41,7 @@ fn body_part(header: &InMemDicomObject) -> Item {
 }
 
 /// Content Label is a code string: capitals, digits, space and underscore.
-fn content_label(text: &str) -> String {
+pub(super) fn content_label(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).take(16).collect()
 }
 
@@ -111,7 +111,7 @@ pub(super) fn shared_groups(findings: &Findings) -> Item {
 
 /// Distance of neighbouring slices along their normal, mm: less than that of their corners where the stack is sheared. None where the
 /// frames do not lie at the slices of the grid: unevenly spaced ones have no one distance.
-fn spacing_between_slices_mm(findings: &Findings) -> Option<f64> {
+pub(super) fn spacing_between_slices_mm(findings: &Findings) -> Option<f64> {
     let lps_from_voxel = findings.labels.grid().lps_from_voxel();
     let normal = cross(lps_from_voxel.column(0), lps_from_voxel.column(1));
     let spacing_mm = (dot(lps_from_voxel.column(2), normal) / norm(normal)).abs();

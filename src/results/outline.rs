@@ -20,6 +20,32 @@ impl Outline {
     }
 }
 
+/// Points that an FL element of Explicit VR holds: of its 65 534 bytes each point takes 8.
+pub(super) const MOST_POINTS: usize = 8191;
+
+/// A corner as SCOORD and GSPS write it.
+pub(super) fn point([column, row]: [u32; 2]) -> [f32; 2] {
+    [column as f32, row as f32]
+}
+
+/// The outlines of `label` as [`outlines`] gives them, each with fewer corners than `most`: where one has more, the slice is cut in two
+/// between two rows, and its halves too, until none has. They enclose the same pixels.
+pub(super) fn short_outlines(slice: &[u8], columns: usize, label: u8, most: usize) -> Vec<Outline> {
+    let rows = slice.len() / columns;
+    let found = outlines(slice, columns, label);
+    if rows == 1 || found.iter().all(|outline| outline.corners.len() < most) {
+        return found;
+    }
+    let (upper, lower) = slice.split_at(rows / 2 * columns);
+    let mut found = short_outlines(upper, columns, label, most);
+    let below = short_outlines(lower, columns, label, most).into_iter().map(|mut outline| {
+        outline.corners.iter_mut().for_each(|corner| corner[1] += (rows / 2) as u32);
+        outline
+    });
+    found.extend(below);
+    found
+}
+
 /// The outlines of `label` in a slice of `columns`: a pixel lies inside exactly where its centre does, by the even-odd rule.
 ///
 /// Pixels that touch at a corner alone are parted, so that no outline meets itself along an edge.
@@ -107,6 +133,11 @@ mod tests {
                 assert_eq!(filled(&found, columns, rows), mask, "{columns} x {rows}");
             }
         }
+        let comb: Vec<u8> = (0..200 * 90).map(|n| u8::from(n % 200 % 2 == 0 || n / 200 == 40)).collect();
+        assert_eq!(outlines(&comb, 200, 1).len(), 1);
+        let short = short_outlines(&comb, 200, 1, 100);
+        assert!(short.len() > 4 && short.iter().all(|o| o.corners.len() < 100), "{} outlines", short.len());
+        assert_eq!(filled(&short, 200, 90), comb);
         let ring = outlines(&[1, 1, 1, 1, 0, 1, 1, 1, 1], 3, 1);
         assert_eq!(ring.iter().map(Outline::area).collect::<Vec<_>>(), [9, 1]);
         assert_eq!(ring.iter().map(|o| o.hole).collect::<Vec<_>>(), [false, true]);

@@ -7,6 +7,7 @@ mod encodings;
 mod exchange;
 mod grids;
 mod inputs;
+mod marks;
 mod orientations;
 mod packages;
 mod pages;

@@ -5,10 +5,14 @@
 
 mod capture;
 mod document;
+mod fill;
 mod frames;
+mod key_objects;
 mod maps;
+mod presentation;
 mod regions;
 mod report;
+mod rtstruct;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +24,7 @@ use dicom::object::InMemDicomObject;
 use super::envelope::{ResultObject, source_header};
 use super::{Context, ResultsError};
 use crate::codes::{Code, sop_class};
-use crate::dataset::{Attributes, Instance, codes, items, study_attributes, tags};
+use crate::dataset::{Attributes, Frame, Instance, codes, items, study_attributes, tags};
 
 /// Problems of one object that are told at most.
 const MOST: usize = 20;
@@ -88,9 +92,12 @@ fn check_object(
     match reference.sop_class_uid {
         sop_class::SEGMENTATION | sop_class::LABEL_MAP_SEGMENTATION => regions::check(context, instance, header, known, problems),
         sop_class::PARAMETRIC_MAP => maps::check(context, instance, header, reference, known, problems),
+        sop_class::RT_STRUCTURE_SET => rtstruct::check(context, header, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
         sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
         sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),
+        sop_class::GRAYSCALE_PRESENTATION_STATE => presentation::check(context, header, problems),
+        sop_class::KEY_OBJECT_SELECTION => key_objects::check(context, header, problems),
         _ => {}
     }
 }
@@ -118,8 +125,10 @@ fn is_empty(value: &Value) -> bool {
 fn references<'a>(context: &'a Context<'_>, objects: &'a [(String, ResultObject)]) -> HashMap<&'a str, &'a str> {
     let sources = context.findings.source.instances.iter().map(|i| (i.sop_instance_uid.as_str(), i.sop_class_uid.as_str()));
     let earlier = context.findings.predecessors.iter().map(|p| (p.sop_instance_uid.as_str(), p.sop_class_uid.as_str()));
+    // A structure set names its study, as an instance of a retired class.
+    let study = [(context.findings.source.instances[0].study_uid.as_str(), sop_class::DETACHED_STUDY)];
     let own = objects.iter().map(|(_, o)| (o.sop_instance_uid.as_str(), o.sop_class_uid));
-    sources.chain(earlier).chain(own).collect()
+    sources.chain(earlier).chain(study).chain(own).collect()
 }
 
 /// No reference leads elsewhere than to the source, to earlier reports and to the objects of this result.
@@ -145,6 +154,18 @@ fn item(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<&InMemDicomO
 /// The code in a sequence.
 fn code(object: &InMemDicomObject, tag: dicom::core::Tag) -> Option<Code> {
     codes(object, tag).into_iter().next()
+}
+
+/// The places in `Source::frames` of the images that an item refers to: of a multi-frame instance the frames that it names by number, and
+/// for a number that there is not, none.
+fn source_frames(context: &Context<'_>, reference: &InMemDicomObject) -> Vec<usize> {
+    let uid = reference.text(tags::REFERENCED_SOP_INSTANCE_UID);
+    let numbers = reference.all_numbers(tags::REFERENCED_FRAME_NUMBER).unwrap_or_default();
+    let is_named = |frame: &Frame| {
+        frame.instance.sop_instance_uid == uid
+            && if frame.is_whole_instance() { numbers.is_empty() } else { numbers.contains(&f64::from(frame.number)) }
+    };
+    (0..).zip(&context.findings.source.frames).filter(|(_, frame)| is_named(frame)).map(|(n, _)| n).collect()
 }
 
 /// Whether it is that code, whatever its meaning is called.

@@ -117,7 +117,7 @@ fn refers_to_segment(context: &Context<'_>, group: &InMemDicomObject, finding: &
 }
 
 /// What the tree refers to is the evidence, no more and no less.
-fn check_evidence(header: &InMemDicomObject, problems: &mut Problems) {
+pub(super) fn check_evidence(header: &InMemDicomObject, problems: &mut Problems) {
     fn below(item: &InMemDicomObject, tag: Tag, found: &mut HashSet<String>, depth: usize) {
         for reference in items(item, tag) {
             found.insert(reference.text(tags::REFERENCED_SOP_INSTANCE_UID));
@@ -144,7 +144,7 @@ fn is_named(item: &InMemDicomObject, name: &Code) -> bool {
     is_code(code(item, tags::CONCEPT_NAME_CODE_SEQUENCE).as_ref(), name)
 }
 
-fn child<'a>(of: &'a InMemDicomObject, name: &Code) -> Option<&'a InMemDicomObject> {
+pub(super) fn child<'a>(of: &'a InMemDicomObject, name: &Code) -> Option<&'a InMemDicomObject> {
     items(of, tags::CONTENT_SEQUENCE).iter().find(|i| is_named(i, name))
 }
 

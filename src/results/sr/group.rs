@@ -8,7 +8,7 @@ use crate::dataset::{Frame, Item, tags};
 use crate::findings::{Finding, Findings, Measurement};
 use crate::results::envelope::reference_to_frame;
 use crate::results::key::KeyImage;
-use crate::results::outline::{Outline, outlines};
+use crate::results::outline::{MOST_POINTS, Outline, outlines, point};
 use crate::results::segments::Segment;
 
 /// TID 1411: numbers of the region that a segment describes.
@@ -57,18 +57,15 @@ pub(super) fn of_image(findings: &Findings, segment: &Segment<'_>, image: &KeyIm
 
 /// Points of a closed polyline (C.18.6), and what it is: the outline, or the box around one with more points than an element holds.
 fn points(outline: &Outline) -> (Vec<[f32; 2]>, Code) {
-    /// An FL element of Explicit VR holds 65 534 bytes.
-    const MOST: usize = 8190;
-    let corner = |[column, row]: [u32; 2]| [column as f32, row as f32];
-    let (mut points, purpose): (Vec<[f32; 2]>, _) = if outline.corners.len() < MOST {
-        (outline.corners.iter().copied().map(corner).collect(), dcm::OUTLINE)
+    let (mut points, purpose): (Vec<[f32; 2]>, _) = if outline.corners.len() < MOST_POINTS {
+        (outline.corners.iter().copied().map(point).collect(), dcm::OUTLINE)
     } else {
         let span = |n: usize| {
             let along = || outline.corners.iter().map(|c| c[n]);
             (along().min().unwrap_or_default(), along().max().unwrap_or_default())
         };
         let ((left, right), (top, bottom)) = (span(0), span(1));
-        ([[left, top], [right, top], [right, bottom], [left, bottom]].map(corner).to_vec(), sct::BOUNDED_BY)
+        ([[left, top], [right, top], [right, bottom], [left, bottom]].map(point).to_vec(), sct::BOUNDED_BY)
     };
     points.extend(points.first().copied());
     (points, purpose)

@@ -106,7 +106,7 @@ impl Document<'_> {
 }
 
 /// This program as the observer (TID 1002, 1004).
-fn observer() -> Vec<Item> {
+pub(super) fn observer() -> Vec<Item> {
     use Relationship::HasObsContext;
     vec![
         content::code(HasObsContext, &dcm::OBSERVER_TYPE, &dcm::DEVICE),
@@ -153,7 +153,7 @@ fn predecessors(all: &[Predecessor]) -> Item {
 }
 
 /// Instances of a study, series by series (hierarchical SOP instance reference, PS3.3 table C.17-3).
-fn references<'a>(study_uid: &str, series: impl IntoIterator<Item = (&'a str, Vec<Item>)>) -> Item {
+pub(super) fn references<'a>(study_uid: &str, series: impl IntoIterator<Item = (&'a str, Vec<Item>)>) -> Item {
     let of_series = |(uid, instances): (&str, Vec<Item>)| {
         Item::new().text(tags::SERIES_INSTANCE_UID, uid).sequence(tags::REFERENCED_SOP_SEQUENCE, instances)
     };
