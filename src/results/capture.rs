@@ -13,7 +13,7 @@ use super::envelope::{ResultObject, Slot, envelope, reference_to_frame, source_h
 use super::key::KeyImage;
 use super::plane::{Plane, Sampled, colours, stored_slice};
 use super::typeface::Face;
-use super::{Context, Object, multiframe, window, wording};
+use super::{Context, Object, SC_FILE, multiframe, window, wording};
 use crate::codes::{dcm, sop_class};
 use crate::dataset::tags;
 use crate::findings::Finding;
@@ -69,7 +69,7 @@ fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture
         .integer(tags::HIGH_BIT, 7)
         .integer(tags::PIXEL_REPRESENTATION, 0)
         .bytes(tags::PIXEL_DATA, capture.canvas.into_raw());
-    Object::new(format!("sc-{number}.dcm"), reference, data)
+    Object::new(SC_FILE.replace('.', &format!("-{number}.")), reference, data)
 }
 
 /// A key image as it is shown.

@@ -26,8 +26,8 @@ mod outline;
 mod pdf;
 mod picture;
 mod plane;
-mod raster;
 mod presentation;
+mod raster;
 mod rtstruct;
 mod seg;
 mod segments;
@@ -79,10 +79,10 @@ pub const SEG_FILE: &str = "seg.dcm";
 pub const LABELMAP_FILE: &str = "labelmap.dcm";
 /// The map of values; of several, `map-1.dcm`, `map-2.dcm` and so on.
 pub const MAP_FILE: &str = "map.dcm";
+/// The captures: `sc-1.dcm` and so on.
+pub const SC_FILE: &str = "sc.dcm";
 /// The label map of a researcher's volume.
 pub const LABELS_FILE: &str = "labels.nii.gz";
-/// The captures: this, with its number.
-pub const SC_FILE: &str = "sc.dcm";
 /// The report to read.
 pub const PDF_FILE: &str = "pdf.dcm";
 /// The findings for programs.

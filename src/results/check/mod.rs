@@ -94,10 +94,10 @@ fn check_object(
         sop_class::PARAMETRIC_MAP => maps::check(context, instance, header, reference, known, problems),
         sop_class::RT_STRUCTURE_SET => rtstruct::check(context, header, problems),
         sop_class::COMPREHENSIVE_3D_SR => report::check(context, header, known, problems),
-        sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
-        sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),
         sop_class::GRAYSCALE_PRESENTATION_STATE => presentation::check(context, header, problems),
         sop_class::KEY_OBJECT_SELECTION => key_objects::check(context, header, problems),
+        sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
+        sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),
         _ => {}
     }
 }
