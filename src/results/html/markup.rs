@@ -37,7 +37,7 @@ fn name(tag: &str) -> &str {
 }
 
 /// Text as it may stand in an element and in a quoted attribute. Control characters go, those that turn the order of letters too.
-pub(super) fn escaped(text: &str) -> String {
+pub(in crate::results) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

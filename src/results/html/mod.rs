@@ -8,6 +8,7 @@ mod markup;
 mod pictures;
 mod show;
 
+pub(super) use markup::escaped;
 pub(super) use pictures::Pictures;
 
 use sha2::{Digest, Sha256};
