@@ -215,9 +215,9 @@ fn compare_bits(bytes: &[u8], start: usize, labels: &[u8], label: u8, columns: u
 
 /// Bit n is set where voxel n of at most 64 has the label.
 fn bits_of(run: &[u8], label: u8) -> u64 {
-    match run.as_array::<64>() {
-        Some(run) => where_equal(run, label),
-        None => run.iter().enumerate().fold(0, |bits, (n, &l)| bits | u64::from(l == label) << n),
+    match run.try_into() {
+        Ok(run) => where_equal(run, label),
+        Err(_) => run.iter().enumerate().fold(0, |bits, (n, &l)| bits | u64::from(l == label) << n),
     }
 }
 
