@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::dimse::{AeTitle, Patience};
 use crate::geometry::Coded;
+use crate::jobs::Retry;
 use crate::results::Forms;
 
 /// Why a configuration is not used.
@@ -80,6 +81,9 @@ pub struct Peer {
     pub ae_title: Text<AeTitle>,
     /// The addresses or networks (`10.1.0.0/16`) that it may call from.
     pub from: Vec<Text<Network>>,
+    /// `host:port` where it takes our answers to its requests for storage commitment, where it does not wait for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// Bounds.
@@ -168,6 +172,16 @@ pub struct Destination {
     /// How often what may pass is tried before it is dead.
     #[serde(default = "default_delivery_attempts")]
     pub attempts: u32,
+    /// Ask for storage commitment: results are at this destination when it has taken responsibility for them, not before.
+    #[serde(default)]
+    pub commitment: bool,
+    /// How long its answer is waited for before it is asked again; twice that after the next time, up to an hour.
+    #[serde(default = "default_commitment_timeout_s")]
+    pub commitment_timeout_s: u64,
+}
+
+fn default_commitment_timeout_s() -> u64 {
+    300
 }
 
 fn default_retry_s() -> u64 {
@@ -188,6 +202,23 @@ pub struct HttpConfig {
     /// A file with the token that callers show. Without one only this machine is listened to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+}
+
+impl Destination {
+    /// How what may pass is tried again.
+    pub(super) fn retry(&self) -> Retry {
+        Retry { first_ms: millis(self.retry_s), attempts: self.attempts }
+    }
+
+    /// How commitment is asked for again.
+    pub(super) fn commitment_retry(&self) -> Retry {
+        Retry { first_ms: millis(self.commitment_timeout_s), attempts: self.attempts }
+    }
+}
+
+/// Seconds as milliseconds, as far as there are such.
+pub(super) fn millis(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)
 }
 
 impl Default for Config {

@@ -9,9 +9,10 @@ use tokio::runtime::Handle;
 
 use super::config::{Config, Destination};
 use super::metrics::Metrics;
+use super::{Link, link};
 use crate::codes::Uid;
 use crate::dataset::DataSetFile;
-use crate::dimse::{Association, Command, DimseError, Element, Message, Proposal, Request, Status, TcpChannel, connect};
+use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
 use crate::geometry::Coded;
 use crate::jobs::{self, Due, Verdict};
 use crate::store::{AuditRecord, Store};
@@ -35,7 +36,11 @@ impl Sender {
     pub(super) fn run(&self, stopping: &AtomicBool) {
         while !stopping.load(Ordering::SeqCst) {
             match self.runtime.block_on(jobs::due(self.store.pool(), &self.destination.name, BATCH)) {
-                Ok(due) if due.is_empty() => std::thread::sleep(POLL),
+                Ok(due) if due.is_empty() => {
+                    if !(self.destination.commitment && self.commit(stopping)) {
+                        std::thread::sleep(POLL);
+                    }
+                }
                 Ok(due) => self.send(&due, stopping),
                 Err(error) => {
                     tracing::error!(%error, "the deliveries cannot be read, trying again");
@@ -76,19 +81,29 @@ impl Sender {
         }
     }
 
-    fn associate(&self, due: &[Due]) -> Result<Association<TcpChannel>, DimseError> {
+    /// The title that the destination knows us by.
+    pub(super) fn calling(&self) -> AeTitle {
+        self.destination.calling.as_ref().unwrap_or(&self.config.ae_title).0.clone()
+    }
+
+    /// An association with the destination.
+    pub(super) fn link(&self, proposal: &Proposal) -> Result<Link, DimseError> {
+        link(&self.destination.address, proposal, &self.config)
+    }
+
+    fn associate(&self, due: &[Due]) -> Result<Link, DimseError> {
         let pairs: BTreeSet<(&Uid, &Uid)> = due.iter().map(|one| (&one.sop_class_uid, &one.transfer_syntax_uid)).collect();
-        let calling = self.destination.calling.as_ref().unwrap_or(&self.config.ae_title).0.clone();
         let proposal = Proposal {
-            calling,
+            calling: self.calling(),
             called: self.destination.ae_title.0.clone(),
             contexts: pairs.into_iter().map(|(class, syntax)| (class.clone(), vec![syntax.clone()])).take(128).collect(),
+            roles: Vec::new(),
         };
-        connect(&self.destination.address, &proposal, self.config.patience())
+        self.link(&proposal)
     }
 
     /// Sends one object and waits for the answer.
-    fn store_one(&self, association: &mut Association<TcpChannel>, one: &Due, message_id: u16) -> Result<Verdict, DimseError> {
+    fn store_one(&self, association: &mut Link, one: &Due, message_id: u16) -> Result<Verdict, DimseError> {
         let Some(context_id) = association.context_for(&one.sop_class_uid, &one.transfer_syntax_uid) else {
             let why = format!("the destination takes no {} in {}", one.sop_class_uid, one.transfer_syntax_uid);
             return Ok(Verdict::Dead(None, why));
@@ -115,8 +130,7 @@ impl Sender {
     }
 
     fn settle(&self, one: &Due, verdict: &Verdict) {
-        let Destination { name, retry_s, attempts, .. } = &self.destination;
-        let retry_ms = i64::try_from(retry_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let (name, retry) = (&self.destination.name, self.destination.retry());
         match verdict {
             Verdict::Stored(status) => {
                 self.metrics.delivered.add(1);
@@ -130,7 +144,7 @@ impl Sender {
             }
         }
         // What cannot be entered is due still: it is sent again, as the same object.
-        if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry_ms, *attempts)) {
+        if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry)) {
             tracing::error!(%error, "a delivery cannot be entered");
         }
     }

@@ -5,12 +5,14 @@
 //! store    the indexer                   -> database
 //! node     the assembler                 complete studies -> jobs
 //! worker   one thread                    jobs -> results and deliveries
-//! deliver  a thread a destination        deliveries -> their Storage SCP
+//! deliver  a thread a destination        deliveries -> their Storage SCP, and what it says of commitment -> deliveries
+//! reporter one thread                    answers to those who asked us for commitment
 //! ```
 //!
 //! They share nothing but store and database: each can stop or crash at any point and goes on from what is there.
 
 mod classes;
+mod commitment;
 mod config;
 mod deliver;
 mod http;
@@ -30,15 +32,26 @@ use tokio::runtime::Handle;
 
 pub use config::{Config, ConfigError};
 
+use crate::dimse::{Association, Channel, DimseError, Proposal, dial};
 use crate::engine::{EngineError, Options};
 use crate::geometry::Coded;
 use crate::jobs::{self, Planned};
 use crate::model::ModelError;
 use crate::store::{AuditRecord, Store, StoreError};
+use commitment::Reporter;
 use deliver::Sender;
 use metrics::Metrics;
 use scp::Scp;
 use worker::Worker;
+
+/// An association over any kind of connection.
+type Link = Association<Box<dyn Channel>>;
+
+/// Asks for an association with whoever is at `address`.
+fn link(address: &str, proposal: &Proposal, config: &Config) -> Result<Link, DimseError> {
+    let patience = config.patience();
+    Association::request(Box::new(dial(address, patience)?), &proposal.associate(), patience)
+}
 
 /// How often studies are looked at.
 const ASSEMBLY: Duration = Duration::from_millis(200);
@@ -120,6 +133,7 @@ impl Node {
         for job in jobs::recover(store.pool()).await? {
             tracing::error!(job, "a job took the process down twice and is in quarantine");
         }
+        jobs::let_go(store.pool(), None).await?;
         let metrics = Arc::new(Metrics::default());
         let runtime = Handle::current();
         let loaded = {
@@ -132,7 +146,7 @@ impl Node {
             bound.push(TcpListener::bind(address).map_err(|source| NodeError::Listen { address, source })?);
         }
         let addresses = bound.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-        let scp = Arc::new(Scp::new(config.clone(), Arc::clone(&store), Arc::clone(&metrics)));
+        let scp = Arc::new(Scp::new(config.clone(), Arc::clone(&store), Arc::clone(&metrics), runtime.clone()));
         let http = http::start(&config, &store, &scp).await?;
 
         let stopping = Arc::new(AtomicBool::new(false));
@@ -148,6 +162,8 @@ impl Node {
             let sender = Sender { config, destination, store: Arc::clone(&node.store), metrics, runtime: runtime.clone() };
             node.thread("sender", move |stopping| sender.run(stopping))?;
         }
+        let reporter = Reporter { config: config.clone(), store: Arc::clone(&node.store), runtime: runtime.clone() };
+        node.thread("reporter", move |stopping| reporter.run(stopping))?;
         let assembler = Assembler { config, store: Arc::clone(&node.store), runtime };
         node.thread("assembler", move |stopping| assembler.run(stopping))?;
         node.store.audit(AuditRecord::activity("started"));

@@ -1,4 +1,4 @@
-//! Taking associations: Verification and Storage (PS3.4 annex A and B).
+//! Taking associations: Verification, Storage, Storage Commitment (PS3.4 annexes A, B and J).
 //!
 //! A thread an association. Invariants:
 //! 1. A response of success follows [`Receiving::finish`](crate::store::Receiving::finish), and nothing else.
@@ -12,13 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::classes::{self, VERIFICATION};
+use tokio::runtime::Handle;
+
+use super::Link;
+use super::classes::{self, COMMITMENT, VERIFICATION};
+use super::commitment::Owed;
 use super::config::Config;
 use super::metrics::Metrics;
 use crate::codes::Uid;
 use crate::dimse::{
-    Associate, Association, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request, Status,
-    TcpChannel,
+    Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
+    Role, Status, TcpChannel,
 };
 use crate::store::{Announced, AuditRecord, Kept, Store, StoreError};
 
@@ -33,6 +37,7 @@ pub(super) struct Scp {
     pub(super) config: Config,
     pub(super) store: Arc<Store>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
     /// No more associations are taken.
     pub(super) stopping: AtomicBool,
     /// Connections, and of those associations that are open.
@@ -58,8 +63,16 @@ impl Drop for Counted<'_> {
 }
 
 impl Scp {
-    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
-        Self { config, store, metrics, stopping: AtomicBool::new(false), connections: AtomicUsize::new(0), open: AtomicUsize::new(0) }
+    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self {
+            config,
+            store,
+            metrics,
+            runtime,
+            stopping: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        }
     }
 
     /// Associations that are open.
@@ -96,7 +109,8 @@ impl Scp {
 
     fn associate(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), DimseError> {
         let patience = self.config.patience();
-        let pending = Pending::read(TcpChannel::new(stream, patience.pdu)?, patience)?;
+        let channel: Box<dyn Channel> = Box::new(TcpChannel::new(stream, patience.pdu)?);
+        let pending = Pending::read(channel, patience)?;
         let open = Counted::below(self.config.limits.associations, &self.open);
         let rejection = match self.admit(&pending.request, peer) {
             Err(rejection) => Some(rejection),
@@ -114,10 +128,13 @@ impl Scp {
             return pending.reject(rejection);
         }
         let contexts = pending.request.proposed.iter().map(|proposed| self.answer(proposed)).collect();
-        let association = pending.accept(contexts, Vec::new(), (1, 1))?;
+        // Who answers to our requests for commitment is the provider of that class, although he calls.
+        let roles: Vec<Role> = pending.request.roles.iter().filter(|role| role.sop_class_uid == COMMITMENT).cloned().collect();
+        let association = pending.accept(contexts, roles, (1, 1))?;
         self.metrics.associations.add(1);
-        let mut session = Session { scp: self, association, peer, studies: BTreeSet::new(), instances: 0 };
+        let mut session = Session { scp: self, association, peer, studies: BTreeSet::new(), instances: 0, owed: Owed::default() };
         let ended = session.serve();
+        session.let_go();
         let Session { association, studies, instances, .. } = session;
         self.store.association_ended(studies.into_iter().collect(), ended.is_ok());
         if instances > 0 {
@@ -146,10 +163,10 @@ impl Scp {
     fn answer(&self, proposed: &ProposedContext) -> PresentationContext {
         let class = proposed.abstract_syntax.as_str();
         let takes = |syntax: &&Uid| match class {
-            VERIFICATION => classes::is_native(syntax),
+            VERIFICATION | COMMITMENT => classes::is_native(syntax),
             _ => classes::is_readable(syntax),
         };
-        let known = class == VERIFICATION || classes::is_storage(class, self.config.store.any_sop_class);
+        let known = [VERIFICATION, COMMITMENT].contains(&class) || classes::is_storage(class, self.config.store.any_sop_class);
         let syntax = proposed.transfer_syntaxes.iter().find(takes);
         let outcome = match (known, syntax) {
             (false, _) => Outcome::AbstractSyntaxNotSupported,
@@ -162,24 +179,33 @@ impl Scp {
 }
 
 /// An association at work.
-struct Session<'a> {
-    scp: &'a Scp,
-    association: Association<TcpChannel>,
-    peer: SocketAddr,
+pub(super) struct Session<'a> {
+    pub(super) scp: &'a Scp,
+    pub(super) association: Link,
+    pub(super) peer: SocketAddr,
     /// Studies that it brought something new of.
     studies: BTreeSet<Uid>,
     instances: u64,
+    /// Answers to requests for commitment.
+    pub(super) owed: Owed,
 }
 
 impl Session<'_> {
     /// Answers messages until the peer asks for a release.
     fn serve(&mut self) -> Result<(), DimseError> {
         loop {
+            self.settle()?;
             match self.association.receive()? {
                 Message::Release => return Ok(()),
                 Message::Command(context_id, command) => match command.requested() {
                     Some(Request::CEcho) => self.association.send(context_id, &command.response(Status::SUCCESS))?,
                     Some(Request::CStore) => self.store(context_id, &command)?,
+                    Some(Request::NAction) => self.action(context_id, &command)?,
+                    Some(Request::NEventReport) => self.event(context_id, &command)?,
+                    None if command.is_response_to(Request::NEventReport) => {
+                        self.association.skip_data_set()?;
+                        self.reported(&command);
+                    }
                     Some(Request::CCancel) => {} // nothing here takes long enough
                     _ => {
                         self.association.skip_data_set()?;
@@ -248,7 +274,9 @@ fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
         Ok(Kept::New { .. } | Kept::Again) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
         Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
-        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => (Status::OUT_OF_RESOURCES, "disk of the store is full".into()),
+        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            (Status::OUT_OF_RESOURCES, "disk of the store is full".into())
+        }
         Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
         Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.to_string()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::config::{Config, PackageConfig};
 use super::NodeError;
+use super::config::{Config, PackageConfig};
 use super::metrics::Metrics;
 use crate::dataset::{DataSetFile, Instance};
 use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
@@ -55,11 +55,22 @@ impl From<StoreError> for Failure {
 
 impl Worker {
     /// With the packages that the configuration names, loaded now, so that a wrong one is told at the start.
-    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle, options: Options) -> Result<Self, NodeError> {
+    pub(super) fn new(
+        config: Config,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        runtime: Handle,
+        options: Options,
+    ) -> Result<Self, NodeError> {
         let mut worker = Self { config, store, metrics, runtime, options, engines: HashMap::new() };
         for package in worker.config.package.clone() {
             let engine = worker.load(&package)?;
-            tracing::info!(package = package.name, version = engine.package().id.version_string(), device = engine.device(), "a package is loaded");
+            tracing::info!(
+                package = package.name,
+                version = engine.package().id.version_string(),
+                device = engine.device(),
+                "a package is loaded"
+            );
             worker.engines.insert(package.name, engine);
         }
         Ok(worker)
@@ -97,7 +108,9 @@ impl Worker {
             Ok((outcome, results)) => {
                 let finished = self.runtime.block_on(jobs::finish(self.store.pool(), job, &outcome, &results, &package.deliver));
                 match finished {
-                    Ok(Ended::TooLate) => tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun"),
+                    Ok(Ended::TooLate) => {
+                        tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun")
+                    }
                     Ok(_) => {
                         self.metrics.jobs_done.add(1);
                         let seconds = started.elapsed().as_secs_f64();
@@ -144,12 +157,14 @@ impl Worker {
         let (mut verdicts, mut objects) = (Vec::new(), Vec::new());
         for (part, answer) in parts.iter().zip(answers) {
             let series_uid = &part.series.series_uid;
-            let mut verdict = json!({ "series_instance_uid": series_uid, "part": part.number, "of": part.of, "instances": part.instances().len() });
+            let mut verdict =
+                json!({ "series_instance_uid": series_uid, "part": part.number, "of": part.of, "instances": part.instances().len() });
             match answer {
                 Err(reasons) => {
                     let refused = reasons.iter().all(Ineligible::is_refusal);
                     verdict["outcome"] = if refused { "refused" } else { "not-eligible" }.into();
-                    verdict["reasons"] = reasons.iter().map(|r| json!({ "code": r.code(), "message": found.shown_in(&r.to_string()) })).collect();
+                    verdict["reasons"] =
+                        reasons.iter().map(|r| json!({ "code": r.code(), "message": found.shown_in(&r.to_string()) })).collect();
                 }
                 Ok(eligible) => {
                     let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };

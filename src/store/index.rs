@@ -103,7 +103,8 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
             Entry::Audit(record) => audit::append(&mut transaction, record).await?,
             Entry::Ended { studies, released } => {
                 for study_uid in studies {
-                    let query = sqlx::query("UPDATE study SET cut_off = ?, last_arrival_ms = ? WHERE study_uid = ? AND state = 'receiving'");
+                    let query =
+                        sqlx::query("UPDATE study SET cut_off = ?, last_arrival_ms = ? WHERE study_uid = ? AND state = 'receiving'");
                     query.bind(!released).bind(now_ms()).bind(study_uid).execute(&mut *transaction).await?;
                 }
             }

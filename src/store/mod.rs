@@ -19,6 +19,7 @@
 mod audit;
 mod database;
 mod error;
+mod held;
 mod index;
 mod receive;
 mod seal;
@@ -38,6 +39,7 @@ use tokio::runtime::Handle;
 
 pub use audit::{AuditRecord, Broken, verify};
 pub use error::StoreError;
+pub use held::Held;
 pub use receive::{Announced, Kept, Receiving};
 
 use crate::codes::Uid;
