@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use super::Link;
 use super::classes::{COMMITMENT, COMMITMENT_INSTANCE, EXPLICIT, IMPLICIT};
-use super::config::Config;
+use super::config::{Config, Peer};
 use super::deliver::Sender;
 use super::metrics::Metrics;
 use super::scp::Session;
-use super::{Link, link};
+use super::settings::{Current, Settings};
 use crate::dataset::{Commitment, Reference};
 use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Role, Status};
 use crate::geometry::Coded;
@@ -127,7 +128,7 @@ impl Session<'_> {
 
     /// N-EVENT-REPORT (PS3.4 J.3.3): a destination answers us.
     pub(super) fn event(&mut self, context_id: u8, command: &Command) -> Result<(), DimseError> {
-        let desk = Desk { config: &self.scp.config, store: &self.scp.store, metrics: &self.scp.metrics, runtime: &self.scp.runtime };
+        let desk = Desk { config: self.settings, store: &self.scp.store, metrics: &self.scp.metrics, runtime: &self.scp.runtime };
         let calling = self.association.peer().calling.clone();
         desk.event(&mut self.association, &calling, context_id, command)
     }
@@ -181,7 +182,7 @@ fn entered(result: Result<(), StoreError>) {
 
 /// Sends answers to those who have asked and not waited.
 pub(super) struct Reporter {
-    pub(super) config: Config,
+    pub(super) current: Arc<Current>,
     pub(super) store: Arc<Store>,
     pub(super) runtime: Handle,
 }
@@ -202,9 +203,10 @@ impl Reporter {
     }
 
     fn send(&self, report: &Report) {
-        let peer = self.config.peer.iter().find(|peer| peer.ae_title.0.as_str() == report.calling && peer.address.is_some());
-        let (sent, retry) = match peer.and_then(|peer| Some((peer.address.as_ref()?, &peer.ae_title.0))) {
-            Some((address, called)) => (self.send_to(address, called, report), REPORTS),
+        let settings = self.current.get();
+        let peer = settings.peer.iter().find(|peer| peer.ae_title.0.as_str() == report.calling && peer.address.is_some());
+        let (sent, retry) = match peer.and_then(|peer| Some((peer, peer.address.as_ref()?))) {
+            Some((peer, address)) => (self.send_to(&settings, peer, address, report), REPORTS),
             None => (Err("the configuration has no address of this peer".into()), Retry { attempts: 0, ..REPORTS }),
         };
         match sent {
@@ -221,11 +223,11 @@ impl Reporter {
         }
     }
 
-    fn send_to(&self, address: &str, called: &AeTitle, report: &Report) -> Result<(), String> {
+    fn send_to(&self, settings: &Settings, peer: &Peer, address: &str, report: &Report) -> Result<(), String> {
         let answer = answer_to(&self.store, report).map_err(|error| error.to_string())?;
         let role = Role { sop_class_uid: COMMITMENT.into(), scu: false, scp: true };
-        let proposal = proposal(self.config.ae_title.0.clone(), called.clone(), vec![role]);
-        let mut association = link(address, &proposal, &self.config).map_err(|error| error.to_string())?;
+        let proposal = proposal(settings.ae_title.0.clone(), peer.ae_title.0.clone(), vec![role]);
+        let mut association = settings.link(address, peer.tls.as_ref(), &proposal).map_err(|error| error.to_string())?;
         let status = (|| {
             let context_id = context_of(&association)?;
             send_report(&mut association, context_id, 1, &answer)?;
@@ -288,7 +290,7 @@ impl Sender {
     fn request(&self, asked: &Asked, stopping: &AtomicBool) -> Result<(), NotAsked> {
         let proposal = proposal(self.calling(), self.destination.ae_title.0.clone(), Vec::new());
         let mut association = self.link(&proposal).map_err(NotAsked::Association)?;
-        match self.n_action(&mut association, asked) {
+        match n_action(&mut association, asked) {
             Ok(status) if status.is_success() => {}
             Ok(status) => {
                 let _ = association.release(); // it has said what it has to say
@@ -311,29 +313,9 @@ impl Sender {
         Ok(())
     }
 
-    fn n_action(&self, association: &mut Link, asked: &Asked) -> Result<Status, DimseError> {
-        let context_id = context_of(association)?;
-        let references =
-            asked.instances.iter().map(|(class, instance)| Reference { sop_class_uid: class.clone(), sop_instance_uid: instance.clone() });
-        let question = Commitment { transaction_uid: asked.transaction_uid.clone(), instances: references.collect(), failed: Vec::new() };
-        let command = Command::request(Request::NAction, 1)
-            .with_text(Element::RequestedSopClassUid, COMMITMENT)
-            .with_text(Element::RequestedSopInstanceUid, COMMITMENT_INSTANCE)
-            .with(Element::ActionTypeId, ASK)
-            .with_data_set();
-        association.send_with(context_id, &command, &mut data_set(association, context_id, &question).as_slice())?;
-        match association.receive()? {
-            Message::Command(_, response) if response.is_response_to(Request::NAction) => {
-                association.skip_data_set()?;
-                Ok(response.status())
-            }
-            _ => Err(DimseError::Protocol { what: "no answer to an N-ACTION", reason: 2 }),
-        }
-    }
-
     /// Waits for the answer, here or anywhere. True where the peer asks for a release first.
     fn wait(&self, association: &mut Link, asked: &Asked, stopping: &AtomicBool) -> Result<bool, DimseError> {
-        let desk = Desk { config: &self.config, store: &self.store, metrics: &self.metrics, runtime: &self.runtime };
+        let desk = Desk { config: &self.settings, store: &self.store, metrics: &self.metrics, runtime: &self.runtime };
         let until = Instant::now() + WAIT;
         let open =
             || self.runtime.block_on(jobs::unanswered(self.store.pool(), &self.destination.name, &asked.transaction_uid)).unwrap_or(false);
@@ -350,6 +332,26 @@ impl Sender {
             }
         }
         Ok(false)
+    }
+}
+
+fn n_action(association: &mut Link, asked: &Asked) -> Result<Status, DimseError> {
+    let context_id = context_of(association)?;
+    let references =
+        asked.instances.iter().map(|(class, instance)| Reference { sop_class_uid: class.clone(), sop_instance_uid: instance.clone() });
+    let question = Commitment { transaction_uid: asked.transaction_uid.clone(), instances: references.collect(), failed: Vec::new() };
+    let command = Command::request(Request::NAction, 1)
+        .with_text(Element::RequestedSopClassUid, COMMITMENT)
+        .with_text(Element::RequestedSopInstanceUid, COMMITMENT_INSTANCE)
+        .with(Element::ActionTypeId, ASK)
+        .with_data_set();
+    association.send_with(context_id, &command, &mut data_set(association, context_id, &question).as_slice())?;
+    match association.receive()? {
+        Message::Command(_, response) if response.is_response_to(Request::NAction) => {
+            association.skip_data_set()?;
+            Ok(response.status())
+        }
+        _ => Err(DimseError::Protocol { what: "no answer to an N-ACTION", reason: 2 }),
     }
 }
 

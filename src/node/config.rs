@@ -55,6 +55,9 @@ pub struct Config {
     pub ae_title: Text<AeTitle>,
     /// Where associations are taken.
     pub listen: Vec<SocketAddr>,
+    /// Where they are taken by TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_listen: Vec<TlsListen>,
     /// Whose associations are taken; nobody's where none is listed.
     pub peer: Vec<Peer>,
     /// How much at a time, and how long.
@@ -73,6 +76,35 @@ pub struct Config {
     pub http: HttpConfig,
 }
 
+/// A listener for TLS 1.2 and 1.3 (BCP 195). Its files are read again when the configuration is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsListen {
+    /// Where it listens; 2762 is the port that is registered for this.
+    pub address: SocketAddr,
+    /// Our certificate and those between it and the authority, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities whose certificates callers must show, PEM.
+    pub client_ca: PathBuf,
+}
+
+/// How a peer is called by TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsClient {
+    /// The certificate that we show, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities whose certificates the peer must show, PEM.
+    pub ca: PathBuf,
+    /// The name in the peer's certificate (a Subject Alternative Name), where it is not the host of its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +116,9 @@ pub struct Peer {
     /// `host:port` where it takes our answers to its requests for storage commitment, where it does not wait for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// How it is called there, where not by plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsClient>,
 }
 
 /// Bounds.
@@ -178,6 +213,9 @@ pub struct Destination {
     /// How long its answer is waited for before it is asked again; twice that after the next time, up to an hour.
     #[serde(default = "default_commitment_timeout_s")]
     pub commitment_timeout_s: u64,
+    /// Where it is not called by plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsClient>,
 }
 
 fn default_commitment_timeout_s() -> u64 {
@@ -227,6 +265,7 @@ impl Default for Config {
             data: "roentgen-node".into(),
             ae_title: Text("ROENTGEN".parse().expect("a title")),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 11112))],
+            tls_listen: Vec::new(),
             peer: Vec::new(),
             limits: Limits::default(),
             store: StoreConfig::default(),
@@ -279,7 +318,17 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         config.data = folder.join(&config.data);
         config.http.token_file = config.http.token_file.map(|file| folder.join(file));
+        for file in config.tls_files() {
+            *file = folder.join(&file);
+        }
         Ok(config)
+    }
+
+    fn tls_files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let listeners = self.tls_listen.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
+        let of_destinations = self.destination.iter_mut().filter_map(|destination| destination.tls.as_mut());
+        let called = of_destinations.chain(self.peer.iter_mut().filter_map(|peer| peer.tls.as_mut()));
+        listeners.chain(called.flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.ca]))
     }
 
     /// As TOML with every default.
@@ -289,7 +338,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |field: String, problem: &str| Err(ConfigError::Value { field, problem: problem.into() });
-        if self.listen.is_empty() {
+        if self.listen.is_empty() && self.tls_listen.is_empty() {
             return wrong("listen".into(), "no address: nobody can call");
         }
         if self.limits.associations == 0 {
@@ -429,6 +478,13 @@ deliver = ["PACS"]
 name = "PACS"
 ae_title = "ORTHANC"
 address = "127.0.0.1:4242"
+tls = { certificate = "node.pem", key = "node.key", ca = "ca.pem" }
+
+[[tls_listen]]
+address = "127.0.0.1:2762"
+certificate = "node.pem"
+key = "node.key"
+client_ca = "ca.pem"
 "#;
 
     #[test]
@@ -447,12 +503,18 @@ address = "127.0.0.1:4242"
             ("10.1.0.0/16", "10.1.0.0/33", "line 7"),
             ("deliver = [\"PACS\"]", "deliver = [\"VNA\"]", "package `ct-tissue`: delivers to `VNA`, which is no destination"),
             ("deliver = [\"PACS\"]", "results = \"sr,word\"", "no form of results is called `word`"),
-            ("listen = [\"127.0.0.1:0\"]", "listen = []", "listen: no address"),
+            ("client_ca = \"ca.pem\"", "", "client_ca"),
             ("[[peer]]", "http = { listen = \"0.0.0.0:80\" }\n[[peer]]", "http.listen: not on this machine alone"),
         ] {
             let error = EXAMPLE.replacen(from, to, 1).parse::<Config>().expect_err(to).to_string();
             assert!(error.contains(expected), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn a_node_that_nobody_can_call_is_a_mistake() {
+        let error = "listen = []".parse::<Config>().expect_err("nowhere").to_string();
+        assert!(error.contains("listen: no address"), "{error}");
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Sending results to their destinations (C-STORE SCU, PS3.4 annex B): a thread a destination, so that one that is down holds up no other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::config::{Config, Destination};
+use super::Link;
+use super::config::Destination;
 use super::metrics::Metrics;
-use super::{Link, link};
+use super::settings::{Current, Settings};
 use crate::codes::Uid;
 use crate::dataset::DataSetFile;
 use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
@@ -22,9 +24,51 @@ const BATCH: u32 = 100;
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What sends to one destination.
+/// What all senders share.
+#[derive(Clone)]
+pub(super) struct Senders {
+    pub(super) current: Arc<Current>,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+}
+
+impl Senders {
+    /// Keeps a thread for each destination of the settings, until `stopping` and until the last has ended.
+    pub(super) fn run(&self, stopping: &Arc<AtomicBool>) {
+        let mut threads: HashMap<String, JoinHandle<()>> = HashMap::new();
+        while !stopping.load(Ordering::SeqCst) {
+            for Destination { name, .. } in &self.current.get().destination {
+                if threads.get(name).is_some_and(|thread| !thread.is_finished()) {
+                    continue;
+                }
+                let (senders, stopping, of) = (self.clone(), Arc::clone(stopping), name.clone());
+                match thread::Builder::new().name("sender".into()).spawn(move || senders.send_to(&of, &stopping)) {
+                    Ok(thread) => drop(threads.insert(name.clone(), thread)),
+                    Err(error) => tracing::error!(%error, destination = name, "a sender cannot be started, trying again"),
+                }
+            }
+            thread::sleep(POLL);
+        }
+        for (_, thread) in threads {
+            let _ = thread.join(); // a panic there was told there
+        }
+    }
+
+    /// Sends to one destination as long as the settings have it.
+    fn send_to(&self, name: &str, stopping: &AtomicBool) {
+        while !stopping.load(Ordering::SeqCst) {
+            let settings = self.current.get();
+            let Some(destination) = settings.destination.iter().find(|d| d.name == name).cloned() else { return };
+            let Self { store, metrics, runtime, .. } = self.clone();
+            Sender { settings, destination, store, metrics, runtime }.turn(stopping);
+        }
+    }
+}
+
+/// What sends to one destination, once.
 pub(super) struct Sender {
-    pub(super) config: Config,
+    pub(super) settings: Arc<Settings>,
     pub(super) destination: Destination,
     pub(super) store: Arc<Store>,
     pub(super) metrics: Arc<Metrics>,
@@ -32,20 +76,18 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Sends what is due until `stopping`.
-    pub(super) fn run(&self, stopping: &AtomicBool) {
-        while !stopping.load(Ordering::SeqCst) {
-            match self.runtime.block_on(jobs::due(self.store.pool(), &self.destination.name, BATCH)) {
-                Ok(due) if due.is_empty() => {
-                    if !(self.destination.commitment && self.commit(stopping)) {
-                        std::thread::sleep(POLL);
-                    }
+    /// Sends what is due, or asks for commitment, or waits a little.
+    fn turn(&self, stopping: &AtomicBool) {
+        match self.runtime.block_on(jobs::due(self.store.pool(), &self.destination.name, BATCH)) {
+            Ok(due) if due.is_empty() => {
+                if !(self.destination.commitment && self.commit(stopping)) {
+                    thread::sleep(POLL);
                 }
-                Ok(due) => self.send(&due, stopping),
-                Err(error) => {
-                    tracing::error!(%error, "the deliveries cannot be read, trying again");
-                    std::thread::sleep(Duration::from_secs(1));
-                }
+            }
+            Ok(due) => self.send(&due, stopping),
+            Err(error) => {
+                tracing::error!(%error, "the deliveries cannot be read, trying again");
+                thread::sleep(Duration::from_secs(1));
             }
         }
     }
@@ -83,12 +125,12 @@ impl Sender {
 
     /// The title that the destination knows us by.
     pub(super) fn calling(&self) -> AeTitle {
-        self.destination.calling.as_ref().unwrap_or(&self.config.ae_title).0.clone()
+        self.destination.calling.as_ref().unwrap_or(&self.settings.ae_title).0.clone()
     }
 
     /// An association with the destination.
     pub(super) fn link(&self, proposal: &Proposal) -> Result<Link, DimseError> {
-        link(&self.destination.address, proposal, &self.config)
+        self.settings.link(&self.destination.address, self.destination.tls.as_ref(), proposal)
     }
 
     fn associate(&self, due: &[Due]) -> Result<Link, DimseError> {

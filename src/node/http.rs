@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-use super::config::{Config, ConfigError};
+use super::config::ConfigError;
 use super::scp::Scp;
+use super::settings::Current;
 use super::{NodeError, planned};
 use crate::jobs;
 use crate::store::{Store, StoreError};
@@ -23,14 +24,15 @@ use crate::store::{Store, StoreError};
 /// What the handlers share.
 #[derive(Clone)]
 struct Interface {
-    config: Arc<Config>,
+    current: Arc<Current>,
     store: Arc<Store>,
     scp: Arc<Scp>,
     token: Option<Arc<str>>,
 }
 
 /// Begins to answer where the configuration says; the address, or none.
-pub(super) async fn start(config: &Config, store: &Arc<Store>, scp: &Arc<Scp>) -> Result<Option<SocketAddr>, NodeError> {
+pub(super) async fn start(current: &Arc<Current>, store: &Arc<Store>, scp: &Arc<Scp>) -> Result<Option<SocketAddr>, NodeError> {
+    let config = current.get();
     let Some(address) = config.http.listen else { return Ok(None) };
     let token = match &config.http.token_file {
         Some(file) => Some(std::fs::read_to_string(file).map_err(ConfigError::Io)?.trim().into()),
@@ -38,7 +40,7 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>, scp: &Arc<Scp>) -
     };
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
     let address = listener.local_addr()?;
-    let interface = Interface { config: Arc::new(config.clone()), store: Arc::clone(store), scp: Arc::clone(scp), token };
+    let interface = Interface { current: Arc::clone(current), store: Arc::clone(store), scp: Arc::clone(scp), token };
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/jobs", get(all_jobs))
@@ -112,7 +114,7 @@ async fn metrics(State(interface): State<Interface>) -> Result<String, Problem> 
             .fetch_one(pool)
             .await?;
     let (mut due, mut dead, mut uncommitted) = (0, 0, 0);
-    for destination in &interface.config.destination {
+    for destination in &interface.current.get().destination {
         let waiting = jobs::waiting(pool, &destination.name).await?;
         (due, dead) = (due + waiting.due, dead + waiting.dead);
         uncommitted += if destination.commitment { waiting.stored } else { 0 };
@@ -189,7 +191,7 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
 
 /// Completes a study now.
 async fn complete(State(interface): State<Interface>, Path(uid): Path<String>) -> Result<Json<Value>, Problem> {
-    match jobs::complete_now(interface.store.pool(), &uid, &planned(&interface.config)).await? {
+    match jobs::complete_now(interface.store.pool(), &uid, &planned(&interface.current.get())).await? {
         true => Ok(Json(json!({ "study_instance_uid": uid, "state": "complete" }))),
         false => Err(Problem::Conflict("the study is not here, or complete already")),
     }

@@ -17,8 +17,9 @@ use tokio::runtime::Handle;
 use super::Link;
 use super::classes::{self, COMMITMENT, VERIFICATION};
 use super::commitment::Owed;
-use super::config::Config;
 use super::metrics::Metrics;
+use super::settings::{Current, Settings};
+use super::tls::TlsChannel;
 use crate::codes::Uid;
 use crate::dimse::{
     Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
@@ -34,7 +35,7 @@ const STACK_BYTES: usize = 1 << 20;
 /// What all associations share.
 #[derive(Debug)]
 pub(super) struct Scp {
-    pub(super) config: Config,
+    pub(super) current: Arc<Current>,
     pub(super) store: Arc<Store>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) runtime: Handle,
@@ -63,9 +64,9 @@ impl Drop for Counted<'_> {
 }
 
 impl Scp {
-    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+    pub(super) fn new(current: Arc<Current>, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
         Self {
-            config,
+            current,
             store,
             metrics,
             runtime,
@@ -80,8 +81,8 @@ impl Scp {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Takes connections until [`Scp::stopping`].
-    pub(super) fn listen(self: &Arc<Self>, listener: &TcpListener) {
+    /// Takes connections until [`Scp::stopping`]; by TLS as the settings have it for the listener of number `tls`.
+    pub(super) fn listen(self: &Arc<Self>, listener: &TcpListener, tls: Option<usize>) {
         for connection in listener.incoming() {
             if self.stopping.load(Ordering::SeqCst) {
                 return;
@@ -89,7 +90,7 @@ impl Scp {
             let started = connection.and_then(|stream| {
                 let peer = stream.peer_addr()?;
                 let scp = Arc::clone(self);
-                thread::Builder::new().name("association".into()).stack_size(STACK_BYTES).spawn(move || scp.serve(stream, peer))
+                thread::Builder::new().name("association".into()).stack_size(STACK_BYTES).spawn(move || scp.serve(stream, peer, tls))
             });
             if let Err(error) = started {
                 // Out of sockets or threads: what is open goes on.
@@ -99,20 +100,44 @@ impl Scp {
         }
     }
 
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let most = self.config.limits.associations + MAX_PENDING;
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, tls: Option<usize>) {
+        let settings = self.current.get();
+        let most = settings.limits.associations + MAX_PENDING;
         let Some(_connection) = Counted::below(most, &self.connections) else { return };
-        if let Err(error) = self.associate(stream, peer) {
+        let ended = self.channel(stream, peer, tls, &settings).and_then(|channel| self.associate(channel, peer, &settings));
+        if let Err(error) = ended {
             tracing::warn!(%peer, %error, code = crate::geometry::Coded::code(&error), "an association ended early");
         }
     }
 
-    fn associate(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), DimseError> {
-        let patience = self.config.patience();
-        let channel: Box<dyn Channel> = Box::new(TcpChannel::new(stream, patience.pdu)?);
-        let pending = Pending::read(channel, patience)?;
-        let open = Counted::below(self.config.limits.associations, &self.open);
-        let rejection = match self.admit(&pending.request, peer) {
+    /// The connection, by TLS after its handshake.
+    fn channel(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<usize>,
+        settings: &Settings,
+    ) -> Result<Box<dyn Channel>, DimseError> {
+        let patience = settings.patience();
+        let tcp = TcpChannel::new(stream, patience.pdu)?;
+        let Some(tls) = tls else { return Ok(Box::new(tcp)) };
+        match TlsChannel::accept(tcp, settings.server(tls), patience.artim) {
+            Ok(channel) => Ok(Box::new(channel)),
+            Err(error) => {
+                // Who goes away in the middle is no danger; who shows what we do not trust may be one.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.metrics.rejected.add(1);
+                    self.store.audit(AuditRecord::security_alert(&peer.to_string(), &format!("TLS: {error}")));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn associate(&self, channel: Box<dyn Channel>, peer: SocketAddr, settings: &Settings) -> Result<(), DimseError> {
+        let pending = Pending::read(channel, settings.patience())?;
+        let open = Counted::below(settings.limits.associations, &self.open);
+        let rejection = match admit(settings, &pending.request, peer) {
             Err(rejection) => Some(rejection),
             Ok(()) if self.stopping.load(Ordering::SeqCst) => Some(Rejection::TEMPORARY_CONGESTION),
             Ok(()) if open.is_none() => Some(Rejection::LOCAL_LIMIT_EXCEEDED),
@@ -127,12 +152,12 @@ impl Scp {
             }
             return pending.reject(rejection);
         }
-        let contexts = pending.request.proposed.iter().map(|proposed| self.answer(proposed)).collect();
+        let contexts = pending.request.proposed.iter().map(|proposed| answer(settings, proposed)).collect();
         // Who answers to our requests for commitment is the provider of that class, although he calls.
         let roles: Vec<Role> = pending.request.roles.iter().filter(|role| role.sop_class_uid == COMMITMENT).cloned().collect();
         let association = pending.accept(contexts, roles, (1, 1))?;
         self.metrics.associations.add(1);
-        let mut session = Session { scp: self, association, peer, studies: BTreeSet::new(), instances: 0, owed: Owed::default() };
+        let mut session = Session { scp: self, settings, association, peer, studies: BTreeSet::new(), instances: 0, owed: Owed::default() };
         let ended = session.serve();
         session.let_go();
         let Session { association, studies, instances, .. } = session;
@@ -148,39 +173,40 @@ impl Scp {
             }
         }
     }
+}
 
-    fn admit(&self, request: &Associate, peer: SocketAddr) -> Result<(), Rejection> {
-        if request.called != self.config.ae_title.0 {
-            Err(Rejection::CALLED_AE_NOT_RECOGNIZED)
-        } else if !self.config.admits(&request.calling, peer.ip()) {
-            Err(Rejection::CALLING_AE_NOT_RECOGNIZED)
-        } else {
-            Ok(())
-        }
+fn admit(settings: &Settings, request: &Associate, peer: SocketAddr) -> Result<(), Rejection> {
+    if request.called != settings.ae_title.0 {
+        Err(Rejection::CALLED_AE_NOT_RECOGNIZED)
+    } else if !settings.admits(&request.calling, peer.ip()) {
+        Err(Rejection::CALLING_AE_NOT_RECOGNIZED)
+    } else {
+        Ok(())
     }
+}
 
-    /// The first transfer syntax of the proposal that we read.
-    fn answer(&self, proposed: &ProposedContext) -> PresentationContext {
-        let class = proposed.abstract_syntax.as_str();
-        let takes = |syntax: &&Uid| match class {
-            VERIFICATION | COMMITMENT => classes::is_native(syntax),
-            _ => classes::is_readable(syntax),
-        };
-        let known = [VERIFICATION, COMMITMENT].contains(&class) || classes::is_storage(class, self.config.store.any_sop_class);
-        let syntax = proposed.transfer_syntaxes.iter().find(takes);
-        let outcome = match (known, syntax) {
-            (false, _) => Outcome::AbstractSyntaxNotSupported,
-            (true, None) => Outcome::TransferSyntaxesNotSupported,
-            (true, Some(_)) => Outcome::Accepted,
-        };
-        let syntax = syntax.or(proposed.transfer_syntaxes.first()).cloned().unwrap_or_default();
-        PresentationContext { id: proposed.id, abstract_syntax: proposed.abstract_syntax.clone(), transfer_syntax: syntax, outcome }
-    }
+/// The first transfer syntax of the proposal that we read.
+fn answer(settings: &Settings, proposed: &ProposedContext) -> PresentationContext {
+    let class = proposed.abstract_syntax.as_str();
+    let takes = |syntax: &&Uid| match class {
+        VERIFICATION | COMMITMENT => classes::is_native(syntax),
+        _ => classes::is_readable(syntax),
+    };
+    let known = [VERIFICATION, COMMITMENT].contains(&class) || classes::is_storage(class, settings.store.any_sop_class);
+    let syntax = proposed.transfer_syntaxes.iter().find(takes);
+    let outcome = match (known, syntax) {
+        (false, _) => Outcome::AbstractSyntaxNotSupported,
+        (true, None) => Outcome::TransferSyntaxesNotSupported,
+        (true, Some(_)) => Outcome::Accepted,
+    };
+    let syntax = syntax.or(proposed.transfer_syntaxes.first()).cloned().unwrap_or_default();
+    PresentationContext { id: proposed.id, abstract_syntax: proposed.abstract_syntax.clone(), transfer_syntax: syntax, outcome }
 }
 
 /// An association at work.
 pub(super) struct Session<'a> {
     pub(super) scp: &'a Scp,
+    pub(super) settings: &'a Settings,
     pub(super) association: Link,
     pub(super) peer: SocketAddr,
     /// Studies that it brought something new of.

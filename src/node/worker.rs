@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::NodeError;
-use super::config::{Config, PackageConfig};
+use super::config::PackageConfig;
 use super::metrics::Metrics;
+use super::settings::{Current, Settings};
 use crate::dataset::{DataSetFile, Instance};
 use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
 use crate::geometry::Coded;
@@ -26,13 +27,29 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// What runs the jobs.
 pub(super) struct Worker {
-    config: Config,
+    current: Arc<Current>,
+    /// Those of the job that runs.
+    settings: Arc<Settings>,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     runtime: Handle,
-    options: Options,
     /// Loaded packages, by their name in the configuration.
     engines: HashMap<String, Engine>,
+}
+
+/// Loads these packages; the first that is wrong is told.
+pub(super) fn load(packages: &[&PackageConfig], options: &Options) -> Result<HashMap<String, Engine>, NodeError> {
+    let mut engines = HashMap::new();
+    for package in packages {
+        let name = || package.name.clone();
+        let found = PackageFolders::standard().find(&package.name).map_err(|source| NodeError::Package { name: name(), source })?;
+        let options = Options { maps: package.results.0.contains(Form::Map), ..options.clone() };
+        let engine = Engine::new(found, &options).map_err(|source| NodeError::Engine { name: name(), source: Box::new(source) })?;
+        let (version, device) = (engine.package().id.version_string(), engine.device());
+        tracing::info!(package = package.name, version, device, "a package is loaded");
+        engines.insert(name(), engine);
+    }
+    Ok(engines)
 }
 
 /// Why a job has no results.
@@ -54,38 +71,21 @@ impl From<StoreError> for Failure {
 }
 
 impl Worker {
-    /// With the packages that the configuration names, loaded now, so that a wrong one is told at the start.
+    /// With these packages.
     pub(super) fn new(
-        config: Config,
+        current: Arc<Current>,
+        engines: HashMap<String, Engine>,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
         runtime: Handle,
-        options: Options,
-    ) -> Result<Self, NodeError> {
-        let mut worker = Self { config, store, metrics, runtime, options, engines: HashMap::new() };
-        for package in worker.config.package.clone() {
-            let engine = worker.load(&package)?;
-            tracing::info!(
-                package = package.name,
-                version = engine.package().id.version_string(),
-                device = engine.device(),
-                "a package is loaded"
-            );
-            worker.engines.insert(package.name, engine);
-        }
-        Ok(worker)
-    }
-
-    fn load(&self, package: &PackageConfig) -> Result<Engine, NodeError> {
-        let name = || package.name.clone();
-        let found = PackageFolders::standard().find(&package.name).map_err(|source| NodeError::Package { name: name(), source })?;
-        let options = Options { maps: package.results.0.contains(Form::Map), ..self.options.clone() };
-        Engine::new(found, &options).map_err(|source| NodeError::Engine { name: name(), source: Box::new(source) })
+    ) -> Self {
+        Self { settings: current.get(), current, store, metrics, runtime, engines }
     }
 
     /// Runs jobs until `stopping`; the one that runs then is ended first.
     pub(super) fn run(&mut self, stopping: &AtomicBool) {
         while !stopping.load(Ordering::SeqCst) {
+            self.take_settings();
             match self.runtime.block_on(jobs::claim(self.store.pool())) {
                 Ok(Some(job)) => self.job(&job),
                 Ok(None) => std::thread::sleep(POLL),
@@ -97,10 +97,20 @@ impl Worker {
         }
     }
 
+    /// Goes by new settings, where there are some: with the packages that were loaded for them, without those that they have no more.
+    fn take_settings(&mut self) {
+        let settings = self.current.get();
+        if !Arc::ptr_eq(&settings, &self.settings) {
+            self.engines.extend(self.current.take_engines());
+            self.engines.retain(|name, _| settings.package.iter().any(|package| package.name == *name));
+            self.settings = settings;
+        }
+    }
+
     fn job(&mut self, job: &Claimed) {
         let started = Instant::now();
         tracing::info!(job = job.id, study = job.study_uid, package = job.package, attempt = job.attempt, "a job begins");
-        let Some(package) = self.config.package.iter().find(|p| p.name == job.package).cloned() else {
+        let Some(package) = self.settings.package.iter().find(|p| p.name == job.package).cloned() else {
             let outcome = json!({ "error": "the configuration names this package no more" });
             return self.failed(job, &Failure { outcome, may_pass: false });
         };
@@ -127,7 +137,7 @@ impl Worker {
 
     fn failed(&self, job: &Claimed, failure: &Failure) {
         let code = failure.outcome["code"].as_str().unwrap_or_default().to_owned();
-        let attempts = self.config.worker.attempts;
+        let attempts = self.settings.worker.attempts;
         match self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts)) {
             Ok(ended) => {
                 let again = ended == Ended::Again;

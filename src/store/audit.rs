@@ -55,6 +55,14 @@ impl AuditRecord {
         }
     }
 
+    /// The configuration was replaced, or another one refused with that code (110131, Software Configuration). `sha256` names the one
+    /// that is gone by now.
+    pub fn configuration(sha256: &str, refused: Option<&str>) -> Self {
+        let detail = refused.map_or_else(|| "configuration replaced".into(), |code| format!("configuration refused: {code}"));
+        let outcome = if refused.is_some() { 4 } else { 0 };
+        Self { at_ms: now_ms(), event: "110131", action: "U", outcome, peer: String::new(), subject: sha256.into(), detail }
+    }
+
     /// A job read a study and made something of it (110103, DICOM Instances Accessed).
     pub fn job(outcome: u8, study_uid: &str, detail: String) -> Self {
         Self { at_ms: now_ms(), event: "110103", action: "E", outcome, peer: String::new(), subject: study_uid.into(), detail }

@@ -17,3 +17,8 @@ fn check(script: &str) {
 fn commitment_is_given_and_asked_for() {
     check("check_commitment.py");
 }
+
+#[test]
+fn tls_lets_in_whom_it_should_and_nobody_else() {
+    check("check_tls.py");
+}
