@@ -53,7 +53,11 @@ impl Serve {
         }
         let filter = EnvFilter::try_from_env("ROENTGEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        if self.log_json { log.json().init() } else { log.init() }
+        if self.log_json {
+            log.json().init()
+        } else {
+            log.init()
+        }
         let options = Options {
             device: config.worker.device.parse().map_err(|e| anyhow::anyhow!("worker.device: {e}"))?,
             provider: config.worker.provider.parse().map_err(|e| anyhow::anyhow!("worker.provider: {e}"))?,

@@ -120,10 +120,18 @@ pub async fn finish(
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn fail(pool: &SqlitePool, job: &Claimed, outcome: &serde_json::Value, may_pass: bool, attempts: u32) -> Result<Ended, StoreError> {
+pub async fn fail(
+    pool: &SqlitePool,
+    job: &Claimed,
+    outcome: &serde_json::Value,
+    may_pass: bool,
+    attempts: u32,
+) -> Result<Ended, StoreError> {
     let again = may_pass && job.attempt < i64::from(attempts);
     let wait_ms = (RETRY_MS << job.attempt.clamp(1, 16)).min(MAX_RETRY_MS);
-    let query = sqlx::query("UPDATE job SET state = ?, not_before_ms = ?, ended_ms = ?, outcome = ? WHERE id = ? AND attempt = ? AND state = 'running'");
+    let query = sqlx::query(
+        "UPDATE job SET state = ?, not_before_ms = ?, ended_ms = ?, outcome = ? WHERE id = ? AND attempt = ? AND state = 'running'",
+    );
     let query = query
         .bind(if again { "queued" } else { "failed" })
         .bind(now_ms() + wait_ms)

@@ -14,7 +14,7 @@ use crate::dataset::DataSetFile;
 use crate::dimse::{Association, Command, DimseError, Element, Message, Proposal, Request, Status, TcpChannel, connect};
 use crate::geometry::Coded;
 use crate::jobs::{self, Due, Verdict};
-use crate::store::{AuditRecord, Store};
+use crate::store::{AuditRecord, Store, crash_point};
 
 /// Objects of one association at most.
 const BATCH: u32 = 100;
@@ -116,6 +116,7 @@ impl Sender {
 
     fn settle(&self, one: &Due, verdict: &Verdict) {
         let Destination { name, retry_s, attempts, .. } = &self.destination;
+        crash_point("before-settle");
         let retry_ms = i64::try_from(retry_s.saturating_mul(1000)).unwrap_or(i64::MAX);
         match verdict {
             Verdict::Stored(status) => {

@@ -150,7 +150,8 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
     let query = sqlx::query_as("SELECT state, generation, cut_off, last_arrival_ms FROM study WHERE study_uid = ?");
     let study: Option<Study> = query.bind(&uid).fetch_optional(pool).await?;
     let (state, generation, cut_off, last_arrival_ms) = study.ok_or(Problem::NotFound)?;
-    let query = sqlx::query_as("SELECT series_uid, count(*), min(received_ms), max(received_ms) FROM instance WHERE study_uid = ? GROUP BY 1");
+    let query =
+        sqlx::query_as("SELECT series_uid, count(*), min(received_ms), max(received_ms) FROM instance WHERE study_uid = ? GROUP BY 1");
     let series: Vec<(String, i64, i64, i64)> = query.bind(&uid).fetch_all(pool).await?;
     let query = sqlx::AssertSqlSafe(format!("{JOB} WHERE study_uid = ? ORDER BY id"));
     let jobs: Vec<JobRow> = sqlx::query_as(query).bind(&uid).fetch_all(pool).await?;
@@ -172,9 +173,7 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
         })
     };
     let of_quarantine = |(uid, reason, ms): (String, String, i64)| json!({ "sop_instance_uid": uid, "reason": reason, "received_ms": ms });
-    let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| {
-        json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail })
-    };
+    let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail });
     Ok(Json(json!({
         "study_instance_uid": uid, "state": state, "generation": generation, "cut_off": cut_off, "last_arrival_ms": last_arrival_ms,
         "open": interface.store.is_open(&uid),

@@ -43,7 +43,13 @@ pub(super) struct Metrics {
 impl Metrics {
     /// Counts the answer to a C-STORE.
     pub(super) fn stored(&self, status: Status) {
-        let n = if status.is_success() { 0 } else if status.is_warning() { 1 } else { 2 };
+        let n = if status.is_success() {
+            0
+        } else if status.is_warning() {
+            1
+        } else {
+            2
+        };
         self.instances[n].add(1);
     }
 

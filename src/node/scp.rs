@@ -5,7 +5,7 @@
 //! 2. Whatever a data set is, the association goes on; only a breach of the protocol or of a time limit ends it.
 //! 3. Titles and addresses that are not listed are rejected before anything else is read.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::config::Config;
 use super::metrics::Metrics;
 use crate::codes::Uid;
 use crate::dimse::{
-    Associate, Association, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request, Status,
-    TcpChannel,
+    Associate, Association, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection,
+    Request, Status, TcpChannel,
 };
 use crate::store::{Announced, AuditRecord, Kept, Store, StoreError};
 
@@ -97,8 +97,10 @@ impl Scp {
     fn associate(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), DimseError> {
         let patience = self.config.patience();
         let pending = Pending::read(TcpChannel::new(stream, patience.pdu)?, patience)?;
-        let open = Counted::below(self.config.limits.associations, &self.open);
-        let rejection = match self.admit(&pending.request, peer) {
+        let admitted = self.admit(&pending.request, peer);
+        // Who is not admitted takes no place.
+        let open = admitted.is_ok().then(|| Counted::below(self.config.limits.associations, &self.open)).flatten();
+        let rejection = match admitted {
             Err(rejection) => Some(rejection),
             Ok(()) if self.stopping.load(Ordering::SeqCst) => Some(Rejection::TEMPORARY_CONGESTION),
             Ok(()) if open.is_none() => Some(Rejection::LOCAL_LIMIT_EXCEEDED),
@@ -116,13 +118,19 @@ impl Scp {
         let contexts = pending.request.proposed.iter().map(|proposed| self.answer(proposed)).collect();
         let association = pending.accept(contexts, Vec::new(), (1, 1))?;
         self.metrics.associations.add(1);
-        let mut session = Session { scp: self, association, peer, studies: BTreeSet::new(), instances: 0 };
+        let mut session = Session { scp: self, association, peer, studies: BTreeMap::new() };
         let ended = session.serve();
-        let Session { association, studies, instances, .. } = session;
-        self.store.association_ended(studies.into_iter().collect(), ended.is_ok());
-        if instances > 0 {
-            tracing::info!(%peer, %calling, instances, released = ended.is_ok(), "an association brought instances");
+        let Session { association, studies, .. } = session;
+        if !studies.is_empty() {
+            let (new, again) = studies.values().fold((0, 0), |sum, brought| (sum.0 + brought.new, sum.1 + brought.again));
+            tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
         }
+        for (study_uid, brought) in &studies {
+            for (action, count) in [("C", brought.new), ("R", brought.again)].into_iter().filter(|(_, count)| *count > 0) {
+                self.store.audit(AuditRecord::transferred(action, calling.as_str(), study_uid, format!("{count} instances received")));
+            }
+        }
+        self.store.association_ended(studies.into_keys().collect(), ended.is_ok());
         match ended {
             Ok(()) => association.accept_release(),
             Err(error) => {
@@ -166,9 +174,17 @@ struct Session<'a> {
     scp: &'a Scp,
     association: Association<TcpChannel>,
     peer: SocketAddr,
-    /// Studies that it brought something new of.
-    studies: BTreeSet<Uid>,
-    instances: u64,
+    /// Studies that it brought something of.
+    studies: BTreeMap<Uid, Brought>,
+}
+
+/// What an association brought of a study.
+#[derive(Debug, Clone, Copy, Default)]
+struct Brought {
+    /// Instances that were not here.
+    new: u64,
+    /// Instances that were.
+    again: u64,
 }
 
 impl Session<'_> {
@@ -209,20 +225,24 @@ impl Session<'_> {
         let (status, comment) = answer_of(&kept);
         self.scp.metrics.stored(status);
         match kept {
-            Ok(Kept::New { study_uid }) => {
-                self.instances += 1;
-                if !self.studies.contains(&study_uid) {
-                    self.scp.store.study_opened(&study_uid);
-                    self.studies.insert(study_uid);
-                }
-            }
-            Ok(Kept::Again) => {}
+            Ok(Kept::New { study_uid }) => self.brought(study_uid).new += 1,
+            Ok(Kept::Again { study_uid }) => self.brought(study_uid).again += 1,
             Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
             Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
         }
         let response = command.response(status);
         let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
         self.association.send(context_id, &response)
+    }
+
+    /// What was brought of a study before. From the first instance on, new or not, more of it may come until the association ends; where an
+    /// earlier one was cut off, the end of this one says whether the rest came.
+    fn brought(&mut self, study_uid: Uid) -> &mut Brought {
+        let store = &self.scp.store;
+        self.studies.entry(study_uid).or_insert_with_key(|study_uid| {
+            store.study_opened(study_uid);
+            Brought::default()
+        })
     }
 
     /// Receives the data set. The inner error is for the peer, and the association goes on.
@@ -245,14 +265,16 @@ impl Session<'_> {
 /// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
 fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
     let (status, comment) = match kept {
-        Ok(Kept::New { .. } | Kept::Again) => (Status::SUCCESS, String::new()),
+        Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
         Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
-        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => (Status::OUT_OF_RESOURCES, "disk of the store is full".into()),
+        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            (Status::OUT_OF_RESOURCES, "disk of the store is full".into())
+        }
         Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
-        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.to_string()),
+        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),
-        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.to_string()),
+        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.shown()),
     };
     (status, comment)
 }

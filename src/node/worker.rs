@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::config::{Config, PackageConfig};
 use super::NodeError;
+use super::config::{Config, PackageConfig};
 use super::metrics::Metrics;
 use crate::dataset::{DataSetFile, Instance};
 use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
@@ -19,7 +19,7 @@ use crate::jobs::{self, Claimed, Ended, ResultObject};
 use crate::model::{Check, Eligible, Ineligible, PackageFolders};
 use crate::results::{Form, ResultsError, write_all};
 use crate::series::{Part, discover};
-use crate::store::{AuditRecord, Store, StoreError};
+use crate::store::{AuditRecord, Store, StoreError, crash_point};
 
 /// How often the queue is looked at, where nothing says that something is in it.
 const POLL: Duration = Duration::from_millis(200);
@@ -55,11 +55,22 @@ impl From<StoreError> for Failure {
 
 impl Worker {
     /// With the packages that the configuration names, loaded now, so that a wrong one is told at the start.
-    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle, options: Options) -> Result<Self, NodeError> {
+    pub(super) fn new(
+        config: Config,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        runtime: Handle,
+        options: Options,
+    ) -> Result<Self, NodeError> {
         let mut worker = Self { config, store, metrics, runtime, options, engines: HashMap::new() };
         for package in worker.config.package.clone() {
             let engine = worker.load(&package)?;
-            tracing::info!(package = package.name, version = engine.package().id.version_string(), device = engine.device(), "a package is loaded");
+            tracing::info!(
+                package = package.name,
+                version = engine.package().id.version_string(),
+                device = engine.device(),
+                "a package is loaded"
+            );
             worker.engines.insert(package.name, engine);
         }
         Ok(worker)
@@ -93,12 +104,16 @@ impl Worker {
             let outcome = json!({ "error": "the configuration names this package no more" });
             return self.failed(job, &Failure { outcome, may_pass: false });
         };
+        crash_point("job-running");
         match self.results(job, &package) {
             Ok((outcome, results)) => {
                 let finished = self.runtime.block_on(jobs::finish(self.store.pool(), job, &outcome, &results, &package.deliver));
                 match finished {
-                    Ok(Ended::TooLate) => tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun"),
+                    Ok(Ended::TooLate) => {
+                        tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun")
+                    }
                     Ok(_) => {
+                        crash_point("after-finish");
                         self.metrics.jobs_done.add(1);
                         let seconds = started.elapsed().as_secs_f64();
                         tracing::info!(job = job.id, objects = results.len(), seconds, "a job is done");
@@ -144,18 +159,21 @@ impl Worker {
         let (mut verdicts, mut objects) = (Vec::new(), Vec::new());
         for (part, answer) in parts.iter().zip(answers) {
             let series_uid = &part.series.series_uid;
-            let mut verdict = json!({ "series_instance_uid": series_uid, "part": part.number, "of": part.of, "instances": part.instances().len() });
+            let mut verdict =
+                json!({ "series_instance_uid": series_uid, "part": part.number, "of": part.of, "instances": part.instances().len() });
             match answer {
                 Err(reasons) => {
                     let refused = reasons.iter().all(Ineligible::is_refusal);
                     verdict["outcome"] = if refused { "refused" } else { "not-eligible" }.into();
-                    verdict["reasons"] = reasons.iter().map(|r| json!({ "code": r.code(), "message": found.shown_in(&r.to_string()) })).collect();
+                    verdict["reasons"] =
+                        reasons.iter().map(|r| json!({ "code": r.code(), "message": found.shown_in(&r.to_string()) })).collect();
                 }
                 Ok(eligible) => {
                     let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
                     let folder = below.join(format!("{series_uid}{suffix}"));
                     verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
                     let written = analyse(engine, eligible, &earlier, package, &self.store.folder().join(&folder))?;
+                    crash_point("series-written");
                     verdict["outcome"] = "done".into();
                     verdict["stages_s"] = written.stages;
                     for (form, path) in written.files {

@@ -39,7 +39,15 @@ impl AuditRecord {
 
     /// The node started or stopped (110100, Application Activity).
     pub fn activity(detail: &str) -> Self {
-        Self { at_ms: now_ms(), event: "110100", action: "E", outcome: 0, peer: String::new(), subject: String::new(), detail: detail.into() }
+        Self {
+            at_ms: now_ms(),
+            event: "110100",
+            action: "E",
+            outcome: 0,
+            peer: String::new(),
+            subject: String::new(),
+            detail: detail.into(),
+        }
     }
 
     /// A job read a study and made something of it (110103, DICOM Instances Accessed).
@@ -78,7 +86,8 @@ async fn last(connection: &mut SqliteConnection) -> Result<String, sqlx::Error> 
 
 pub(super) async fn append(transaction: &mut Transaction<'_, Sqlite>, record: &AuditRecord) -> Result<(), StoreError> {
     let previous = last(transaction).await?;
-    let query = sqlx::query("INSERT INTO audit (at_ms, event, action, outcome, peer, subject, detail, sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    let query =
+        sqlx::query("INSERT INTO audit (at_ms, event, action, outcome, peer, subject, detail, sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     query
         .bind(record.at_ms)
         .bind(record.event)

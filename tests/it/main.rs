@@ -8,6 +8,7 @@ mod exchange;
 mod grids;
 mod inputs;
 mod marks;
+mod node;
 mod orientations;
 mod packages;
 mod pages;
