@@ -27,4 +27,4 @@ mod tests;
 
 pub use delivery::{Due, Verdict, due, settle, waiting};
 pub use queue::{Claimed, Ended, ResultObject, claim, earlier_reports, fail, finish, recover};
-pub use study::{Planned, complete, complete_now};
+pub use study::{Planned, complete, complete_now, is_cut_off};

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! after-seal       an instance is sealed and synced, nobody knows of it yet
-//! after-enter      instances are entered and lie in `incoming` still
+//! after-enter      an instance is entered and lies in `incoming` still
 //! job-running      a job is claimed
 //! series-written   the results of a series are written, the job is not finished
 //! after-finish     results and deliveries are entered, nothing is sent

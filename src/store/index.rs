@@ -88,7 +88,6 @@ fn run(shared: &Shared, queue: &Receiver<Entry>) {
             tracing::error!(%error, "instances cannot be entered, trying again");
             thread::sleep(RETRY);
         }
-        super::crash_point("after-enter");
         batch.iter().for_each(|entry| moved(shared, entry));
     }
 }
@@ -168,6 +167,7 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
 fn moved(shared: &Shared, entry: &Entry) {
     let (arrival, to) = match entry {
         Entry::Instance(arrival) => {
+            super::crash_point("after-enter");
             shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             (arrival, shared.path_of(&arrival.content))
         }

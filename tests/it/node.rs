@@ -8,8 +8,12 @@ use crate::support::{ct_tissue, python, root, small_study};
 fn check(scenarios: &str, others: &[&Path]) {
     let (_, study) = small_study();
     let package = ct_tissue();
+    let package = ct_tissue();
     let mut arguments = vec![Path::new(env!("CARGO_BIN_EXE_roentgen")), &package, Path::new(scenarios), study.path()];
     arguments.extend(others);
+    if cfg!(debug_assertions) {
+        arguments.push(Path::new("--crash-points"));
+    }
     let checked = python(&root().join("tests/python/check_node.py"), &arguments);
     assert_eq!(checked.code, 0, "{}", checked.all());
     println!("{}", checked.stdout);
@@ -18,6 +22,16 @@ fn check(scenarios: &str, others: &[&Path]) {
 #[test]
 fn associations_are_taken_and_rejected_as_they_should() {
     check("A1,A4,A5,A6", &[]);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill_and_comes_to_one_result() {
+    check("A8,A9,A10", &[]);
+}
+
+#[test]
+fn what_comes_twice_is_not_done_twice() {
+    check("A11,A12", &[]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Acceptance scenarios of the DICOM node, against DCMTK, Orthanc and pynetdicom as peers.
 
-usage: check_node.py BINARY PACKAGE SCENARIOS STUDY_DIR [STUDY_DIR...]
+usage: check_node.py BINARY PACKAGE SCENARIOS STUDY_DIR [STUDY_DIR...] [--crash-points]
 
 SCENARIOS are function names below, with commas between: `A1,A2`. The first study is a CT that the package takes; `A21` sends the others, too.
-A build with debug assertions has crash points (src/store/crash.rs), which `A10` uses when the environment has ROENTGEN_CRASH_POINTS=1.
+With --crash-points (src/store/crash.rs: a build with debug assertions has them), `A9` and `A10` take the node down at each of them, too.
 Prints a line for each scenario. Exit 0, or 1 with every reason.
 """
 import contextlib
@@ -28,6 +28,7 @@ from node_bench import (CT, MPEG2, RAW_DATA, SECONDARY_CAPTURE, SEG, SR, Bench, 
                         read_pdu, until)
 from programs import dciodvfy_errors, dcmtk
 
+CRASH_POINTS = '--crash-points' in sys.argv
 EXPLICIT = str(ExplicitVRLittleEndian)
 QUIET_S = 1
 
@@ -225,8 +226,203 @@ def A6(bench, study):
     return f'Raw Data: context rejected with 3, MPEG2: with 4; storescu says "No Acceptable Presentation Contexts"'
 
 
+# A8 to A12: cut off, killed, sent again
+
+def A8(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S, cut_off_s=4).start()
+    half = len(study.datasets) // 2
+
+    # The rest comes before the time is over: one run, on all of it.
+    soon = study.variant('A8-soon')
+    acknowledged = node.send_acknowledged(soon, abort_after=half)
+    same(len(acknowledged), half, 'acknowledged before the abort')
+    until('what was acknowledged is entered', lambda: node.received(soon.uid) == half)
+    time.sleep(QUIET_S + 1)
+    trace = node.trace(soon.uid)
+    same((trace['state'], trace['cut_off'], trace['jobs']), ('receiving', True, []), 'a study that was cut off')
+    same(set(node.send(soon)), {0}, 'statuses of the resend')
+    belongs(results(orthanc, soon), soon)
+    jobs = node.jobs(soon.uid)
+    same([(job['state'], job['outcome']['cut_off'], job['outcome']['series'][0]['instances']) for job in jobs], [('done', False, 2 * half)], 'jobs')
+    same({row['action']: row['detail'] for row in audit(node, event='110104', subject=soon.uid) if 'received' in row['detail']},
+         {'C': f'{half} instances received', 'R': f'{half} instances received'}, 'audit')
+
+    # It comes later: the run on the half says so, and the result of all replaces it.
+    late = study.variant('A8-late')
+    node.send_acknowledged(late, abort_after=half)
+    job = node.job_done(late.uid)
+    same((job['state'], job['outcome']['cut_off'], job['outcome']['series'][0]['instances']), ('done', True, half), 'the job on half of it')
+    first = results(orthanc, late)['SR']
+    same(set(node.send(late)), {0}, 'statuses of the resend')
+    until('the second report arrives', lambda: len(orthanc.study(late.uid)) == 4)
+    reports = [orthanc.dataset(name) for modality, _, name in orthanc.study(late.uid) if modality == 'SR']
+    second, = (one for one in reports if one.SOPInstanceUID != first.SOPInstanceUID)
+    named = [str(one.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for one in second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence]
+    same(named, [str(first.SOPInstanceUID)], 'predecessor documents')
+    need('PredecessorDocumentsSequence' not in first, 'the first report has predecessors')
+    job = node.job_done(late.uid, 2)
+    same((job['generation'], job['outcome']['cut_off'], job['outcome']['series'][0]['instances']), (2, False, 2 * half), 'the job on all of it')
+    return f'{half} of {2 * half} acknowledged and kept; resent at once: one run; resent later: a second report that names the first as its predecessor'
+
+
+def A9(bench, study):
+    node = bench.node(quiet_s=QUIET_S).start()
+    seen = []
+    points = ['kill -9'] + (['after-seal:9', 'after-enter:3', 'after-enter:1'] if CRASH_POINTS else [])
+    for point in points:
+        one = study.variant(f'A9-{point}')
+        if point == 'kill -9':
+            threading.Timer(0.25, node.kill).start()
+            acknowledged = sent_slowly(node, one.datasets, 0.02)
+        else:
+            node.stop()
+            node.start(crash_at=point)
+            acknowledged = node.send_acknowledged(one)
+        node.process.wait(10)
+        need(len(acknowledged) < len(one.datasets), f'{point}: the node was not taken down in time')
+        node.start()
+        expected = {uid: hash for uid, hash in one.hashes().items() if uid in acknowledged}
+        kept = node.kept()
+        same({uid: kept.get(uid) for uid in expected}, expected, f'{point}: hashes of what was acknowledged')
+        trace = node.trace(one.uid)
+        if acknowledged:
+            same((trace['state'], trace['cut_off']), ('receiving', True), f'{point}: the study after the restart')
+        need(len(acknowledged) <= node.received(one.uid) <= len(acknowledged) + 1, f'{point}: {node.received(one.uid)} instances of {len(acknowledged)}')
+        same(list((node.data / 'incoming').iterdir()), [], f'{point}: left in incoming')
+        time.sleep(QUIET_S + 0.5)
+        same(node.jobs(one.uid), [], f'{point}: jobs before the rest came')
+        rest = [dataset for dataset in one.datasets if str(dataset.SOPInstanceUID) not in acknowledged]
+        same(set(node.send(rest)), {0}, f'{point}: statuses of the rest')
+        job = node.job_done(one.uid)
+        same((job['state'], job['attempt'], job['outcome']['series'][0]['instances']), ('done', 1, len(one.datasets)), f'{point}: the job')
+        kept = node.kept()
+        same({uid: kept.get(uid) for uid in one.hashes()}, one.hashes(), f'{point}: hashes at the end')
+        same(len(node.jobs(one.uid)), 1, f'{point}: jobs')
+        seen.append(f'{point} {len(acknowledged)}')
+    return f'acknowledged when the node went down: {", ".join(seen)}; all kept with the right hash, each study one job after the rest'
+
+
+def sent_slowly(node, datasets, pause):
+    """As Node.send_acknowledged, with pauses."""
+    acknowledged = set()
+    association = node.association()
+    for dataset in datasets:
+        with contextlib.suppress(RuntimeError):
+            if getattr(association.send_c_store(dataset), 'Status', None) == 0:
+                acknowledged.add(str(dataset.SOPInstanceUID))
+                time.sleep(pause)
+    return acknowledged
+
+
+def A10(bench, study):
+    orthanc = bench.orthanc()
+    holds, holding = threading.Event(), threading.Event()
+
+    def hold(_):
+        holding.set()
+        holds.wait(20)
+        return 0
+    other = bench.refusing(hold)
+    holds.set()
+    node = bench.node(orthanc, [other], quiet_s=QUIET_S)
+    seen = []
+
+    def staging():
+        return [path for path in (node.data / 'results').glob('*/.roentgen-*') if any(path.iterdir())]
+    # What to wait for before kill -9, and the attempt that the job ends with.
+    moments = {
+        'inference': (lambda: node.logged('a job begins'), 2),
+        'result write': (lambda: staging() or node.logged('a job is done'), None),
+        'send': (holding.is_set, 1),
+    }
+    points = {'job-running': 2, 'series-written': 2, 'after-finish': 1, 'before-settle:1': 1, 'before-settle:2': 1}
+    for name in [*moments, *(points if CRASH_POINTS else {})]:
+        one = study.variant(f'A10-{name}')
+        if name in moments:
+            node.start()
+            condition, attempt = moments[name]
+            if name == 'send':
+                holds.clear()
+                holding.clear()
+            same(set(node.send(one)), {0}, 'statuses')
+            until(f'the moment of {name}', condition, 30, 0.001)
+            node.kill()
+            holds.set()
+        else:
+            attempt = points[name]
+            node.start(crash_at=name)
+            same(set(node.send(one)), {0}, 'statuses')
+            node.process.wait(30)
+        node.start()
+        results(orthanc, one)
+        job = node.job_done(one.uid)
+        need(job['state'] == 'done' and job['attempt'] in ([attempt] if attempt else [1, 2]), f'{name}: {job}')
+        node.delivered(one.uid)
+        same([modality for modality, _, _ in orthanc.study(one.uid)], ['SEG', 'SR'], f'{name}: results in the PACS')
+        sent = {row['sop_instance_uid'] for row in node.trace(one.uid)['results']}
+        same({uid for _, uid, _ in orthanc.study(one.uid)}, sent, f'{name}: UIDs in the PACS')
+        need(sent <= set(other.taken), f'{name}: the other destination lacks some')
+        same(len(node.jobs(one.uid)), 1, f'{name}: jobs')
+        same(list((node.data / 'results').glob('*/.roentgen-*')), [], f'{name}: left of the attempt that ended')
+        seen.append(f'{name} {job["attempt"]}')
+        node.stop()
+    same(len(set(other.taken)), 2 * len(seen), 'UIDs at the other destination')
+    return f'attempts after going down at: {", ".join(seen)}; one SR and one SEG each in the PACS'
+
+
+def A11(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S).start()
+    study = study.variant('A11')
+    folder = study.write(bench.place('study'))
+    statuses = []
+    for time_sent in range(3):
+        if time_sent == 2:
+            node.stop()  # as it may well be a week later
+            node.start()
+        status, answers, text = node.storescu(folder)
+        same((status, set(answers)), (0, {'Success'}), text)
+        statuses += answers
+        if time_sent == 0:
+            results(orthanc, study)
+            node.delivered(study.uid)
+    time.sleep(QUIET_S + 1)
+    same([(job['state'], job['attempt']) for job in node.jobs(study.uid)], [('done', 1)], 'jobs')
+    same([modality for modality, _, _ in orthanc.study(study.uid)], ['SEG', 'SR'], 'results in the PACS')
+    same([row['attempts'] for row in node.trace(study.uid)['results']], [1, 1], 'attempts at delivery')
+    rows = [row['action'] for row in audit(node, event='110104', subject=study.uid) if 'received' in row['detail']]
+    same(rows, ['C', 'R', 'R'], 'audit')
+    return f'{len(statuses)} x 0000H, audited as C, R, R; one job, one SR, one SEG'
+
+
+def A12(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S).start()
+    study = study.variant('A12')
+    same(set(node.send(study)), {0}, 'statuses')
+    results(orthanc, study)
+    other = copy.deepcopy(study.datasets[5])
+    other.PixelData = bytes(len(other.PixelData))
+    association = node.association()
+    answer = association.send_c_store(other)
+    association.release()
+    same(int(answer.Status), 0xB000, 'status of other content')
+    need('quarantine' in str(answer.get('ErrorComment', '')), answer)
+    trace = until('it is in the trace', lambda: (trace := node.trace(study.uid)) and trace['quarantine'] and trace)
+    same([row['sop_instance_uid'] for row in trace['quarantine']], [str(other.SOPInstanceUID)], 'quarantine')
+    same(node.kept(), study.hashes(), 'what is kept')
+    quarantined, = (node.data / 'quarantine').iterdir()
+    same(pydicom.dcmread(quarantined), other, 'the instance in quarantine')
+    rows = audit(node, event='110104', action='U', subject=study.uid)
+    same([row['outcome'] for row in rows], [4], 'audit')
+    time.sleep(QUIET_S + 0.5)
+    same(len(node.jobs(study.uid)), 1, 'jobs')
+    return 'B000H with a comment; what was there stays, the other is in quarantine, in the trace and audited as U; no second run'
+
+
 def main():
-    binary, package, names, *folders = sys.argv[1:]
+    binary, package, names, *folders = [argument for argument in sys.argv[1:] if argument != '--crash-points']
     study = Study.read(folders[0])
     others = [Study.read(folder) for folder in folders[1:]]
     failed = 0
