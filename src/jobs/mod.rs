@@ -35,4 +35,4 @@ mod tests;
 pub use delivery::{Answered, Asked, Due, Retry, Verdict, Waiting, answered, ask, due, not_asked, settle, unanswered, waiting};
 pub use queue::{Claimed, Ended, ResultObject, claim, earlier_reports, fail, finish, recover};
 pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};
-pub use study::{Planned, complete, complete_now};
+pub use study::{Planned, complete, complete_now, is_cut_off};

@@ -17,7 +17,7 @@ use crate::dataset::DataSetFile;
 use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
 use crate::geometry::Coded;
 use crate::jobs::{self, Due, Verdict};
-use crate::store::{AuditRecord, Store};
+use crate::store::{AuditRecord, Store, crash_point};
 
 /// Objects of one association at most.
 const BATCH: u32 = 100;
@@ -173,6 +173,7 @@ impl Sender {
 
     fn settle(&self, one: &Due, verdict: &Verdict) {
         let (name, retry) = (&self.destination.name, self.destination.retry());
+        crash_point("before-settle");
         match verdict {
             Verdict::Stored(status) => {
                 self.metrics.delivered.add(1);

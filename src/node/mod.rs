@@ -11,6 +11,7 @@
 //!
 //! They share nothing but store and database: each can stop or crash at any point and goes on from what is there.
 
+mod arrivals;
 mod classes;
 mod commitment;
 mod config;
@@ -166,7 +167,7 @@ impl Node {
         }
         let shared = || (Arc::clone(&node.current), Arc::clone(&node.store), Arc::clone(&metrics), runtime.clone());
         let (current, store, metrics, runtime) = shared();
-        let mut worker = Worker::new(current, engines, store, metrics, runtime);
+        let mut worker = Worker::new(current, (engines, node.options.clone()), store, metrics, runtime);
         let (current, store, metrics, runtime) = shared();
         let senders = Senders { current, store, metrics, runtime };
         let (current, store, _, runtime) = shared();

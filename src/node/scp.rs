@@ -5,7 +5,6 @@
 //! 2. Whatever a data set is, the association goes on; only a breach of the protocol or of a time limit ends it.
 //! 3. Titles and addresses that are not listed are rejected before anything else is read.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::thread;
 use tokio::runtime::Handle;
 
 use super::Link;
+use super::arrivals::Arrivals;
 use super::classes::{self, COMMITMENT, VERIFICATION};
 use super::commitment::Owed;
 use super::metrics::Metrics;
@@ -136,8 +136,10 @@ impl Scp {
 
     fn associate(&self, channel: Box<dyn Channel>, peer: SocketAddr, settings: &Settings) -> Result<(), DimseError> {
         let pending = Pending::read(channel, settings.patience())?;
-        let open = Counted::below(settings.limits.associations, &self.open);
-        let rejection = match admit(settings, &pending.request, peer) {
+        let admitted = admit(settings, &pending.request, peer);
+        // Who is not admitted takes no place.
+        let open = admitted.is_ok().then(|| Counted::below(settings.limits.associations, &self.open)).flatten();
+        let rejection = match admitted {
             Err(rejection) => Some(rejection),
             Ok(()) if self.stopping.load(Ordering::SeqCst) => Some(Rejection::TEMPORARY_CONGESTION),
             Ok(()) if open.is_none() => Some(Rejection::LOCAL_LIMIT_EXCEEDED),
@@ -157,13 +159,14 @@ impl Scp {
         let roles: Vec<Role> = pending.request.roles.iter().filter(|role| role.sop_class_uid == COMMITMENT).cloned().collect();
         let association = pending.accept(contexts, roles, (1, 1))?;
         self.metrics.associations.add(1);
-        let mut session = Session { scp: self, settings, association, peer, studies: BTreeSet::new(), instances: 0, owed: Owed::default() };
+        let arrivals = Arrivals::new(&self.store, calling.as_str());
+        let mut session = Session { scp: self, settings, association, peer, arrivals, owed: Owed::default() };
         let ended = session.serve();
         session.let_go();
-        let Session { association, studies, instances, .. } = session;
-        self.store.association_ended(studies.into_iter().collect(), ended.is_ok());
-        if instances > 0 {
-            tracing::info!(%peer, %calling, instances, released = ended.is_ok(), "an association brought instances");
+        let Session { association, arrivals, .. } = session;
+        let (new, again) = arrivals.end(ended.is_ok());
+        if new + again > 0 {
+            tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
         }
         match ended {
             Ok(()) => association.accept_release(),
@@ -209,9 +212,7 @@ pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
     pub(super) association: Link,
     pub(super) peer: SocketAddr,
-    /// Studies that it brought something new of.
-    studies: BTreeSet<Uid>,
-    instances: u64,
+    arrivals: Arrivals,
     /// Answers to requests for commitment.
     pub(super) owed: Owed,
 }
@@ -260,15 +261,11 @@ impl Session<'_> {
         };
         let (status, comment) = answer_of(&kept);
         self.scp.metrics.stored(status);
+        if let Ok(kept) = &kept {
+            self.arrivals.add(kept);
+        }
         match kept {
-            Ok(Kept::New { study_uid }) => {
-                self.instances += 1;
-                if !self.studies.contains(&study_uid) {
-                    self.scp.store.study_opened(&study_uid);
-                    self.studies.insert(study_uid);
-                }
-            }
-            Ok(Kept::Again) => {}
+            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
             Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
             Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
         }
@@ -297,16 +294,16 @@ impl Session<'_> {
 /// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
 fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
     let (status, comment) = match kept {
-        Ok(Kept::New { .. } | Kept::Again) => (Status::SUCCESS, String::new()),
+        Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
         Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
         Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
             (Status::OUT_OF_RESOURCES, "disk of the store is full".into())
         }
         Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
-        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.to_string()),
+        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),
-        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.to_string()),
+        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.shown()),
     };
     (status, comment)
 }

@@ -1,6 +1,8 @@
 //! Running packages on complete studies: one job at a time, engines stay loaded.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +15,14 @@ use super::NodeError;
 use super::config::PackageConfig;
 use super::metrics::Metrics;
 use super::settings::{Current, Settings};
-use crate::dataset::{DataSetFile, Instance};
+use crate::dataset::{DataSetFile, DatasetError, Instance};
 use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
 use crate::geometry::Coded;
 use crate::jobs::{self, Claimed, Ended, ResultObject};
 use crate::model::{Check, Eligible, Ineligible, PackageFolders};
 use crate::results::{Form, ResultsError, write_all};
 use crate::series::{Part, discover};
-use crate::store::{AuditRecord, Store, StoreError};
+use crate::store::{AuditRecord, Store, StoreError, crash_point};
 
 /// How often the queue is looked at, where nothing says that something is in it.
 const POLL: Duration = Duration::from_millis(200);
@@ -33,6 +35,7 @@ pub(super) struct Worker {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     runtime: Handle,
+    options: Options,
     /// Loaded packages, by their name in the configuration.
     engines: HashMap<String, Engine>,
 }
@@ -71,15 +74,15 @@ impl From<StoreError> for Failure {
 }
 
 impl Worker {
-    /// With these packages.
+    /// With these packages, and what they were loaded with.
     pub(super) fn new(
         current: Arc<Current>,
-        engines: HashMap<String, Engine>,
+        (engines, options): (HashMap<String, Engine>, Options),
         store: Arc<Store>,
         metrics: Arc<Metrics>,
         runtime: Handle,
     ) -> Self {
-        Self { settings: current.get(), current, store, metrics, runtime, engines }
+        Self { settings: current.get(), current, store, metrics, runtime, options, engines }
     }
 
     /// Runs jobs until `stopping`; the one that runs then is ended first.
@@ -114,7 +117,9 @@ impl Worker {
             let outcome = json!({ "error": "the configuration names this package no more" });
             return self.failed(job, &Failure { outcome, may_pass: false });
         };
-        match self.results(job, &package) {
+        crash_point("job-running");
+        let caught = catch_unwind(AssertUnwindSafe(|| self.results(job, &package)));
+        match caught.unwrap_or_else(|_| Err(self.panicked(&package))) {
             Ok((outcome, results)) => {
                 let finished = self.runtime.block_on(jobs::finish(self.store.pool(), job, &outcome, &results, &package.deliver));
                 match finished {
@@ -122,6 +127,7 @@ impl Worker {
                         tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun")
                     }
                     Ok(_) => {
+                        crash_point("after-finish");
                         self.metrics.jobs_done.add(1);
                         let seconds = started.elapsed().as_secs_f64();
                         tracing::info!(job = job.id, objects = results.len(), seconds, "a job is done");
@@ -133,6 +139,15 @@ impl Worker {
             }
             Err(failure) => self.failed(job, &failure),
         }
+    }
+
+    /// A broken promise in the engine ends this attempt, not the node. The engine is loaded again: nobody knows in what state it is.
+    fn panicked(&mut self, package: &PackageConfig) -> Failure {
+        match load(&[package], &self.options) {
+            Ok(engines) => self.engines.extend(engines),
+            Err(error) => tracing::error!(package = package.name, %error, "a package cannot be loaded again"),
+        }
+        Failure { outcome: json!({ "error": "the engine panicked, the log says where", "code": "node.panic" }), may_pass: true }
     }
 
     fn failed(&self, job: &Claimed, failure: &Failure) {
@@ -155,15 +170,21 @@ impl Worker {
 
     /// Analyses what the package takes of the study, and writes the results. What it does not take is no failure.
     fn results(&mut self, job: &Claimed, package: &PackageConfig) -> Result<(Value, Vec<ResultObject>), Failure> {
-        let (files, earlier) = self.runtime.block_on(async {
+        let (files, earlier, cut_off) = self.runtime.block_on(async {
+            let cut_off = jobs::is_cut_off(self.store.pool(), &job.study_uid).await?; // before the files: it may be true of fewer than there are
             let files = self.store.files_of_study(&job.study_uid).await?;
-            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?))
+            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?, cut_off))
         })?;
         let found = discover(&files);
         let engine = self.engines.get_mut(&job.package).expect("every package of the configuration is loaded");
         let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(engine.package().manifest.select.geometry)).collect();
         let answers = engine.package().take(parts.iter().map(|part| engine.package().eligible(part)).collect());
         let below = PathBuf::from("results").join(job.id.to_string());
+        // What an attempt left that came to no end; nobody knows of it.
+        match std::fs::remove_dir_all(self.store.folder().join(&below)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::from(error).into()),
+            _ => {}
+        }
         let (mut verdicts, mut objects) = (Vec::new(), Vec::new());
         for (part, answer) in parts.iter().zip(answers) {
             let series_uid = &part.series.series_uid;
@@ -180,18 +201,19 @@ impl Worker {
                     let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
                     let folder = below.join(format!("{series_uid}{suffix}"));
                     verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
-                    let written = analyse(engine, eligible, &earlier, package, &self.store.folder().join(&folder))?;
+                    let written = analyse(engine, eligible, &earlier, cut_off, package, &self.store.folder().join(&folder))?;
+                    crash_point("series-written");
                     verdict["outcome"] = "done".into();
                     verdict["stages_s"] = written.stages;
                     for (form, path) in written.files {
-                        objects.extend(result_object(form, &path, self.store.folder()));
+                        objects.extend(result_object(form, &path, self.store.folder()).map_err(|error| Failure::of(&error, true))?);
                     }
                 }
             }
             verdicts.push(verdict);
         }
         let left_out: Vec<Value> = found.skipped.iter().map(|s| json!({ "code": s.error.code() })).collect();
-        Ok((json!({ "series": verdicts, "unreadable": left_out }), objects))
+        Ok((json!({ "series": verdicts, "unreadable": left_out, "cut_off": cut_off }), objects))
     }
 }
 
@@ -205,6 +227,7 @@ fn analyse(
     engine: &mut Engine,
     eligible: Eligible,
     earlier: &[crate::findings::Predecessor],
+    cut_off: bool,
     package: &PackageConfig,
     folder: &Path,
 ) -> Result<Written, Failure> {
@@ -212,6 +235,9 @@ fn analyse(
     let analysis = engine.analyse(eligible.stack, &cancel, &mut |_| {});
     let Analysis { mut findings, image, mut timings } = analysis.map_err(|error| Failure::of(&error, may_pass(&error)))?;
     findings.predecessors = earlier.to_vec();
+    if cut_off {
+        findings.warnings.push("the association that brought the study was cut off: instances may be missing".into());
+    }
     let written = timings.time(Stage::Write, &mut |_| {}, || write_all(&findings, &image, &package.results.0, folder));
     let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;
     let stages = timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();
@@ -224,18 +250,18 @@ fn may_pass(error: &EngineError) -> bool {
 }
 
 /// A DICOM file as an object to be delivered; none for the others.
-fn result_object(form: Form, path: &Path, folder: &Path) -> Option<ResultObject> {
-    if path.extension()? != "dcm" {
-        return None;
+fn result_object(form: Form, path: &Path, folder: &Path) -> Result<Option<ResultObject>, DatasetError> {
+    if path.extension().is_none_or(|extension| extension != "dcm") {
+        return Ok(None);
     }
-    let file = DataSetFile::open(path).ok()?;
-    let instance = Instance::read(path).ok()?;
-    Some(ResultObject {
+    let file = DataSetFile::open(path)?;
+    let instance = Instance::read(path)?;
+    Ok(Some(ResultObject {
         sop_instance_uid: file.sop_instance_uid,
         sop_class_uid: file.sop_class_uid,
         transfer_syntax_uid: file.transfer_syntax_uid,
         series_uid: instance.series_uid,
         form: form.name().to_owned(),
-        path: path.strip_prefix(folder).ok()?.to_owned(),
-    })
+        path: path.strip_prefix(folder).expect("results lie below the store's folder").to_owned(),
+    }))
 }

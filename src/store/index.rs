@@ -146,7 +146,7 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
         "INSERT INTO quarantine (content, sop_instance_uid, study_uid, reason, calling, received_ms) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     );
-    query
+    let entered = query
         .bind(&arrival.content)
         .bind(&arrival.sop_instance_uid)
         .bind(&arrival.study_uid)
@@ -155,6 +155,11 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
         .bind(arrival.received_ms)
         .execute(&mut **transaction)
         .await?;
+    if entered.rows_affected() > 0 {
+        let detail = format!("in quarantine: {reason}");
+        let record = AuditRecord { outcome: 4, ..AuditRecord::transferred("U", &arrival.calling, &arrival.study_uid, detail) };
+        audit::append(transaction, &record).await?;
+    }
     Ok(())
 }
 
@@ -162,6 +167,7 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
 fn moved(shared: &Shared, entry: &Entry) {
     let (arrival, to) = match entry {
         Entry::Instance(arrival) => {
+            super::crash_point("after-enter");
             shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             (arrival, shared.path_of(&arrival.content))
         }

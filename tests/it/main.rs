@@ -8,6 +8,7 @@ mod exchange;
 mod grids;
 mod inputs;
 mod marks;
+mod node;
 mod node_services;
 mod orientations;
 mod packages;
