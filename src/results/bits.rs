@@ -28,12 +28,7 @@ pub(super) fn pack_group<'a>(
 fn pack_slice(voxels: &[u8], label: u8, writer: &mut BitWriter) {
     let (runs, rest) = voxels.as_chunks::<64>();
     for run in runs {
-        // Most of an image is another label; without a branch a voxel, the compiler looks at many at once.
-        if run.iter().fold(false, |any, &voxel| any | (voxel == label)) {
-            run.as_chunks::<8>().0.iter().for_each(|eight| writer.push(equal_bytes(u64::from_le_bytes(*eight), label), 8));
-        } else {
-            (0..8).for_each(|_| writer.push(0, 8));
-        }
+        writer.push_64(where_equal(run, label));
     }
     for eight in rest.chunks(8) {
         let bits = eight.iter().enumerate().fold(0, |bits, (n, &voxel)| bits | u32::from(voxel == label) << n);
@@ -41,13 +36,38 @@ fn pack_slice(voxels: &[u8], label: u8, writer: &mut BitWriter) {
     }
 }
 
-/// Bit n is set where byte n of `eight` equals `label`.
-fn equal_bytes(eight: u64, label: u8) -> u32 {
+/// Bit n is set where byte n of `run` equals `label`.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn where_equal(run: &[u8; 64], label: u8) -> u64 {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
+
+    #[target_feature(enable = "sse2")]
+    fn sse2(run: &[u8; 64], label: u8) -> u64 {
+        let wanted = _mm_set1_epi8(label.cast_signed());
+        let (sixteens, half) = (run.as_chunks::<16>().0, |bytes: &[u8]| bytes.iter().rfold(0i64, |half, &b| half << 8 | i64::from(b)));
+        sixteens.iter().enumerate().fold(0, |bits, (n, sixteen)| {
+            let equal = _mm_cmpeq_epi8(_mm_set_epi64x(half(&sixteen[8..]), half(&sixteen[..8])), wanted);
+            bits | u64::from(_mm_movemask_epi8(equal).cast_unsigned()) << (16 * n)
+        })
+    }
+
+    // SAFETY: every x86-64 has SSE2, the only requirement of this function.
+    #[allow(unsafe_code, reason = "there is no portable way to gather the bits of a comparison")]
+    unsafe {
+        sse2(run, label)
+    }
+}
+
+/// Bit n is set where byte n of `run` equals `label`.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn where_equal(run: &[u8; 64], label: u8) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const LOW_SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let differing = eight ^ (LOW * u64::from(label));
-    let zeros = !(((differing & LOW_SEVEN) + LOW_SEVEN) | differing | LOW_SEVEN); // 0x80 in each zero byte
-    ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    run.as_chunks::<8>().0.iter().enumerate().fold(0, |bits, (n, eight)| {
+        let differing = u64::from_le_bytes(*eight) ^ (LOW * u64::from(label));
+        let zeros = !(((differing & LOW_SEVEN) + LOW_SEVEN) | differing | LOW_SEVEN); // 0x80 in each zero byte
+        bits | ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * n)
+    })
 }
 
 /// Appends bits, lowest first.
@@ -59,6 +79,13 @@ struct BitWriter<'a> {
 }
 
 impl BitWriter<'_> {
+    fn push_64(&mut self, value: u64) {
+        let bits = self.bits;
+        self.bytes[self.at..self.at + 8].copy_from_slice(&(value << bits | u64::from(self.pending)).to_le_bytes());
+        self.at += 8;
+        self.pending = if bits == 0 { 0 } else { (value >> (64 - bits)) as u32 };
+    }
+
     fn push(&mut self, value: u32, bits: u32) {
         self.pending |= value << self.bits;
         self.bits += bits;
@@ -84,6 +111,13 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn equal_bytes_have_a_bit(run in prop::array::uniform32(0u8..4), other in prop::array::uniform32(any::<u8>()), label in 0u8..4) {
+            let run: [u8; 64] = [run, other].concat().try_into().expect("twice 32");
+            let bits = where_equal(&run, label);
+            prop_assert!((0..64).all(|n| (bits >> n & 1 == 1) == (run[n] == label)));
+        }
+
         /// Against a bit at a time.
         #[test]
         fn packed_bits_are_the_voxels(plane in 1usize..200, slices in prop::collection::vec(0u32..5, 1..20), seed in any::<u64>()) {

@@ -86,7 +86,8 @@ fn value_groups(map: &ValueMap) -> Item {
     let [least, greatest] = range(map);
     let window = Item::new()
         .decimal(tags::WINDOW_CENTER, (least + greatest) / 2.0)
-        .decimal(tags::WINDOW_WIDTH, if greatest > least { greatest - least } else { 1.0 });
+        .decimal(tags::WINDOW_WIDTH, if greatest > least { greatest - least } else { 1.0 })
+        .text(tags::VOILUT_FUNCTION, "LINEAR_EXACT"); // a window of LINEAR is at least 1 wide (C.11.2.1.2)
     let identity = Item::new().text(tags::RESCALE_INTERCEPT, "0").text(tags::RESCALE_SLOPE, "1").text(tags::RESCALE_TYPE, "US"); // unspecified: the mapping below says what the values are
     let quantity = Item::new()
         .text(tags::VALUE_TYPE, "CODE")

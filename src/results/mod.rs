@@ -177,9 +177,10 @@ impl Written {
 pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &Path) -> Result<Written, ResultsError> {
     let context = Context::of(findings, image, forms)?;
     let staging = folder::Staging::beside(dir)?;
-    // The picture takes as long as the objects, and needs none of them.
+    // Pictures take as long as the objects, and need none of them.
     let draw = || forms.contains(Form::Png).then(|| png_of(&picture(context.image, context.findings, context.window)));
-    let (written, png) = rayon::join(|| write_objects(&context, staging.path()), draw);
+    let illustrate = || forms.contains(Form::Html).then(|| html::Pictures::of(&context));
+    let (written, (png, pictures)) = rayon::join(|| write_objects(&context, staging.path()), || rayon::join(draw, illustrate));
     let (mut files, objects) = written?;
     let json = forms.contains(Form::Json).then(|| json::json_of(&context, &objects, &left_out(&context, &files)));
     let csv = forms.contains(Form::Csv).then(|| csv::csv_of(&context, &objects));
@@ -194,8 +195,8 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
             files.push((form, name.to_owned()));
         }
     }
-    if forms.contains(Form::Html) {
-        write_bytes(&staging.path().join(HTML_FILE), html::page(&context, &files).as_bytes())?;
+    if let Some(pictures) = pictures {
+        write_bytes(&staging.path().join(HTML_FILE), html::page(&context, &pictures, &files).as_bytes())?;
         files.push((Form::Html, HTML_FILE.to_owned()));
     }
     staging.replace(dir)?;

@@ -54,7 +54,7 @@ pub(super) fn overlay_png(sampled: &Sampled, colours: &Colours) -> Vec<u8> {
     let mut encoder = png::Encoder::new(&mut bytes, sampled.width, sampled.height);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::High);
+    encoder.set_compression(png::Compression::Balanced);
     encoder.set_filter(png::Filter::NoFilter);
     encoder.set_palette(palette);
     encoder.set_trns(alpha);

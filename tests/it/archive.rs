@@ -4,9 +4,9 @@ use std::path::Path;
 
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::object::open_file;
-use roentgen::codes::{Code, uid_by_name};
+use roentgen::codes::{Code, dcm, ucum, uid_by_name};
 use roentgen::dataset::{decoded_text, tags};
-use roentgen::findings::{Finding, Findings, Measurement};
+use roentgen::findings::{Finding, Findings, Measurement, ValueMap};
 use roentgen::results::{Forms, write_all};
 use roentgen::series::{GeometryPolicy, discover};
 use roentgen::volume::{LabelMap, Volume};
@@ -37,7 +37,8 @@ pub(crate) fn study_of(folder: &Path, n: usize) {
         if !charset.is_empty() {
             put(tags::SPECIFIC_CHARACTER_SET, VR::CS, PrimitiveValue::Strs(charset.split('\\').map(str::to_owned).collect()));
         }
-        put(tags::PATIENT_NAME, VR::PN, PrimitiveValue::from(patient.to_vec()));
+        let padding: &[u8] = if patient.len() % 2 == 1 { b" " } else { b"" };
+        put(tags::PATIENT_NAME, VR::PN, PrimitiveValue::from([patient, padding].concat()));
         put(tags::PATIENT_BIRTH_DATE, VR::DA, PrimitiveValue::Empty);
         for (tag, slot) in [(tags::STUDY_INSTANCE_UID, "study"), (tags::SERIES_INSTANCE_UID, "series")] {
             put(tag, VR::UI, PrimitiveValue::from(uid_by_name(&["test", "archive", name, slot])));
@@ -94,13 +95,17 @@ fn write_results(study: &Path, results: &Path) {
         finding(2, "lung", Code::new("39607008", "SCT", "Lung")),
         finding(3, "heart", Code::new("80891009", "SCT", "Heart")),
     ];
+    // Less than 1 from end to end: a window that not every VOI LUT function takes.
+    let values = labels.voxels().iter().map(|&label| f32::from(label) * 0.4).collect();
+    let maps =
+        vec![ValueMap { name: "liver".into(), quantity: dcm::PROBABILITY, unit: ucum::ONE, values: Volume::new(stack.grid, values) }];
     let findings = Findings {
         source: source_of(&stack, &loaded),
         labels,
         findings,
         provenance: made_up("archive"),
         warnings: vec!["made up".into()],
-        maps: Vec::new(),
+        maps,
         predecessors: Vec::new(),
     };
     write_all(&findings, &loaded.image, &Forms::all(), results).expect("results are written");

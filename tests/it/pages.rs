@@ -21,7 +21,7 @@ struct Case {
     charset: &'static [&'static str],
     patient: &'static str,
     findings: usize,
-    /// Pixel Spacing, where pixels are not square.
+    /// Pixel Spacing, where pixels are not square; such a study has a window of its own, too.
     spacing: Option<&'static str>,
 }
 
@@ -49,6 +49,8 @@ fn prepare(case: &Case, study: &Path) {
         object.put(DataElement::new(tags::PATIENT_NAME, VR::PN, PrimitiveValue::from(case.patient)));
         if let Some(spacing) = case.spacing {
             object.put(DataElement::new(tags::PIXEL_SPACING, VR::DS, PrimitiveValue::from(spacing)));
+            object.put(DataElement::new(tags::WINDOW_CENTER, VR::DS, PrimitiveValue::from("-200")));
+            object.put(DataElement::new(tags::WINDOW_WIDTH, VR::DS, PrimitiveValue::from("1500")));
         }
         object.write_to_file(&file).expect("writable");
     }

@@ -4,7 +4,7 @@
 usage: check_orthanc.py STUDY_DIR RESULT_DIR
 
 Starts Orthanc on free ports with an empty store, sends everything with DCMTK's dcmsend, asks what it has indexed, fetches every object and
-compares it attribute by attribute, and has previews drawn of all that have pixels. Exit 0, or 1 with every reason.
+compares it attribute by attribute, and has previews drawn of all that have pixels. dciodvfy and dsrdump must find no error in any. Exit 0, or 1 with every reason.
 """
 import io
 import json
@@ -22,7 +22,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from programs import tool
+from programs import dciodvfy_errors, dsrdump_complaints, tool
 
 study, results = Path(sys.argv[1]), Path(sys.argv[2])
 problems = []
@@ -55,6 +55,14 @@ def drawn(image):
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert('RGB'))
     return pixels.min() != pixels.max()
 
+
+for path in sorted(results.glob('*.dcm')):
+    for line in dciodvfy_errors(path):
+        need(False, f'{path.name}: dciodvfy: {line}')
+    if pydicom.dcmread(path, stop_before_pixels=True).Modality in ('SR', 'KO'):
+        # It knows no template of key objects, and says so.
+        lines = [line for line in dsrdump_complaints(path) if 'template constraints not yet supported' not in line]
+        need(not lines, f'{path.name}: dsrdump: {lines}')
 
 program = shutil.which('Orthanc')
 if program is None:

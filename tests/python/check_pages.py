@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from scipy.ndimage import map_coordinates
 
 from browser import Browser
 from programs import dciodvfy_errors, tool
 
-problems, seen = [], {'numbers': 0, 'columns': 0, 'lists': 0, 'captures': 0, 'pages': 0}
+problems, seen = [], {'numbers': 0, 'columns': 0, 'lists': 0, 'captures': 0, 'windows': 0, 'pages': 0}
 UNITS = {"[hnsf'U]": 'HU', '1': ''}
 ROWS = """Array.from(document.querySelectorAll('#findings tbody tr')).map(tr => Array.from(tr.children).map(td => {
     const lines = Array.from(td.querySelectorAll('div, span'), line => line.textContent);
@@ -210,14 +211,18 @@ def check_capture(where, path, source, of_slice):
     top = 60 + int(np.argmin(off))
     if not need(min(off) == 0, f'{where}: {min(off)} pixels are coloured outside a segment, or grey within one'):
         return
-    # The image itself, in its orientation.
-    shown = pixels[top:top + height, left:left + width].min(axis=2).astype(float)
+    # The image itself, interpolated by SciPy and then windowed: within a grey level.
     hu = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
-    grey = np.clip((hu - 40) / 400 + 0.5, 0, 1)[np.ix_(rows, columns)] * 255
-    alike = np.corrcoef(shown[~mask], grey[~mask])[0, 1]
-    need(alike > 0.97, f'{where}: correlation of {alike:.3f} with the source')
-    turned = max(np.corrcoef(shown.ravel(), g.ravel())[0, 1] for g in (grey[::-1], grey[:, ::-1], grey[::-1, ::-1]))
-    need(turned < alike - 0.001, f'{where}: as like its mirror image ({turned:.4f})')
+    down = np.clip((np.arange(height) + 0.5) * image.Rows / height - 0.5, 0, image.Rows - 1)
+    across = np.clip((np.arange(width) + 0.5) * image.Columns / width - 0.5, 0, image.Columns - 1)
+    hu = map_coordinates(hu, np.meshgrid(down, across, indexing='ij'), order=1)
+    if 'WindowCenter' in image:
+        grey = (hu - (float(image.WindowCenter) - 0.5)) / (float(image.WindowWidth) - 1) + 0.5
+        seen['windows'] += 1
+    else:
+        grey = (hu - 40) / 400 + 0.5
+    off = np.abs(pixels[top:top + height, left:left + width, 0] - np.clip(grey, 0, 1) * 255)[~mask].max()
+    need(off < 1, f'{where}: up to {off:.1f} grey levels from the source')
 
 
 # ------------------------------------------------------------------ document
@@ -274,6 +279,6 @@ for folder in sorted(p for p in Path(sys.argv[1]).iterdir() if p.is_dir()):
         check_capture(f'{folder.name}/{path.name}', path, source, of_slice)
     check_document(f'{folder.name}/pdf.dcm', results / 'pdf.dcm', found, numbers, source, files[0].PatientName)
 
-need(seen['columns'] and seen['lists'] and seen['captures'] > 20, f'not all kinds were seen: {seen}')
+need(seen['columns'] and seen['lists'] and seen['windows'] and seen['captures'] > 20, f'not all kinds were seen: {seen}')
 print('\n'.join(problems[:60]) or f'pages, captures and documents are as the JSON says: {seen}')
 sys.exit(1 if problems else 0)

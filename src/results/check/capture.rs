@@ -71,7 +71,7 @@ fn check_pixels(context: &Context<'_>, n: usize, instance: &Instance, problems: 
         for x in 0..width {
             let label = labels[voxel(y, height, ny) * nx as usize + voxel(x, width, nx)];
             let at = ((drawn.corner[1] + y) * columns + drawn.corner[0] + x) as usize * 3;
-            let Some(&[r, g, b]) = pixels.get(at..at + 3).and_then(|p| p.as_array()) else { return };
+            let Some([r, g, b]) = pixels.get(at..at + 3).and_then(|p| <[u8; 3]>::try_from(p).ok()) else { return };
             // A tint moves each sample towards the colour's by the same share, so differences between samples have the colour's signs.
             let is_grey = r == g && g == b;
             let holds = match colour_of(label) {

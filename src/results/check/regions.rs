@@ -12,6 +12,7 @@ use crate::codes::sop_class;
 use crate::dataset::{Attributes, Frame, Instance, Place, items, native_pixels, read_frames, tags};
 use crate::geometry::{norm, sub};
 use crate::results::Context;
+use crate::results::bits::where_equal;
 
 /// How far apart centroids of the object and of the label map may lie.
 const CENTROID_TOLERANCE_MM: f64 = 0.01;
@@ -92,11 +93,32 @@ impl Sum {
         self.rows += row as u64;
     }
 
-    /// Counts eight voxels of a row, from `column` on.
-    fn count_eight(&mut self, column: usize, row: usize) {
-        self.voxels += 8;
-        self.columns += 8 * column as u64 + 28;
-        self.rows += 8 * row as u64;
+    /// Counts the voxels of a row whose bits are set, bit 0 at `column`.
+    fn count_set(&mut self, column: usize, row: usize, set: u64) {
+        /// Bit n is set in the m-th one where bit m is in n.
+        const WITH_BIT: [u64; 6] = [
+            0xAAAA_AAAA_AAAA_AAAA,
+            0xCCCC_CCCC_CCCC_CCCC,
+            0xF0F0_F0F0_F0F0_F0F0,
+            0xFF00_FF00_FF00_FF00,
+            0xFFFF_0000_FFFF_0000,
+            0xFFFF_FFFF_0000_0000,
+        ];
+        if set == 0 {
+            return;
+        }
+        let count = u64::from(set.count_ones());
+        let within: u64 = (0..6).map(|m| u64::from((set & WITH_BIT[m]).count_ones()) << m).sum();
+        self.voxels += count;
+        self.columns += count * column as u64 + within;
+        self.rows += count * row as u64;
+    }
+
+    /// Counts `count` voxels of a row, from `column` on.
+    fn count_run(&mut self, column: usize, row: usize, count: usize) {
+        self.voxels += count as u64;
+        self.columns += (count * column + count * (count - 1) / 2) as u64;
+        self.rows += (count * row) as u64;
     }
 
     /// Puts all that was counted into the frame at `position_mm`.
@@ -123,7 +145,7 @@ fn count_values<T: Copy + PartialEq>(sums: &mut [Sum], frame: &[T], columns: usi
         let (eights, rest) = values.as_chunks::<8>();
         for (n, eight) in eights.iter().enumerate() {
             if *eight == [eight[0]; 8] {
-                sums[index(eight[0])].count_eight(8 * n, row);
+                sums[index(eight[0])].count_run(8 * n, row, 8);
             } else {
                 eight.iter().zip(8 * n..).for_each(|(&value, column)| sums[index(value)].count(column, row));
             }
@@ -175,8 +197,8 @@ fn compare_bits(bytes: &[u8], start: usize, labels: &[u8], label: u8, columns: u
         if set != bits_of(run, label) {
             return false;
         }
-        if set == u64::MAX && column + 64 <= columns {
-            (0..8).for_each(|eight| sum.count_eight(column + 8 * eight, row));
+        if column + run.len() <= columns {
+            sum.count_set(column, row, set);
         } else {
             while set != 0 {
                 let at = column + set.trailing_zeros() as usize;
@@ -193,14 +215,10 @@ fn compare_bits(bytes: &[u8], start: usize, labels: &[u8], label: u8, columns: u
 
 /// Bit n is set where voxel n of at most 64 has the label.
 fn bits_of(run: &[u8], label: u8) -> u64 {
-    // Most of an image is one label for long; without a branch a voxel, the compiler looks at many at once.
-    if !run.iter().fold(false, |any, &l| any | (l == label)) {
-        return 0;
+    match run.as_array::<64>() {
+        Some(run) => where_equal(run, label),
+        None => run.iter().enumerate().fold(0, |bits, (n, &l)| bits | u64::from(l == label) << n),
     }
-    if run.len() == 64 && run.iter().fold(true, |all, &l| all & (l == label)) {
-        return u64::MAX;
-    }
-    run.iter().enumerate().fold(0, |bits, (n, &l)| bits | u64::from(l == label) << n)
 }
 
 /// The same of a label map.

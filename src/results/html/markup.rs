@@ -36,8 +36,8 @@ fn name(tag: &str) -> &str {
     tag.split(' ').next().unwrap_or_default()
 }
 
-/// Text as it may stand in an element and in a quoted attribute. Control characters, which HTML has no place for, go.
-pub(super) fn escaped(text: &str) -> String {
+/// Text as it may stand in an element and in a quoted attribute. Control characters go, those that turn the order of letters too.
+pub(in crate::results) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -47,6 +47,7 @@ pub(super) fn escaped(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' | '\t' => out.push(c),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
             c if c.is_control() => {}
             c => out.push(c),
         }
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn other_peoples_text_stays_text() {
         let mut page = Markup::default();
-        page.element("td class=\"name\"", "<script>alert('x')</script> & \"\u{1b}\u{0}");
+        page.element("td class=\"name\"", "<script>alert('x')</script> & \"\u{1b}\u{0}\u{202e}");
         assert_eq!(page.into_string(), "<td class=\"name\">&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;</td>\n");
     }
 }

@@ -8,10 +8,12 @@ mod markup;
 mod pictures;
 mod show;
 
+pub(super) use markup::escaped;
+pub(super) use pictures::Pictures;
+
 use sha2::{Digest, Sha256};
 
 use self::markup::{Markup, base64};
-use self::pictures::Pictures;
 use super::wording::{self, Fact, Row, Table};
 use super::{Context, Form};
 use crate::findings::{Finding, Findings};
@@ -20,7 +22,7 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The page; `files` are those of the result beside it.
-pub(super) fn page(context: &Context<'_>, files: &[(Form, String)]) -> String {
+pub(super) fn page(context: &Context<'_>, pictures: &Pictures, files: &[(Form, String)]) -> String {
     let title = format!("AI result: {}", wording::package(&context.findings.provenance.package));
     let mut page = Markup::default();
     page.raw("<!DOCTYPE html>\n<html lang=\"en\">\n");
@@ -38,7 +40,7 @@ pub(super) fn page(context: &Context<'_>, files: &[(Form, String)]) -> String {
         });
         page.within("main", |page| {
             page.element("h1", &title);
-            result(page, context);
+            result(page, context, pictures);
             origin(page, context.findings, &wording::provenance(context), files);
         });
         page.raw("<script>").raw(SCRIPT).raw("</script>\n");
@@ -56,13 +58,13 @@ fn policy() -> String {
 }
 
 /// Whom it is about and what was found.
-fn result(page: &mut Markup, context: &Context<'_>) {
+fn result(page: &mut Markup, context: &Context<'_>, pictures: &Pictures) {
     let findings = context.findings;
     page.element("p", &findings.provenance.package.intended_use);
     facts(page, &wording::study(findings, |_| true));
     list(page, "Warnings", "ul class=\"warnings\"", &findings.warnings);
     section(page, "findings", "Findings", |page| table(page, &Table::of(&findings.findings)));
-    section(page, "pictures", "Pictures", |page| show::pictures(page, context, &Pictures::of(context)));
+    section(page, "pictures", "Pictures", |page| show::pictures(page, context, pictures));
 }
 
 /// Where it comes from.

@@ -31,7 +31,7 @@ pub(super) struct Picture {
 
 /// The pictures of a page.
 #[derive(Debug)]
-pub(super) struct Pictures {
+pub(in crate::results) struct Pictures {
     /// Axial, coronal and sagittal, as far as the image has more than one voxel across.
     pub(super) planes: Vec<Picture>,
     /// Axial ones in the order of the grid; none where there is one slice.
@@ -41,7 +41,7 @@ pub(super) struct Pictures {
 }
 
 impl Pictures {
-    pub(super) fn of(context: &Context<'_>) -> Self {
+    pub(in crate::results) fn of(context: &Context<'_>) -> Self {
         let colours = colours(&context.findings.findings);
         let window = context.window.greys();
         let draw = |plane: &Plane| drawn(context, plane, &window, &colours);

@@ -131,7 +131,7 @@ impl<'a> Grid<'a> {
         headings.extend(table.has_certainty.then(|| ("Certainty".to_owned(), 0.9, true)));
         headings.extend(table.columns.iter().map(|[name, unit]| {
             let separator = if unit.is_empty() { "" } else { ", " };
-            (format!("{name}{separator}{unit}"), 1.2, true)
+            (format!("{name}{separator}{unit}"), 1.3, true)
         }));
         headings.extend(table.columns.is_empty().then(|| ("Measurements".to_owned(), 3.2, false)));
         headings.extend(table.has_answers.then(|| ("Assessment".to_owned(), 1.8, false)));

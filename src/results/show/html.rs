@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::text::is_numeric;
 use super::{Node, Page, Table};
+use crate::results::html::escaped;
 
 /// What a page looks like; colours follow the reader's preference for light or dark.
 const STYLE: &str = "\
@@ -84,19 +85,4 @@ fn write_node(out: &mut String, node: &Node) {
     let _ = writeln!(out, "<li><details open><summary>{line}</summary>\n<ul>");
     node.children.iter().for_each(|child| write_node(out, child));
     out.push_str("</ul></details></li>\n");
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -42,10 +42,10 @@ pub(super) fn of_image(findings: &Findings, segment: &Segment<'_>, image: &KeyIm
     let grid = findings.labels.grid();
     let all = outlines(findings.labels.slice(image.slice as usize), grid.dims()[0] as usize, segment.label);
     let largest = all.iter().filter(|o| !o.hole).max_by_key(|o| o.area()).expect("the segment has voxels on its key image");
-    let [column_mm, row_mm, _] = grid.spacing_mm();
-    let area_mm2 = largest.area() as f64 * column_mm * row_mm;
+    // Without a spacing there is an outline and no area.
+    let area_mm2 = frame.pixel_spacing_mm.map(|[row_mm, column_mm]| largest.area() as f64 * row_mm * column_mm);
     let mut items = head(findings, segment.finding);
-    items.push(content::number(Contains, &sct::AREA, Some(area_mm2), &ucum::SQUARE_MILLIMETRE, Vec::new()));
+    items.push(content::number(Contains, &sct::AREA, area_mm2, &ucum::SQUARE_MILLIMETRE, Vec::new()));
     items.extend(certainty(segment.finding));
     items.extend(evaluations(segment.finding));
     let (points, purpose) = points(largest);

@@ -17,14 +17,14 @@ pub(super) fn group(findings: &Findings, instances: &[&Instance]) -> Item {
         shared.push(content::uid_reference(HasAcqContext, &dcm::FRAME_OF_REFERENCE_UID, &first.frame_of_reference_uid));
     }
     let [columns, rows, _] = grid.dims().map(f64::from);
-    let [column_mm, row_mm, slice_mm] = grid.spacing_mm();
-    // Pixel Spacing is (between rows, between columns): vertical, horizontal.
-    let [vertical_mm, horizontal_mm] = first.pixel_spacing_mm.unwrap_or([row_mm, column_mm]);
+    // Pixel Spacing is (between rows, between columns): vertical, horizontal. A radiograph may have none.
+    let [vertical_mm, horizontal_mm] = findings.source.frames[0].pixel_spacing_mm.map_or([None; 2], |spacing| spacing.map(Some));
+    let slice_mm = grid.spacing_mm()[2];
     let numbers = [
         (&dcm::PIXEL_DATA_ROWS, Some(rows), &ucum::PIXELS),
         (&dcm::PIXEL_DATA_COLUMNS, Some(columns), &ucum::PIXELS),
-        (&dcm::HORIZONTAL_PIXEL_SPACING, Some(horizontal_mm), &ucum::MILLIMETRE),
-        (&dcm::VERTICAL_PIXEL_SPACING, Some(vertical_mm), &ucum::MILLIMETRE),
+        (&dcm::HORIZONTAL_PIXEL_SPACING, horizontal_mm, &ucum::MILLIMETRE),
+        (&dcm::VERTICAL_PIXEL_SPACING, vertical_mm, &ucum::MILLIMETRE),
         (&dcm::SPACING_BETWEEN_SLICES, (grid.dims()[2] > 1).then_some(slice_mm), &ucum::MILLIMETRE),
         (&dcm::SLICE_THICKNESS, first.slice_thickness_mm, &ucum::MILLIMETRE),
     ];

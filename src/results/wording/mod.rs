@@ -182,6 +182,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_cleared_product_is_not_called_unfit() {
+        let banner = |regulatory_status: &str, intended_use: &str| {
+            super::banner(&PackageId {
+                name: "nodules".into(),
+                version: "1.0.0".into(),
+                sha256: "0".repeat(64),
+                manufacturer: "somebody".into(),
+                intended_use: intended_use.into(),
+                licence: "proprietary".into(),
+                regulatory_status: regulatory_status.into(),
+                card: None,
+            })
+        };
+        assert_eq!(banner("none", "Finds nodules."), "AI result, not for diagnosis");
+        assert_eq!(banner("CE, class IIa", "For research, Not for Diagnosis."), "AI result, not for diagnosis");
+        assert_eq!(banner("CE, class IIa", "Finds nodules."), "AI result, not verified");
+    }
+
+    #[test]
     fn numbers_for_people() {
         let cases = [
             (0.0, "0"),
