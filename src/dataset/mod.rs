@@ -6,6 +6,7 @@ mod charset;
 mod codec;
 mod coded;
 mod colour;
+mod commitment;
 mod directory;
 mod error;
 mod fragments;
@@ -26,6 +27,7 @@ pub use build::{
 pub use charset::{CharacterSet, decoded_text};
 pub use codec::{is_decodable, rle_frame};
 pub use coded::{codes, items};
+pub use commitment::{Commitment, Reference};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
 pub use error::DatasetError;

@@ -86,6 +86,16 @@ impl Channel for TcpChannel {
     }
 }
 
+impl Channel for Box<dyn Channel> {
+    fn set_read_timeout(&mut self, limit: Duration) -> io::Result<()> {
+        (**self).set_read_timeout(limit)
+    }
+
+    fn close(&mut self) {
+        (**self).close();
+    }
+}
+
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -296,12 +306,29 @@ impl<C: Channel> Association<C> {
         self.peer.contexts.iter().find(|context| context.id == id && context.outcome == Outcome::Accepted)
     }
 
+    /// The first accepted context for a SOP class.
+    pub fn context_of(&self, sop_class_uid: &str) -> Option<&PresentationContext> {
+        self.peer.contexts.iter().find(|c| c.outcome == Outcome::Accepted && c.abstract_syntax == sop_class_uid)
+    }
+
     /// The accepted context for a SOP class in a transfer syntax.
     pub fn context_for(&self, sop_class_uid: &str, transfer_syntax: &str) -> Option<u8> {
         let usable = |c: &&PresentationContext| {
             c.outcome == Outcome::Accepted && c.abstract_syntax == sop_class_uid && c.transfer_syntax == transfer_syntax
         };
         self.peer.contexts.iter().find(usable).map(|context| context.id)
+    }
+
+    /// Whether the peer says something within `limit`: a message, a release, the end. [`Association::receive`] tells what.
+    ///
+    /// # Errors
+    /// Where the connection fails.
+    pub fn speaks(&mut self, limit: Duration) -> Result<bool, DimseError> {
+        if self.current.is_some() {
+            return Ok(true);
+        }
+        self.channel.set_read_timeout(limit)?;
+        Ok(self.reader.look(&mut self.channel)?)
     }
 
     /// Waits for the next message.

@@ -82,6 +82,20 @@ impl Status {
     pub const CANNOT_UNDERSTAND: Self = Self(0xC000);
     /// Something failed here.
     pub const PROCESSING_FAILURE: Self = Self(0x0110);
+    /// There is no such SOP instance.
+    pub const NO_SUCH_INSTANCE: Self = Self(0x0112);
+    /// There is no such event.
+    pub const NO_SUCH_EVENT_TYPE: Self = Self(0x0113);
+    /// The data set does not say what it should.
+    pub const INVALID_ARGUMENT: Self = Self(0x0115);
+    /// The SOP instance is of another class.
+    pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
+    /// There is no such action.
+    pub const NO_SUCH_ACTION: Self = Self(0x0123);
+    /// Not for this peer.
+    pub const NOT_AUTHORIZED: Self = Self(0x0124);
+    /// More than we take.
+    pub const RESOURCE_LIMITATION: Self = Self(0x0213);
     /// We do no such operation.
     pub const UNRECOGNIZED_OPERATION: Self = Self(0x0211);
     /// This SOP class was not negotiated.

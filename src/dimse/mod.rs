@@ -17,7 +17,7 @@ pub use command::{Command, Element, Request, Status};
 pub use error::DimseError;
 pub use negotiation::{Associate, Outcome, PresentationContext, ProposedContext, Rejection, Role, UserIdentity};
 pub use pdu::{AbortReason, AeTitle};
-pub use requestor::{Proposal, connect};
+pub use requestor::{Proposal, connect, dial};
 
 /// The largest P-DATA-TF PDU that we take, which peers are told; enough for wire speed, little enough for hundreds of associations.
 pub const MAX_PDU_BYTES: u32 = 128 * 1024;

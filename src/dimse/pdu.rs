@@ -125,6 +125,21 @@ impl PduReader {
         &self.buffer[pdu.start..pdu.end]
     }
 
+    /// Whether something that was not taken yet is in the buffer, or comes with one read. The end of the stream counts as something.
+    pub(super) fn look(&mut self, stream: &mut impl Read) -> io::Result<bool> {
+        if self.from == self.to {
+            (self.from, self.to) = (0, 0);
+            match stream.read(&mut self.buffer) {
+                Ok(count) => self.to = count,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
+                    return Ok(false);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
     /// Reads until `bytes` are there; false where the stream ends before the first of them.
     fn fill(&mut self, stream: &mut impl Read, bytes: usize) -> Result<bool, DimseError> {
         while self.to - self.from < bytes {

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
 use super::DimseError;
 use super::association::{Association, Patience, TcpChannel};
-use super::negotiation::{Associate, ProposedContext};
+use super::negotiation::{Associate, ProposedContext, Role};
 use super::pdu::AeTitle;
 use crate::codes::Uid;
 
@@ -19,6 +18,8 @@ pub struct Proposal {
     pub called: AeTitle,
     /// SOP classes with the transfer syntaxes of each context; one context for each pair of a class and a list, at most 128.
     pub contexts: Vec<(Uid, Vec<Uid>)>,
+    /// Where we are not the user of a class, or not only.
+    pub roles: Vec<Role>,
 }
 
 impl Proposal {
@@ -34,7 +35,11 @@ impl Proposal {
             abstract_syntax: class.clone(),
             transfer_syntaxes: syntaxes.clone(),
         });
-        Associate { proposed: proposed.collect(), ..Associate::between(self.calling.clone(), self.called.clone()) }
+        Associate {
+            proposed: proposed.collect(),
+            roles: self.roles.clone(),
+            ..Associate::between(self.calling.clone(), self.called.clone())
+        }
     }
 }
 
@@ -43,15 +48,18 @@ impl Proposal {
 /// # Errors
 /// Where nobody is there, or nobody that wants to.
 pub fn connect(address: &str, proposal: &Proposal, patience: Patience) -> Result<Association<TcpChannel>, DimseError> {
-    Association::request(TcpChannel::new(tcp(address, patience.artim)?, patience.pdu)?, &proposal.associate(), patience)
+    Association::request(dial(address, patience)?, &proposal.associate(), patience)
 }
 
-/// A TCP connection to the first address of that name that answers.
-fn tcp(address: &str, limit: Duration) -> Result<TcpStream, DimseError> {
+/// A TCP connection to the first address of that name (`host:port`) that answers.
+///
+/// # Errors
+/// Where nobody is there.
+pub fn dial(address: &str, patience: Patience) -> Result<TcpChannel, DimseError> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&candidate, limit) {
-            Ok(stream) => return Ok(stream),
+        match TcpStream::connect_timeout(&candidate, patience.artim) {
+            Ok(stream) => return Ok(TcpChannel::new(stream, patience.pdu)?),
             Err(error) => last = error,
         }
     }

@@ -26,7 +26,8 @@ fn title(text: &str) -> AeTitle {
 
 fn proposal() -> Proposal {
     let syntaxes = || vec![EXPLICIT.to_owned(), IMPLICIT.to_owned()];
-    Proposal { calling: title("US"), called: title("THEM"), contexts: vec![(VERIFICATION.into(), syntaxes()), (CT.into(), syntaxes())] }
+    let contexts = vec![(VERIFICATION.into(), syntaxes()), (CT.into(), syntaxes())];
+    Proposal { calling: title("US"), called: title("THEM"), contexts, roles: Vec::new() }
 }
 
 /// Accepts all contexts with their first transfer syntax but those of other SOP classes.

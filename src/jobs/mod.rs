@@ -11,6 +11,12 @@
 //! delivery  due -> stored                    the destination answered with success or a warning
 //!           due -> due                       a failure that may pass, after a while that doubles
 //!           due -> dead                      a failure that will not pass, or too many
+//!           stored -> committed              the destination took responsibility for it, by the last transaction that asked for that
+//!           stored -> due                    the destination says that it has not got it: it is sent again
+//!           stored -> dead                   the same, too often
+//! report    due -> sent                      who asked for commitment has our answer
+//!           due -> due                       he cannot be reached, after a while that doubles
+//!           due -> dead                      too often, or no address is configured
 //! ```
 //!
 //! Invariants:
@@ -21,10 +27,12 @@
 
 mod delivery;
 mod queue;
+mod report;
 mod study;
 #[cfg(test)]
 mod tests;
 
-pub use delivery::{Due, Verdict, due, settle, waiting};
+pub use delivery::{Answered, Asked, Due, Retry, Verdict, Waiting, answered, ask, due, not_asked, settle, unanswered, waiting};
 pub use queue::{Claimed, Ended, ResultObject, claim, earlier_reports, fail, finish, recover};
-pub use study::{Planned, complete, complete_now};
+pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};
+pub use study::{Planned, complete, complete_now, is_cut_off};

@@ -106,7 +106,7 @@ pub async fn finish(
             .await?;
         for destination in destinations {
             let query = sqlx::query(
-                "INSERT INTO delivery (sop_instance_uid, destination, state, attempts, not_before_ms) VALUES (?, ?, 'due', 0, 0)
+                "INSERT INTO delivery (sop_instance_uid, destination, state, attempts, not_before_ms, asked) VALUES (?, ?, 'due', 0, 0, 0)
                  ON CONFLICT DO NOTHING",
             );
             query.bind(&result.sop_instance_uid).bind(destination).execute(&mut *transaction).await?;
@@ -120,10 +120,18 @@ pub async fn finish(
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn fail(pool: &SqlitePool, job: &Claimed, outcome: &serde_json::Value, may_pass: bool, attempts: u32) -> Result<Ended, StoreError> {
+pub async fn fail(
+    pool: &SqlitePool,
+    job: &Claimed,
+    outcome: &serde_json::Value,
+    may_pass: bool,
+    attempts: u32,
+) -> Result<Ended, StoreError> {
     let again = may_pass && job.attempt < i64::from(attempts);
     let wait_ms = (RETRY_MS << job.attempt.clamp(1, 16)).min(MAX_RETRY_MS);
-    let query = sqlx::query("UPDATE job SET state = ?, not_before_ms = ?, ended_ms = ?, outcome = ? WHERE id = ? AND attempt = ? AND state = 'running'");
+    let query = sqlx::query(
+        "UPDATE job SET state = ?, not_before_ms = ?, ended_ms = ?, outcome = ? WHERE id = ? AND attempt = ? AND state = 'running'",
+    );
     let query = query
         .bind(if again { "queued" } else { "failed" })
         .bind(now_ms() + wait_ms)

@@ -49,6 +49,16 @@ pub async fn complete_now(pool: &SqlitePool, study_uid: &str, packages: &[Planne
     complete_one(pool, study_uid, None, packages).await
 }
 
+/// Whether the last association that brought some of a study ended without a release: instances may be missing.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn is_cut_off(pool: &SqlitePool, study_uid: &str) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar("SELECT cut_off FROM study WHERE study_uid = ?");
+    let cut_off: Option<bool> = query.bind(study_uid).fetch_optional(pool).await?;
+    Ok(cut_off.unwrap_or(false))
+}
+
 /// Where an arrival is given, only if nothing came since.
 async fn complete_one(pool: &SqlitePool, study_uid: &str, last_arrival_ms: Option<i64>, packages: &[Planned]) -> Result<bool, StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;

@@ -55,7 +55,20 @@ impl Bench {
     }
 
     fn settle(&self, destination: &str, due: &Due, verdict: &Verdict, attempts: u32) {
-        self.runtime.block_on(settle(self.store.pool(), destination, due, verdict, 0, attempts)).expect("entered");
+        let retry = Retry { first_ms: 0, attempts };
+        self.runtime.block_on(settle(self.store.pool(), destination, due, verdict, retry)).expect("entered");
+    }
+
+    fn ask(&self, wait_ms: i64, attempts: u32) -> Option<Asked> {
+        self.runtime.block_on(ask(self.store.pool(), "A", Retry { first_ms: wait_ms, attempts })).expect("entered")
+    }
+
+    fn answered(&self, destination: &str, asked: &Asked, committed: &[&str], failed: &[&str]) -> Answered {
+        let committed: Vec<String> = committed.iter().map(|&uid| uid.into()).collect();
+        let failed: Vec<(String, u16)> = failed.iter().map(|&uid| (uid.into(), 0x0112)).collect();
+        let retry = Retry { first_ms: 0, attempts: 3 };
+        let answered = answered(self.store.pool(), destination, &asked.transaction_uid, &committed, &failed, retry);
+        self.runtime.block_on(answered).expect("entered")
     }
 
     fn state(&self, job: &Claimed) -> String {
@@ -144,6 +157,92 @@ fn each_destination_gets_each_result() {
     assert_eq!(again.iter().map(|d| (d.sop_instance_uid.as_str(), d.attempts)).collect::<Vec<_>>(), [("1.2.4", 1)]);
     bench.settle("A", &again[0], &Verdict::Again(None, "gone".into()), 2);
     assert!(bench.due("A").is_empty(), "two attempts were allowed");
-    assert_eq!(bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read"), (0, 1));
+    let waiting = bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read");
+    assert_eq!(waiting, Waiting { due: 0, stored: 1, dead: 1 });
     assert_eq!(bench.due("B").len(), 2);
+}
+
+/// With two results that are to go to `A`.
+fn two_results() -> (Bench, Vec<Due>) {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let job = bench.claim().expect("queued");
+    bench.finish(&job, &[report("1.2.3"), report("1.2.4")]);
+    let due = bench.due("A");
+    (bench, due)
+}
+
+#[test]
+fn only_what_is_committed_is_at_its_destination() {
+    let (bench, due) = two_results();
+    bench.settle("A", &due[0], &Verdict::Stored(0), 3);
+    assert_eq!(bench.ask(0, 9), None, "one of the two is due still");
+    bench.settle("A", &due[1], &Verdict::Stored(0), 3);
+    let first = bench.ask(60_000, 9).expect("both are stored");
+    let uids = |asked: &Asked| asked.instances.iter().map(|(_, uid)| uid.clone()).collect::<Vec<_>>();
+    assert_eq!((uids(&first), first.study_uid.as_str()), (vec!["1.2.3".to_owned(), "1.2.4".to_owned()], "1.2"));
+    assert_eq!(bench.ask(0, 9), None, "the answer is waited for");
+    let nothing = Answered::default();
+    assert_eq!(bench.answered("B", &first, &["1.2.3"], &[]), nothing, "somebody else");
+    let study_uid = Some("1.2".to_owned());
+    let half = Answered { study_uid: study_uid.clone(), committed: 1, again: 1, dead: 0 };
+    assert_eq!(bench.answered("A", &first, &["1.2.3", "9.9"], &["1.2.4"]), half);
+    assert_eq!(bench.answered("A", &first, &["1.2.4"], &["1.2.3"]), Answered { study_uid, ..nothing.clone() }, "it was answered before");
+    // What failed is sent again, and asked for again, alone and with another transaction.
+    let again = bench.due("A");
+    assert_eq!(again.iter().map(|d| (d.sop_instance_uid.as_str(), d.attempts)).collect::<Vec<_>>(), [("1.2.4", 1)]);
+    bench.settle("A", &again[0], &Verdict::Stored(0), 3);
+    let second = bench.ask(0, 9).expect("stored again");
+    assert_eq!(uids(&second), ["1.2.4"]);
+    assert_ne!(second.transaction_uid, first.transaction_uid);
+    assert!(bench.runtime.block_on(unanswered(bench.store.pool(), "A", &second.transaction_uid)).expect("read"));
+    // Nothing comes: the same is asked a third time, and an answer to the second is too late.
+    let third = bench.ask(0, 9).expect("not answered");
+    assert_eq!(bench.answered("A", &second, &["1.2.4"], &[]), nothing);
+    assert_eq!(bench.answered("A", &third, &["1.2.4"], &[]).committed, 1);
+    assert_eq!(bench.ask(0, 9), None, "all is committed");
+}
+
+#[test]
+fn what_is_never_committed_is_told() {
+    let (bench, due) = two_results();
+    due.iter().for_each(|one| bench.settle("A", one, &Verdict::Stored(0), 3));
+    assert!(bench.ask(0, 1).is_some());
+    assert_eq!(bench.ask(0, 1), None, "once was enough");
+    for (again, dead) in [(1, 0), (1, 0), (0, 1)] {
+        let asked = bench.ask(0, 9).expect("stored");
+        let answered = bench.answered("A", &asked, &["1.2.3"], &["1.2.4"]);
+        assert_eq!((answered.again, answered.dead), (again, dead));
+        bench.due("A").iter().for_each(|one| bench.settle("A", one, &Verdict::Stored(0), 3));
+    }
+    let waiting = bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read");
+    assert_eq!(waiting, Waiting { due: 0, stored: 0, dead: 1 });
+}
+
+#[test]
+fn who_asks_gets_an_answer() {
+    let bench = Bench::new();
+    let pool = bench.store.pool();
+    let instances = vec![("1.9".to_owned(), "1.2.3".to_owned())];
+    let next = || bench.runtime.block_on(next_report(pool)).expect("read");
+    let enter = || bench.runtime.block_on(enter_report(pool, "CT1", "2.25.1", instances.clone())).expect("entered");
+    let failed = |report: &Report| {
+        let retry = Retry { first_ms: 0, attempts: 2 };
+        bench.runtime.block_on(report_failed(pool, report, "gone", retry)).expect("entered")
+    };
+    let entered = enter();
+    assert_eq!(next(), None, "the association may take it");
+    bench.runtime.block_on(let_go(pool, Some(entered.id))).expect("entered");
+    let first = next().expect("let go");
+    assert_eq!(first, entered);
+    assert!(failed(&first));
+    let second = next().expect("due again");
+    assert_eq!((second.id, second.attempts), (first.id, 1));
+    assert!(!failed(&second), "two attempts are enough");
+    assert_eq!(next(), None);
+    assert_eq!(enter().id, first.id, "the same question again");
+    bench.runtime.block_on(let_go(pool, None)).expect("entered");
+    let third = next().expect("due");
+    bench.runtime.block_on(report_sent(pool, third.id)).expect("entered");
+    assert_eq!(next(), None);
 }

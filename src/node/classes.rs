@@ -3,6 +3,11 @@
 use crate::dataset::is_decodable;
 
 pub(super) const VERIFICATION: &str = "1.2.840.10008.1.1";
+/// Storage Commitment Push Model and its well-known instance (PS3.4 J.3.5).
+pub(super) const COMMITMENT: &str = "1.2.840.10008.1.20.1";
+pub(super) const COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
+pub(super) const IMPLICIT: &str = "1.2.840.10008.1.2";
+pub(super) const EXPLICIT: &str = "1.2.840.10008.1.2.1";
 /// What the UIDs of all standard storage SOP classes begin with (PS3.4 B.5).
 const STORAGE: &str = "1.2.840.10008.5.1.4.1.1.";
 /// Storage SOP classes of images and of what lies on images, by what follows [`STORAGE`].
@@ -26,7 +31,7 @@ pub(super) fn is_storage(sop_class_uid: &str, any: bool) -> bool {
 
 /// Whether data sets without pixels may be in it.
 pub(super) fn is_native(transfer_syntax_uid: &str) -> bool {
-    ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"].contains(&transfer_syntax_uid)
+    [IMPLICIT, EXPLICIT].contains(&transfer_syntax_uid)
 }
 
 /// Whether instances may be in it.

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::dimse::{AeTitle, Patience};
 use crate::geometry::Coded;
+use crate::jobs::Retry;
 use crate::results::Forms;
 
 /// Why a configuration is not used.
@@ -54,6 +55,9 @@ pub struct Config {
     pub ae_title: Text<AeTitle>,
     /// Where associations are taken.
     pub listen: Vec<SocketAddr>,
+    /// Where they are taken by TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_listen: Vec<TlsListen>,
     /// Whose associations are taken; nobody's where none is listed.
     pub peer: Vec<Peer>,
     /// How much at a time, and how long.
@@ -72,6 +76,35 @@ pub struct Config {
     pub http: HttpConfig,
 }
 
+/// A listener for TLS 1.2 and 1.3 (BCP 195). Its files are read again when the configuration is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsListen {
+    /// Where it listens; 2762 is the port that is registered for this.
+    pub address: SocketAddr,
+    /// Our certificate and those between it and the authority, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities whose certificates callers must show, PEM.
+    pub client_ca: PathBuf,
+}
+
+/// How a peer is called by TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsClient {
+    /// The certificate that we show, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities whose certificates the peer must show, PEM.
+    pub ca: PathBuf,
+    /// The name in the peer's certificate (a Subject Alternative Name), where it is not the host of its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +113,12 @@ pub struct Peer {
     pub ae_title: Text<AeTitle>,
     /// The addresses or networks (`10.1.0.0/16`) that it may call from.
     pub from: Vec<Text<Network>>,
+    /// `host:port` where it takes our answers to its requests for storage commitment, where it does not wait for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// How it is called there, where not by plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsClient>,
 }
 
 /// Bounds.
@@ -168,6 +207,19 @@ pub struct Destination {
     /// How often what may pass is tried before it is dead.
     #[serde(default = "default_delivery_attempts")]
     pub attempts: u32,
+    /// Ask for storage commitment: results are at this destination when it has taken responsibility for them, not before.
+    #[serde(default)]
+    pub commitment: bool,
+    /// How long its answer is waited for before it is asked again; twice that after the next time, up to an hour.
+    #[serde(default = "default_commitment_timeout_s")]
+    pub commitment_timeout_s: u64,
+    /// Where it is not called by plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsClient>,
+}
+
+fn default_commitment_timeout_s() -> u64 {
+    300
 }
 
 fn default_retry_s() -> u64 {
@@ -190,12 +242,30 @@ pub struct HttpConfig {
     pub token_file: Option<PathBuf>,
 }
 
+impl Destination {
+    /// How what may pass is tried again.
+    pub(super) fn retry(&self) -> Retry {
+        Retry { first_ms: millis(self.retry_s), attempts: self.attempts }
+    }
+
+    /// How commitment is asked for again.
+    pub(super) fn commitment_retry(&self) -> Retry {
+        Retry { first_ms: millis(self.commitment_timeout_s), attempts: self.attempts }
+    }
+}
+
+/// Seconds as milliseconds, as far as there are such.
+pub(super) fn millis(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             data: "roentgen-node".into(),
             ae_title: Text("ROENTGEN".parse().expect("a title")),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 11112))],
+            tls_listen: Vec::new(),
             peer: Vec::new(),
             limits: Limits::default(),
             store: StoreConfig::default(),
@@ -248,7 +318,17 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         config.data = folder.join(&config.data);
         config.http.token_file = config.http.token_file.map(|file| folder.join(file));
+        for file in config.tls_files() {
+            *file = folder.join(&file);
+        }
         Ok(config)
+    }
+
+    fn tls_files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let listeners = self.tls_listen.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
+        let of_destinations = self.destination.iter_mut().filter_map(|destination| destination.tls.as_mut());
+        let called = of_destinations.chain(self.peer.iter_mut().filter_map(|peer| peer.tls.as_mut()));
+        listeners.chain(called.flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.ca]))
     }
 
     /// As TOML with every default.
@@ -258,7 +338,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |field: String, problem: &str| Err(ConfigError::Value { field, problem: problem.into() });
-        if self.listen.is_empty() {
+        if self.listen.is_empty() && self.tls_listen.is_empty() {
             return wrong("listen".into(), "no address: nobody can call");
         }
         if self.limits.associations == 0 {
@@ -398,6 +478,13 @@ deliver = ["PACS"]
 name = "PACS"
 ae_title = "ORTHANC"
 address = "127.0.0.1:4242"
+tls = { certificate = "node.pem", key = "node.key", ca = "ca.pem" }
+
+[[tls_listen]]
+address = "127.0.0.1:2762"
+certificate = "node.pem"
+key = "node.key"
+client_ca = "ca.pem"
 "#;
 
     #[test]
@@ -416,12 +503,18 @@ address = "127.0.0.1:4242"
             ("10.1.0.0/16", "10.1.0.0/33", "line 7"),
             ("deliver = [\"PACS\"]", "deliver = [\"VNA\"]", "package `ct-tissue`: delivers to `VNA`, which is no destination"),
             ("deliver = [\"PACS\"]", "results = \"sr,word\"", "no form of results is called `word`"),
-            ("listen = [\"127.0.0.1:0\"]", "listen = []", "listen: no address"),
+            ("client_ca = \"ca.pem\"", "", "client_ca"),
             ("[[peer]]", "http = { listen = \"0.0.0.0:80\" }\n[[peer]]", "http.listen: not on this machine alone"),
         ] {
             let error = EXAMPLE.replacen(from, to, 1).parse::<Config>().expect_err(to).to_string();
             assert!(error.contains(expected), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn a_node_that_nobody_can_call_is_a_mistake() {
+        let error = "listen = []".parse::<Config>().expect_err("nowhere").to_string();
+        assert!(error.contains("listen: no address"), "{error}");
     }
 
     #[test]

@@ -1,29 +1,74 @@
 //! Sending results to their destinations (C-STORE SCU, PS3.4 annex B): a thread a destination, so that one that is down holds up no other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::config::{Config, Destination};
+use super::Link;
+use super::config::Destination;
 use super::metrics::Metrics;
+use super::settings::{Current, Settings};
 use crate::codes::Uid;
 use crate::dataset::DataSetFile;
-use crate::dimse::{Association, Command, DimseError, Element, Message, Proposal, Request, Status, TcpChannel, connect};
+use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
 use crate::geometry::Coded;
 use crate::jobs::{self, Due, Verdict};
-use crate::store::{AuditRecord, Store};
+use crate::store::{AuditRecord, Store, crash_point};
 
 /// Objects of one association at most.
 const BATCH: u32 = 100;
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What sends to one destination.
+/// What all senders share.
+#[derive(Clone)]
+pub(super) struct Senders {
+    pub(super) current: Arc<Current>,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+}
+
+impl Senders {
+    /// Keeps a thread for each destination of the settings, until `stopping` and until the last has ended.
+    pub(super) fn run(&self, stopping: &Arc<AtomicBool>) {
+        let mut threads: HashMap<String, JoinHandle<()>> = HashMap::new();
+        while !stopping.load(Ordering::SeqCst) {
+            for Destination { name, .. } in &self.current.get().destination {
+                if threads.get(name).is_some_and(|thread| !thread.is_finished()) {
+                    continue;
+                }
+                let (senders, stopping, of) = (self.clone(), Arc::clone(stopping), name.clone());
+                match thread::Builder::new().name("sender".into()).spawn(move || senders.send_to(&of, &stopping)) {
+                    Ok(thread) => drop(threads.insert(name.clone(), thread)),
+                    Err(error) => tracing::error!(%error, destination = name, "a sender cannot be started, trying again"),
+                }
+            }
+            thread::sleep(POLL);
+        }
+        for (_, thread) in threads {
+            let _ = thread.join(); // a panic there was told there
+        }
+    }
+
+    /// Sends to one destination as long as the settings have it.
+    fn send_to(&self, name: &str, stopping: &AtomicBool) {
+        while !stopping.load(Ordering::SeqCst) {
+            let settings = self.current.get();
+            let Some(destination) = settings.destination.iter().find(|d| d.name == name).cloned() else { return };
+            let Self { store, metrics, runtime, .. } = self.clone();
+            Sender { settings, destination, store, metrics, runtime }.turn(stopping);
+        }
+    }
+}
+
+/// What sends to one destination, once.
 pub(super) struct Sender {
-    pub(super) config: Config,
+    pub(super) settings: Arc<Settings>,
     pub(super) destination: Destination,
     pub(super) store: Arc<Store>,
     pub(super) metrics: Arc<Metrics>,
@@ -31,16 +76,18 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Sends what is due until `stopping`.
-    pub(super) fn run(&self, stopping: &AtomicBool) {
-        while !stopping.load(Ordering::SeqCst) {
-            match self.runtime.block_on(jobs::due(self.store.pool(), &self.destination.name, BATCH)) {
-                Ok(due) if due.is_empty() => std::thread::sleep(POLL),
-                Ok(due) => self.send(&due, stopping),
-                Err(error) => {
-                    tracing::error!(%error, "the deliveries cannot be read, trying again");
-                    std::thread::sleep(Duration::from_secs(1));
+    /// Sends what is due, or asks for commitment, or waits a little.
+    fn turn(&self, stopping: &AtomicBool) {
+        match self.runtime.block_on(jobs::due(self.store.pool(), &self.destination.name, BATCH)) {
+            Ok(due) if due.is_empty() => {
+                if !(self.destination.commitment && self.commit(stopping)) {
+                    thread::sleep(POLL);
                 }
+            }
+            Ok(due) => self.send(&due, stopping),
+            Err(error) => {
+                tracing::error!(%error, "the deliveries cannot be read, trying again");
+                thread::sleep(Duration::from_secs(1));
             }
         }
     }
@@ -76,19 +123,29 @@ impl Sender {
         }
     }
 
-    fn associate(&self, due: &[Due]) -> Result<Association<TcpChannel>, DimseError> {
+    /// The title that the destination knows us by.
+    pub(super) fn calling(&self) -> AeTitle {
+        self.destination.calling.as_ref().unwrap_or(&self.settings.ae_title).0.clone()
+    }
+
+    /// An association with the destination.
+    pub(super) fn link(&self, proposal: &Proposal) -> Result<Link, DimseError> {
+        self.settings.link(&self.destination.address, self.destination.tls.as_ref(), proposal)
+    }
+
+    fn associate(&self, due: &[Due]) -> Result<Link, DimseError> {
         let pairs: BTreeSet<(&Uid, &Uid)> = due.iter().map(|one| (&one.sop_class_uid, &one.transfer_syntax_uid)).collect();
-        let calling = self.destination.calling.as_ref().unwrap_or(&self.config.ae_title).0.clone();
         let proposal = Proposal {
-            calling,
+            calling: self.calling(),
             called: self.destination.ae_title.0.clone(),
             contexts: pairs.into_iter().map(|(class, syntax)| (class.clone(), vec![syntax.clone()])).take(128).collect(),
+            roles: Vec::new(),
         };
-        connect(&self.destination.address, &proposal, self.config.patience())
+        self.link(&proposal)
     }
 
     /// Sends one object and waits for the answer.
-    fn store_one(&self, association: &mut Association<TcpChannel>, one: &Due, message_id: u16) -> Result<Verdict, DimseError> {
+    fn store_one(&self, association: &mut Link, one: &Due, message_id: u16) -> Result<Verdict, DimseError> {
         let Some(context_id) = association.context_for(&one.sop_class_uid, &one.transfer_syntax_uid) else {
             let why = format!("the destination takes no {} in {}", one.sop_class_uid, one.transfer_syntax_uid);
             return Ok(Verdict::Dead(None, why));
@@ -115,8 +172,8 @@ impl Sender {
     }
 
     fn settle(&self, one: &Due, verdict: &Verdict) {
-        let Destination { name, retry_s, attempts, .. } = &self.destination;
-        let retry_ms = i64::try_from(retry_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let (name, retry) = (&self.destination.name, self.destination.retry());
+        crash_point("before-settle");
         match verdict {
             Verdict::Stored(status) => {
                 self.metrics.delivered.add(1);
@@ -130,7 +187,7 @@ impl Sender {
             }
         }
         // What cannot be entered is due still: it is sent again, as the same object.
-        if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry_ms, *attempts)) {
+        if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry)) {
             tracing::error!(%error, "a delivery cannot be entered");
         }
     }

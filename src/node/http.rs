@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-use super::config::{Config, ConfigError};
+use super::config::ConfigError;
 use super::scp::Scp;
+use super::settings::Current;
 use super::{NodeError, planned};
 use crate::jobs;
 use crate::store::{Store, StoreError};
@@ -23,14 +24,15 @@ use crate::store::{Store, StoreError};
 /// What the handlers share.
 #[derive(Clone)]
 struct Interface {
-    config: Arc<Config>,
+    current: Arc<Current>,
     store: Arc<Store>,
     scp: Arc<Scp>,
     token: Option<Arc<str>>,
 }
 
 /// Begins to answer where the configuration says; the address, or none.
-pub(super) async fn start(config: &Config, store: &Arc<Store>, scp: &Arc<Scp>) -> Result<Option<SocketAddr>, NodeError> {
+pub(super) async fn start(current: &Arc<Current>, store: &Arc<Store>, scp: &Arc<Scp>) -> Result<Option<SocketAddr>, NodeError> {
+    let config = current.get();
     let Some(address) = config.http.listen else { return Ok(None) };
     let token = match &config.http.token_file {
         Some(file) => Some(std::fs::read_to_string(file).map_err(ConfigError::Io)?.trim().into()),
@@ -38,7 +40,7 @@ pub(super) async fn start(config: &Config, store: &Arc<Store>, scp: &Arc<Scp>) -
     };
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
     let address = listener.local_addr()?;
-    let interface = Interface { config: Arc::new(config.clone()), store: Arc::clone(store), scp: Arc::clone(scp), token };
+    let interface = Interface { current: Arc::clone(current), store: Arc::clone(store), scp: Arc::clone(scp), token };
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/jobs", get(all_jobs))
@@ -111,16 +113,18 @@ async fn metrics(State(interface): State<Interface>) -> Result<String, Problem> 
         sqlx::query_as("SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), (SELECT count(*) FROM job WHERE state = 'queued')")
             .fetch_one(pool)
             .await?;
-    let (mut due, mut dead) = (0, 0);
-    for destination in &interface.config.destination {
-        let (more_due, more_dead) = jobs::waiting(pool, &destination.name).await?;
-        (due, dead) = (due + more_due, dead + more_dead);
+    let (mut due, mut dead, mut uncommitted) = (0, 0, 0);
+    for destination in &interface.current.get().destination {
+        let waiting = jobs::waiting(pool, &destination.name).await?;
+        (due, dead) = (due + waiting.due, dead + waiting.dead);
+        uncommitted += if destination.commitment { waiting.stored } else { 0 };
     }
     Ok(interface.scp.metrics.text(&[
         ("open_associations", "Associations that are open.", interface.scp.open_associations() as f64),
         ("studies_receiving", "Studies that are not complete yet.", receiving as f64),
         ("jobs_queued", "Jobs that wait.", queued as f64),
         ("deliveries_due", "Result instances that wait for a destination.", due as f64),
+        ("deliveries_uncommitted", "Result instances that a destination has, and has not taken responsibility for.", uncommitted as f64),
         ("deliveries_dead", "Result instances that no destination will get without an order.", dead as f64),
     ]))
 }
@@ -150,7 +154,8 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
     let query = sqlx::query_as("SELECT state, generation, cut_off, last_arrival_ms FROM study WHERE study_uid = ?");
     let study: Option<Study> = query.bind(&uid).fetch_optional(pool).await?;
     let (state, generation, cut_off, last_arrival_ms) = study.ok_or(Problem::NotFound)?;
-    let query = sqlx::query_as("SELECT series_uid, count(*), min(received_ms), max(received_ms) FROM instance WHERE study_uid = ? GROUP BY 1");
+    let query =
+        sqlx::query_as("SELECT series_uid, count(*), min(received_ms), max(received_ms) FROM instance WHERE study_uid = ? GROUP BY 1");
     let series: Vec<(String, i64, i64, i64)> = query.bind(&uid).fetch_all(pool).await?;
     let query = sqlx::AssertSqlSafe(format!("{JOB} WHERE study_uid = ? ORDER BY id"));
     let jobs: Vec<JobRow> = sqlx::query_as(query).bind(&uid).fetch_all(pool).await?;
@@ -172,9 +177,7 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
         })
     };
     let of_quarantine = |(uid, reason, ms): (String, String, i64)| json!({ "sop_instance_uid": uid, "reason": reason, "received_ms": ms });
-    let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| {
-        json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail })
-    };
+    let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail });
     Ok(Json(json!({
         "study_instance_uid": uid, "state": state, "generation": generation, "cut_off": cut_off, "last_arrival_ms": last_arrival_ms,
         "open": interface.store.is_open(&uid),
@@ -188,7 +191,7 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
 
 /// Completes a study now.
 async fn complete(State(interface): State<Interface>, Path(uid): Path<String>) -> Result<Json<Value>, Problem> {
-    match jobs::complete_now(interface.store.pool(), &uid, &planned(&interface.config)).await? {
+    match jobs::complete_now(interface.store.pool(), &uid, &planned(&interface.current.get())).await? {
         true => Ok(Json(json!({ "study_instance_uid": uid, "state": "complete" }))),
         false => Err(Problem::Conflict("the study is not here, or complete already")),
     }

@@ -36,6 +36,8 @@ pub(super) struct Metrics {
     pub(super) jobs_failed: Counter,
     /// Instances that a destination has taken.
     pub(super) delivered: Counter,
+    /// Instances that a destination has taken responsibility for.
+    pub(super) committed: Counter,
     /// Attempts at delivery that failed.
     pub(super) delivery_failures: Counter,
 }
@@ -43,7 +45,13 @@ pub(super) struct Metrics {
 impl Metrics {
     /// Counts the answer to a C-STORE.
     pub(super) fn stored(&self, status: Status) {
-        let n = if status.is_success() { 0 } else if status.is_warning() { 1 } else { 2 };
+        let n = if status.is_success() {
+            0
+        } else if status.is_warning() {
+            1
+        } else {
+            2
+        };
         self.instances[n].add(1);
     }
 
@@ -59,6 +67,7 @@ impl Metrics {
             ("jobs_total", "Jobs that ended.", "{outcome=\"done\"}", &self.jobs_done),
             ("jobs_total", "", "{outcome=\"failed\"}", &self.jobs_failed),
             ("delivered_total", "Result instances that a destination has taken.", "", &self.delivered),
+            ("committed_total", "Result instances that a destination has taken responsibility for.", "", &self.committed),
             ("delivery_failures_total", "Attempts at delivery that failed.", "", &self.delivery_failures),
         ];
         let mut text = String::new();

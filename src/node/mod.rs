@@ -5,21 +5,27 @@
 //! store    the indexer                   -> database
 //! node     the assembler                 complete studies -> jobs
 //! worker   one thread                    jobs -> results and deliveries
-//! deliver  a thread a destination        deliveries -> their Storage SCP
+//! deliver  a thread a destination        deliveries -> their Storage SCP, and what it says of commitment -> deliveries
+//! reporter one thread                    answers to those who asked us for commitment
 //! ```
 //!
 //! They share nothing but store and database: each can stop or crash at any point and goes on from what is there.
 
+mod arrivals;
 mod classes;
+mod commitment;
 mod config;
 mod deliver;
 mod http;
 mod metrics;
 mod scp;
+mod settings;
+mod tls;
 mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -28,17 +34,24 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
+use config::PackageConfig;
 pub use config::{Config, ConfigError};
 
+use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};
 use crate::geometry::Coded;
 use crate::jobs::{self, Planned};
 use crate::model::ModelError;
 use crate::store::{AuditRecord, Store, StoreError};
-use deliver::Sender;
+use commitment::Reporter;
+use deliver::Senders;
 use metrics::Metrics;
 use scp::Scp;
+use settings::{Current, Settings, needs_restart};
 use worker::Worker;
+
+/// An association over any kind of connection.
+type Link = Association<Box<dyn Channel>>;
 
 /// How often studies are looked at.
 const ASSEMBLY: Duration = Duration::from_millis(200);
@@ -99,6 +112,9 @@ impl Coded for NodeError {
 
 /// A node at work.
 pub struct Node {
+    current: Arc<Current>,
+    /// What packages are loaded with.
+    options: Options,
     scp: Arc<Scp>,
     store: Arc<Store>,
     /// Where associations are taken.
@@ -120,41 +136,76 @@ impl Node {
         for job in jobs::recover(store.pool()).await? {
             tracing::error!(job, "a job took the process down twice and is in quarantine");
         }
+        jobs::let_go(store.pool(), None).await?;
         let metrics = Arc::new(Metrics::default());
         let runtime = Handle::current();
-        let loaded = {
-            let (config, store, metrics, runtime) = (config.clone(), Arc::clone(&store), Arc::clone(&metrics), runtime.clone());
-            tokio::task::spawn_blocking(move || Worker::new(config, store, metrics, runtime, options))
-        };
-        let mut worker = loaded.await.map_err(io::Error::other)??;
+        let (settings, engines, options) = tokio::task::spawn_blocking(move || {
+            let settings = Settings::load(config)?;
+            let engines = worker::load(&settings.package.iter().collect::<Vec<_>>(), &options)?;
+            Ok::<_, NodeError>((settings, engines, options))
+        })
+        .await
+        .map_err(io::Error::other)??;
+        let current = Arc::new(Current::new(settings));
+        let settings = current.get();
         let mut bound = Vec::new();
-        for &address in &config.listen {
-            bound.push(TcpListener::bind(address).map_err(|source| NodeError::Listen { address, source })?);
+        let tls = settings.tls_listen.iter().enumerate().map(|(n, listen)| (listen.address, Some(n)));
+        for (address, tls) in settings.listen.iter().map(|&address| (address, None)).chain(tls) {
+            bound.push((TcpListener::bind(address).map_err(|source| NodeError::Listen { address, source })?, tls));
         }
-        let addresses = bound.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-        let scp = Arc::new(Scp::new(config.clone(), Arc::clone(&store), Arc::clone(&metrics)));
-        let http = http::start(&config, &store, &scp).await?;
+        let addresses = bound.iter().map(|(listener, _)| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
+        let scp = Arc::new(Scp::new(Arc::clone(&current), Arc::clone(&store), Arc::clone(&metrics), runtime.clone()));
+        let http = http::start(&current, &store, &scp).await?;
 
         let stopping = Arc::new(AtomicBool::new(false));
-        let mut node = Self { scp, store, addresses, http, stopping, listeners: Vec::new(), threads: Vec::new() };
-        for listener in bound {
+        let (listeners, threads) = (Vec::new(), Vec::new());
+        let mut node = Self { current, options, scp, store, addresses, http, stopping, listeners, threads };
+        for (listener, tls) in bound {
             let scp = Arc::clone(&node.scp);
-            let thread = thread::Builder::new().name("listener".into()).spawn(move || scp.listen(&listener))?;
+            let thread = thread::Builder::new().name("listener".into()).spawn(move || scp.listen(&listener, tls))?;
             node.listeners.push(thread);
         }
+        let shared = || (Arc::clone(&node.current), Arc::clone(&node.store), Arc::clone(&metrics), runtime.clone());
+        let (current, store, metrics, runtime) = shared();
+        let mut worker = Worker::new(current, (engines, node.options.clone()), store, metrics, runtime);
+        let (current, store, metrics, runtime) = shared();
+        let senders = Senders { current, store, metrics, runtime };
+        let (current, store, _, runtime) = shared();
+        let reporter = Reporter { current, store, runtime };
+        let (current, store, _, runtime) = shared();
+        let assembler = Assembler { current, store, runtime };
         node.thread("worker", move |stopping| worker.run(stopping))?;
-        for destination in &config.destination {
-            let (destination, config, metrics) = (destination.clone(), config.clone(), Arc::clone(&metrics));
-            let sender = Sender { config, destination, store: Arc::clone(&node.store), metrics, runtime: runtime.clone() };
-            node.thread("sender", move |stopping| sender.run(stopping))?;
-        }
-        let assembler = Assembler { config, store: Arc::clone(&node.store), runtime };
+        node.thread("senders", move |stopping| senders.run(stopping))?;
+        node.thread("reporter", move |stopping| reporter.run(stopping))?;
         node.thread("assembler", move |stopping| assembler.run(stopping))?;
         node.store.audit(AuditRecord::activity("started"));
         Ok(node)
     }
 
-    fn thread(&mut self, name: &str, run: impl FnOnce(&AtomicBool) + Send + 'static) -> io::Result<()> {
+    /// Goes by the configuration at `path` from now on, as a whole or not at all: what begins does, what has begun ends as it began.
+    /// Certificates are read again. Blocks: not for an asynchronous task.
+    ///
+    /// # Errors
+    /// What is wrong with it, or needs a restart; all goes on as before then.
+    pub fn reload(&self, path: &Path) -> Result<(), NodeError> {
+        let replaced = Config::read(path).map_err(NodeError::from).and_then(|config| self.replace(config));
+        let subject = self.current.get().sha256();
+        self.store.audit(AuditRecord::configuration(&subject, replaced.as_ref().err().map(Coded::code)));
+        replaced
+    }
+
+    fn replace(&self, config: Config) -> Result<(), NodeError> {
+        let old = self.current.get();
+        needs_restart(&old, &config)?;
+        let settings = Settings::load(config)?;
+        let loaded = |package: &PackageConfig| old.package.iter().any(|old| old.name == package.name && old.results == package.results);
+        let missing: Vec<&PackageConfig> = settings.package.iter().filter(|package| !loaded(package)).collect();
+        let engines = worker::load(&missing, &self.options)?;
+        self.current.replace(settings, engines);
+        Ok(())
+    }
+
+    fn thread(&mut self, name: &str, run: impl FnOnce(&Arc<AtomicBool>) + Send + 'static) -> io::Result<()> {
         let stopping = Arc::clone(&self.stopping);
         self.threads.push(thread::Builder::new().name(name.into()).spawn(move || run(&stopping))?);
         Ok(())
@@ -192,17 +243,17 @@ impl Node {
 
 /// Makes jobs of studies that are complete.
 struct Assembler {
-    config: Config,
+    current: Arc<Current>,
     store: Arc<Store>,
     runtime: Handle,
 }
 
 impl Assembler {
     fn run(&self, stopping: &AtomicBool) {
-        let planned = planned(&self.config);
-        let [quiet_ms, cut_off_ms] =
-            [self.config.study.quiet_s, self.config.study.cut_off_s].map(|s| i64::try_from(s.saturating_mul(1000)).unwrap_or(i64::MAX / 2));
         while !stopping.load(Ordering::SeqCst) {
+            let settings = self.current.get();
+            let planned = planned(&settings);
+            let [quiet_ms, cut_off_ms] = [settings.study.quiet_s, settings.study.cut_off_s].map(config::millis);
             let is_open = |study_uid: &str| self.store.is_open(study_uid);
             match self.runtime.block_on(jobs::complete(self.store.pool(), quiet_ms, cut_off_ms, is_open, &planned)) {
                 Ok(studies) => studies.iter().for_each(|study| tracing::info!(study, "a study is complete")),

@@ -1,24 +1,29 @@
-//! Taking associations: Verification and Storage (PS3.4 annex A and B).
+//! Taking associations: Verification, Storage, Storage Commitment (PS3.4 annexes A, B and J).
 //!
 //! A thread an association. Invariants:
 //! 1. A response of success follows [`Receiving::finish`](crate::store::Receiving::finish), and nothing else.
 //! 2. Whatever a data set is, the association goes on; only a breach of the protocol or of a time limit ends it.
 //! 3. Titles and addresses that are not listed are rejected before anything else is read.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::classes::{self, VERIFICATION};
-use super::config::Config;
+use tokio::runtime::Handle;
+
+use super::Link;
+use super::arrivals::Arrivals;
+use super::classes::{self, COMMITMENT, VERIFICATION};
+use super::commitment::Owed;
 use super::metrics::Metrics;
+use super::settings::{Current, Settings};
+use super::tls::TlsChannel;
 use crate::codes::Uid;
 use crate::dimse::{
-    Associate, Association, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request, Status,
-    TcpChannel,
+    Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
+    Role, Status, TcpChannel,
 };
 use crate::store::{Announced, AuditRecord, Kept, Store, StoreError};
 
@@ -30,9 +35,10 @@ const STACK_BYTES: usize = 1 << 20;
 /// What all associations share.
 #[derive(Debug)]
 pub(super) struct Scp {
-    pub(super) config: Config,
+    pub(super) current: Arc<Current>,
     pub(super) store: Arc<Store>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
     /// No more associations are taken.
     pub(super) stopping: AtomicBool,
     /// Connections, and of those associations that are open.
@@ -58,8 +64,16 @@ impl Drop for Counted<'_> {
 }
 
 impl Scp {
-    pub(super) fn new(config: Config, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
-        Self { config, store, metrics, stopping: AtomicBool::new(false), connections: AtomicUsize::new(0), open: AtomicUsize::new(0) }
+    pub(super) fn new(current: Arc<Current>, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self {
+            current,
+            store,
+            metrics,
+            runtime,
+            stopping: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        }
     }
 
     /// Associations that are open.
@@ -67,8 +81,8 @@ impl Scp {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Takes connections until [`Scp::stopping`].
-    pub(super) fn listen(self: &Arc<Self>, listener: &TcpListener) {
+    /// Takes connections until [`Scp::stopping`]; by TLS as the settings have it for the listener of number `tls`.
+    pub(super) fn listen(self: &Arc<Self>, listener: &TcpListener, tls: Option<usize>) {
         for connection in listener.incoming() {
             if self.stopping.load(Ordering::SeqCst) {
                 return;
@@ -76,7 +90,7 @@ impl Scp {
             let started = connection.and_then(|stream| {
                 let peer = stream.peer_addr()?;
                 let scp = Arc::clone(self);
-                thread::Builder::new().name("association".into()).stack_size(STACK_BYTES).spawn(move || scp.serve(stream, peer))
+                thread::Builder::new().name("association".into()).stack_size(STACK_BYTES).spawn(move || scp.serve(stream, peer, tls))
             });
             if let Err(error) = started {
                 // Out of sockets or threads: what is open goes on.
@@ -86,19 +100,46 @@ impl Scp {
         }
     }
 
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let most = self.config.limits.associations + MAX_PENDING;
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, tls: Option<usize>) {
+        let settings = self.current.get();
+        let most = settings.limits.associations + MAX_PENDING;
         let Some(_connection) = Counted::below(most, &self.connections) else { return };
-        if let Err(error) = self.associate(stream, peer) {
+        let ended = self.channel(stream, peer, tls, &settings).and_then(|channel| self.associate(channel, peer, &settings));
+        if let Err(error) = ended {
             tracing::warn!(%peer, %error, code = crate::geometry::Coded::code(&error), "an association ended early");
         }
     }
 
-    fn associate(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), DimseError> {
-        let patience = self.config.patience();
-        let pending = Pending::read(TcpChannel::new(stream, patience.pdu)?, patience)?;
-        let open = Counted::below(self.config.limits.associations, &self.open);
-        let rejection = match self.admit(&pending.request, peer) {
+    /// The connection, by TLS after its handshake.
+    fn channel(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<usize>,
+        settings: &Settings,
+    ) -> Result<Box<dyn Channel>, DimseError> {
+        let patience = settings.patience();
+        let tcp = TcpChannel::new(stream, patience.pdu)?;
+        let Some(tls) = tls else { return Ok(Box::new(tcp)) };
+        match TlsChannel::accept(tcp, settings.server(tls), patience.artim) {
+            Ok(channel) => Ok(Box::new(channel)),
+            Err(error) => {
+                // Who goes away in the middle is no danger; who shows what we do not trust may be one.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.metrics.rejected.add(1);
+                    self.store.audit(AuditRecord::security_alert(&peer.to_string(), &format!("TLS: {error}")));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn associate(&self, channel: Box<dyn Channel>, peer: SocketAddr, settings: &Settings) -> Result<(), DimseError> {
+        let pending = Pending::read(channel, settings.patience())?;
+        let admitted = admit(settings, &pending.request, peer);
+        // Who is not admitted takes no place.
+        let open = admitted.is_ok().then(|| Counted::below(settings.limits.associations, &self.open)).flatten();
+        let rejection = match admitted {
             Err(rejection) => Some(rejection),
             Ok(()) if self.stopping.load(Ordering::SeqCst) => Some(Rejection::TEMPORARY_CONGESTION),
             Ok(()) if open.is_none() => Some(Rejection::LOCAL_LIMIT_EXCEEDED),
@@ -113,15 +154,19 @@ impl Scp {
             }
             return pending.reject(rejection);
         }
-        let contexts = pending.request.proposed.iter().map(|proposed| self.answer(proposed)).collect();
-        let association = pending.accept(contexts, Vec::new(), (1, 1))?;
+        let contexts = pending.request.proposed.iter().map(|proposed| answer(settings, proposed)).collect();
+        // Who answers to our requests for commitment is the provider of that class, although he calls.
+        let roles: Vec<Role> = pending.request.roles.iter().filter(|role| role.sop_class_uid == COMMITMENT).cloned().collect();
+        let association = pending.accept(contexts, roles, (1, 1))?;
         self.metrics.associations.add(1);
-        let mut session = Session { scp: self, association, peer, studies: BTreeSet::new(), instances: 0 };
+        let arrivals = Arrivals::new(&self.store, calling.as_str());
+        let mut session = Session { scp: self, settings, association, peer, arrivals, owed: Owed::default() };
         let ended = session.serve();
-        let Session { association, studies, instances, .. } = session;
-        self.store.association_ended(studies.into_iter().collect(), ended.is_ok());
-        if instances > 0 {
-            tracing::info!(%peer, %calling, instances, released = ended.is_ok(), "an association brought instances");
+        session.let_go();
+        let Session { association, arrivals, .. } = session;
+        let (new, again) = arrivals.end(ended.is_ok());
+        if new + again > 0 {
+            tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
         }
         match ended {
             Ok(()) => association.accept_release(),
@@ -131,55 +176,63 @@ impl Scp {
             }
         }
     }
+}
 
-    fn admit(&self, request: &Associate, peer: SocketAddr) -> Result<(), Rejection> {
-        if request.called != self.config.ae_title.0 {
-            Err(Rejection::CALLED_AE_NOT_RECOGNIZED)
-        } else if !self.config.admits(&request.calling, peer.ip()) {
-            Err(Rejection::CALLING_AE_NOT_RECOGNIZED)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The first transfer syntax of the proposal that we read.
-    fn answer(&self, proposed: &ProposedContext) -> PresentationContext {
-        let class = proposed.abstract_syntax.as_str();
-        let takes = |syntax: &&Uid| match class {
-            VERIFICATION => classes::is_native(syntax),
-            _ => classes::is_readable(syntax),
-        };
-        let known = class == VERIFICATION || classes::is_storage(class, self.config.store.any_sop_class);
-        let syntax = proposed.transfer_syntaxes.iter().find(takes);
-        let outcome = match (known, syntax) {
-            (false, _) => Outcome::AbstractSyntaxNotSupported,
-            (true, None) => Outcome::TransferSyntaxesNotSupported,
-            (true, Some(_)) => Outcome::Accepted,
-        };
-        let syntax = syntax.or(proposed.transfer_syntaxes.first()).cloned().unwrap_or_default();
-        PresentationContext { id: proposed.id, abstract_syntax: proposed.abstract_syntax.clone(), transfer_syntax: syntax, outcome }
+fn admit(settings: &Settings, request: &Associate, peer: SocketAddr) -> Result<(), Rejection> {
+    if request.called != settings.ae_title.0 {
+        Err(Rejection::CALLED_AE_NOT_RECOGNIZED)
+    } else if !settings.admits(&request.calling, peer.ip()) {
+        Err(Rejection::CALLING_AE_NOT_RECOGNIZED)
+    } else {
+        Ok(())
     }
 }
 
+/// The first transfer syntax of the proposal that we read.
+fn answer(settings: &Settings, proposed: &ProposedContext) -> PresentationContext {
+    let class = proposed.abstract_syntax.as_str();
+    let takes = |syntax: &&Uid| match class {
+        VERIFICATION | COMMITMENT => classes::is_native(syntax),
+        _ => classes::is_readable(syntax),
+    };
+    let known = [VERIFICATION, COMMITMENT].contains(&class) || classes::is_storage(class, settings.store.any_sop_class);
+    let syntax = proposed.transfer_syntaxes.iter().find(takes);
+    let outcome = match (known, syntax) {
+        (false, _) => Outcome::AbstractSyntaxNotSupported,
+        (true, None) => Outcome::TransferSyntaxesNotSupported,
+        (true, Some(_)) => Outcome::Accepted,
+    };
+    let syntax = syntax.or(proposed.transfer_syntaxes.first()).cloned().unwrap_or_default();
+    PresentationContext { id: proposed.id, abstract_syntax: proposed.abstract_syntax.clone(), transfer_syntax: syntax, outcome }
+}
+
 /// An association at work.
-struct Session<'a> {
-    scp: &'a Scp,
-    association: Association<TcpChannel>,
-    peer: SocketAddr,
-    /// Studies that it brought something new of.
-    studies: BTreeSet<Uid>,
-    instances: u64,
+pub(super) struct Session<'a> {
+    pub(super) scp: &'a Scp,
+    pub(super) settings: &'a Settings,
+    pub(super) association: Link,
+    pub(super) peer: SocketAddr,
+    arrivals: Arrivals,
+    /// Answers to requests for commitment.
+    pub(super) owed: Owed,
 }
 
 impl Session<'_> {
     /// Answers messages until the peer asks for a release.
     fn serve(&mut self) -> Result<(), DimseError> {
         loop {
+            self.settle()?;
             match self.association.receive()? {
                 Message::Release => return Ok(()),
                 Message::Command(context_id, command) => match command.requested() {
                     Some(Request::CEcho) => self.association.send(context_id, &command.response(Status::SUCCESS))?,
                     Some(Request::CStore) => self.store(context_id, &command)?,
+                    Some(Request::NAction) => self.action(context_id, &command)?,
+                    Some(Request::NEventReport) => self.event(context_id, &command)?,
+                    None if command.is_response_to(Request::NEventReport) => {
+                        self.association.skip_data_set()?;
+                        self.reported(&command);
+                    }
                     Some(Request::CCancel) => {} // nothing here takes long enough
                     _ => {
                         self.association.skip_data_set()?;
@@ -208,15 +261,11 @@ impl Session<'_> {
         };
         let (status, comment) = answer_of(&kept);
         self.scp.metrics.stored(status);
+        if let Ok(kept) = &kept {
+            self.arrivals.add(kept);
+        }
         match kept {
-            Ok(Kept::New { study_uid }) => {
-                self.instances += 1;
-                if !self.studies.contains(&study_uid) {
-                    self.scp.store.study_opened(&study_uid);
-                    self.studies.insert(study_uid);
-                }
-            }
-            Ok(Kept::Again) => {}
+            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
             Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
             Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
         }
@@ -245,14 +294,16 @@ impl Session<'_> {
 /// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
 fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
     let (status, comment) = match kept {
-        Ok(Kept::New { .. } | Kept::Again) => (Status::SUCCESS, String::new()),
+        Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
         Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
-        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => (Status::OUT_OF_RESOURCES, "disk of the store is full".into()),
+        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            (Status::OUT_OF_RESOURCES, "disk of the store is full".into())
+        }
         Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
-        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.to_string()),
+        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),
-        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.to_string()),
+        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.shown()),
     };
     (status, comment)
 }

@@ -37,9 +37,30 @@ impl AuditRecord {
         Self { at_ms: now_ms(), event: "110104", action, outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
     }
 
+    /// Somebody took responsibility for instances, or did not (110103, DICOM Instances Accessed).
+    pub fn commitment(outcome: u8, peer: &str, subject: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110103", action: "R", outcome, peer: peer.into(), subject: subject.into(), detail }
+    }
+
     /// The node started or stopped (110100, Application Activity).
     pub fn activity(detail: &str) -> Self {
-        Self { at_ms: now_ms(), event: "110100", action: "E", outcome: 0, peer: String::new(), subject: String::new(), detail: detail.into() }
+        Self {
+            at_ms: now_ms(),
+            event: "110100",
+            action: "E",
+            outcome: 0,
+            peer: String::new(),
+            subject: String::new(),
+            detail: detail.into(),
+        }
+    }
+
+    /// The configuration was replaced, or another one refused with that code (110131, Software Configuration). `sha256` names the one
+    /// that is gone by now.
+    pub fn configuration(sha256: &str, refused: Option<&str>) -> Self {
+        let detail = refused.map_or_else(|| "configuration replaced".into(), |code| format!("configuration refused: {code}"));
+        let outcome = if refused.is_some() { 4 } else { 0 };
+        Self { at_ms: now_ms(), event: "110131", action: "U", outcome, peer: String::new(), subject: sha256.into(), detail }
     }
 
     /// A job read a study and made something of it (110103, DICOM Instances Accessed).
@@ -78,7 +99,8 @@ async fn last(connection: &mut SqliteConnection) -> Result<String, sqlx::Error> 
 
 pub(super) async fn append(transaction: &mut Transaction<'_, Sqlite>, record: &AuditRecord) -> Result<(), StoreError> {
     let previous = last(transaction).await?;
-    let query = sqlx::query("INSERT INTO audit (at_ms, event, action, outcome, peer, subject, detail, sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    let query =
+        sqlx::query("INSERT INTO audit (at_ms, event, action, outcome, peer, subject, detail, sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     query
         .bind(record.at_ms)
         .bind(record.event)

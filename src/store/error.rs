@@ -48,6 +48,17 @@ pub enum StoreError {
     InUse,
 }
 
+impl StoreError {
+    /// The message without the path at its end, for those who do not know this machine.
+    pub fn shown(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::Dataset(_) => text.rsplit_once(" (").map_or(text.as_str(), |(before, _)| before).to_owned(),
+            _ => text,
+        }
+    }
+}
+
 impl Coded for StoreError {
     fn code(&self) -> &'static str {
         match self {

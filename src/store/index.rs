@@ -103,7 +103,8 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
             Entry::Audit(record) => audit::append(&mut transaction, record).await?,
             Entry::Ended { studies, released } => {
                 for study_uid in studies {
-                    let query = sqlx::query("UPDATE study SET cut_off = ?, last_arrival_ms = ? WHERE study_uid = ? AND state = 'receiving'");
+                    let query =
+                        sqlx::query("UPDATE study SET cut_off = ?, last_arrival_ms = ? WHERE study_uid = ? AND state = 'receiving'");
                     query.bind(!released).bind(now_ms()).bind(study_uid).execute(&mut *transaction).await?;
                 }
             }
@@ -145,7 +146,7 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
         "INSERT INTO quarantine (content, sop_instance_uid, study_uid, reason, calling, received_ms) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     );
-    query
+    let entered = query
         .bind(&arrival.content)
         .bind(&arrival.sop_instance_uid)
         .bind(&arrival.study_uid)
@@ -154,6 +155,11 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
         .bind(arrival.received_ms)
         .execute(&mut **transaction)
         .await?;
+    if entered.rows_affected() > 0 {
+        let detail = format!("in quarantine: {reason}");
+        let record = AuditRecord { outcome: 4, ..AuditRecord::transferred("U", &arrival.calling, &arrival.study_uid, detail) };
+        audit::append(transaction, &record).await?;
+    }
     Ok(())
 }
 
@@ -161,6 +167,7 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
 fn moved(shared: &Shared, entry: &Entry) {
     let (arrival, to) = match entry {
         Entry::Instance(arrival) => {
+            super::crash_point("after-enter");
             shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             (arrival, shared.path_of(&arrival.content))
         }

@@ -17,8 +17,10 @@
 //! 4. A SOP Instance UID names one content. Other content under it goes to quarantine, and so does another patient's in a known study.
 
 mod audit;
+mod crash;
 mod database;
 mod error;
+mod held;
 mod index;
 mod receive;
 mod seal;
@@ -37,7 +39,9 @@ use sqlx::SqlitePool;
 use tokio::runtime::Handle;
 
 pub use audit::{AuditRecord, Broken, verify};
+pub use crash::crash_point;
 pub use error::StoreError;
+pub use held::Held;
 pub use receive::{Announced, Kept, Receiving};
 
 use crate::codes::Uid;

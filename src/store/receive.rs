@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::index::{Arrival, Entry};
-use super::{Contradiction, Store, StoreError, now_ms, seal};
+use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, is_uid};
-use crate::dataset::Instance;
+use crate::dataset::{Attributes, Instance, tags};
 
 /// What a command says of the data set that follows, and who sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,10 @@ pub enum Kept {
         study_uid: Uid,
     },
     /// The same data set was here before.
-    Again,
+    Again {
+        /// Study Instance UID.
+        study_uid: Uid,
+    },
     /// The UID is known with other content: it is in quarantine, what was here stays.
     Quarantined,
 }
@@ -96,12 +99,12 @@ impl Receiving<'_> {
             Ok(arrival) => arrival,
             Err(error) => {
                 let arrival = Arrival::unknown(path, content, &self.announced);
-                self.hand_on(Entry::Quarantine(arrival, error.to_string()));
+                self.hand_on(Entry::Quarantine(arrival, error.shown()));
                 return Err(error);
             }
         };
         match self.store.standing(&arrival)? {
-            Standing::Entered => return Ok(Kept::Again),
+            Standing::Entered => return Ok(Kept::Again { study_uid: arrival.study_uid }),
             Standing::New => {}
             Standing::Against(contradiction) => {
                 seal::seal(&mut self.file, &sha256)?;
@@ -118,6 +121,7 @@ impl Receiving<'_> {
             self.store.shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             return Err(error.into());
         }
+        crash_point("after-seal");
         self.hand_on(Entry::Instance(arrival));
         Ok(Kept::New { study_uid })
     }
@@ -139,11 +143,16 @@ impl Drop for Receiving<'_> {
 /// Reads the header of a file and holds it against the command.
 fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arrival, StoreError> {
     let instance = Instance::read(path)?;
+    // The data set's own: where it has none, the instance has that of the file's meta group, which is the command's.
+    let own = |tag| instance.attributes.text(tag);
     for (what, found, expected) in [
-        ("SOP Class UID", &instance.sop_class_uid, &announced.sop_class_uid),
-        ("SOP Instance UID", &instance.sop_instance_uid, &announced.sop_instance_uid),
+        ("SOP Class UID", own(tags::SOP_CLASS_UID), &announced.sop_class_uid),
+        ("SOP Instance UID", own(tags::SOP_INSTANCE_UID), &announced.sop_instance_uid),
     ] {
-        if found != expected {
+        if found.is_empty() {
+            return Err(StoreError::NoUid { what });
+        }
+        if found != *expected {
             return Err(StoreError::NotAsAnnounced { what });
         }
     }
@@ -198,7 +207,8 @@ impl Store {
         Ok(noted.map_or_else(Standing::Against, |()| Standing::New))
     }
 
-    /// Enters what a crash left sealed in `incoming`, and throws away what it left unfinished: that was never acknowledged.
+    /// Enters what a crash left sealed in `incoming`, and throws away what it left unfinished: that was never acknowledged. Returns when all
+    /// of it is in the database.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let (mut entered, mut unfinished) = (0, 0);
         for found in fs::read_dir(self.folder().join("incoming"))? {
@@ -228,6 +238,7 @@ impl Store {
         if entered + unfinished > 0 {
             tracing::info!(entered, unfinished, "instances of before the last stop were recovered");
         }
+        self.flush();
         Ok(())
     }
 }

@@ -61,19 +61,37 @@ CREATE TABLE result (
 ) STRICT;
 CREATE INDEX result_of_job ON result (job);
 
--- States: due -> stored -> committed (where commitment is asked for) | due again (what may pass) | dead (what will not)
+-- States: due -> stored -> committed (where commitment is asked for) | due again (what may pass, what is not committed) | dead (what will not)
 CREATE TABLE delivery (
     sop_instance_uid    TEXT NOT NULL REFERENCES result (sop_instance_uid),
     destination         TEXT NOT NULL,
     state               TEXT NOT NULL CHECK (state IN ('due', 'stored', 'committed', 'dead')),
     attempts            INTEGER NOT NULL,
-    not_before_ms       INTEGER NOT NULL,
+    not_before_ms       INTEGER NOT NULL,           -- when it is sent again; when it is stored, when commitment is asked for again
     status              INTEGER,                    -- of the last C-STORE response
-    remark              TEXT,                       -- why it is due again or dead
-    transaction_uid     TEXT,                       -- of the commitment that was asked for
+    remark              TEXT,                       -- why it is due again or dead, or not committed yet
+    asked               INTEGER NOT NULL,           -- how often commitment was asked for
+    transaction_uid     TEXT,                       -- of the last time; an answer to another one is too late
     PRIMARY KEY (sop_instance_uid, destination)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_due ON delivery (destination, not_before_ms) WHERE state IN ('due', 'stored');
+
+CREATE INDEX delivery_asked ON delivery (transaction_uid) WHERE transaction_uid IS NOT NULL;
+
+-- Storage commitment that others asked us for, and our answers to them. States: due -> sent | due again (what may pass) | dead
+CREATE TABLE report (
+    id                  INTEGER PRIMARY KEY,
+    calling             TEXT NOT NULL,              -- AE title that asked
+    transaction_uid     TEXT NOT NULL,
+    instances           TEXT NOT NULL,              -- JSON: pairs of SOP Class UID and SOP Instance UID
+    state               TEXT NOT NULL CHECK (state IN ('due', 'sent', 'dead')),
+    held                INTEGER NOT NULL,           -- whether the association that asked is open and may take the answer
+    attempts            INTEGER NOT NULL,
+    not_before_ms       INTEGER NOT NULL,
+    remark              TEXT,                       -- why it is due again or dead
+    UNIQUE (calling, transaction_uid)
+) STRICT;
+CREATE INDEX report_due ON report (not_before_ms) WHERE state = 'due';
 
 -- Append-only: each row holds the hash of the one before (audit.rs).
 CREATE TABLE audit (

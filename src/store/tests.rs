@@ -73,7 +73,7 @@ fn an_instance_is_kept_once_and_never_exchanged() {
     assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined, "whether it is entered yet or not");
     bench.stop();
     bench.start();
-    assert_eq!(bench.receive(&one).expect("kept"), Kept::Again);
+    assert_eq!(bench.receive(&one).expect("kept"), Kept::Again { study_uid: one.study_uid.clone() });
     assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined);
     let stranger = Slice { patient_id: "SOMEBODY ELSE".into(), ..slice(3) };
     assert!(matches!(bench.receive(&stranger), Err(StoreError::OtherPatient)));
@@ -84,6 +84,7 @@ fn an_instance_is_kept_once_and_never_exchanged() {
     assert_eq!((bench.files("incoming").len(), bench.files("instances").len(), bench.files("quarantine").len()), (0, 2, 3));
     assert_eq!(bench.count("SELECT count(*) FROM instance"), 2);
     assert_eq!(bench.count("SELECT count(*) FROM quarantine"), 3);
+    assert_eq!(bench.count("SELECT count(*) FROM audit WHERE event = '110104' AND action = 'U' AND outcome = 4"), 3, "once each");
     let kept = bench.files("instances");
     let kept: Vec<Instance> = kept.iter().map(|path| Instance::read(path).expect("a DICOM file")).collect();
     assert!(kept.iter().all(|instance| instance.study_uid == one.study_uid));
@@ -113,6 +114,7 @@ fn what_was_acknowledged_survives_and_nothing_else() {
         fs::write(after.folder.path().join(format!("incoming/1-{n}-4354.dcm")), bytes).expect("written");
     }
     after.start();
+    assert_eq!(after.count("SELECT count(*) FROM instance"), 4, "before anything else is asked of the store");
     after.stop();
     after.start();
     assert_eq!((after.files("incoming").len(), after.files("instances").len()), (0, 4));
