@@ -19,6 +19,7 @@ mod pixels;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
+mod whole;
 
 pub use attribute::{Attribute, acquired_at};
 pub use build::{

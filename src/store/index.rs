@@ -134,8 +134,8 @@ async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arr
         return Ok(()); // the same data set twice at a time
     }
     let query = sqlx::query(
-        "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 0, ?)
-         ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', last_arrival_ms = excluded.last_arrival_ms",
+        "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)
+         ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', cut_off = 1, last_arrival_ms = excluded.last_arrival_ms",
     );
     query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms).execute(&mut **transaction).await?;
     Ok(())
