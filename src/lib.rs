@@ -9,6 +9,8 @@
 
 // Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
 pub mod cli;
+pub mod node;
+pub mod jobs;
 pub mod phantom;
 pub mod engine;
 pub mod results;
@@ -22,6 +24,8 @@ pub mod kernels;
 pub mod gpu;
 pub mod series;
 pub mod research;
+pub mod store;
+pub mod dimse;
 pub mod dataset;
 pub mod codes;
 pub mod volume;

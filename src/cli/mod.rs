@@ -4,6 +4,7 @@ mod demo;
 mod doctor;
 mod inspect;
 mod run;
+mod serve;
 mod setup;
 mod show;
 mod text;
@@ -48,6 +49,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Serve(serve::Serve),
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
     Show(show::Show),
@@ -114,6 +116,7 @@ fn packages() -> PackageFolders {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Show(command) => command.run(),

@@ -250,7 +250,7 @@ impl<'r> Layout<'r> {
 }
 
 /// The file meta group, where the data set starts, and whether the file says that it is DICOM.
-fn read_meta(source: &mut Source<'_>, path: &Path) -> Result<(Meta, usize, bool), DatasetError> {
+pub(super) fn read_meta(source: &mut Source<'_>, path: &Path) -> Result<(Meta, usize, bool), DatasetError> {
     source.fill_to(READ_AHEAD).map_err(|e| io_error(&e, path))?;
     let bytes = source.bytes();
     let group_2 =

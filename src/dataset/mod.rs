@@ -6,6 +6,7 @@ mod charset;
 mod codec;
 mod coded;
 mod colour;
+mod commitment;
 mod directory;
 mod error;
 mod fragments;
@@ -13,23 +14,27 @@ mod frame;
 mod header;
 mod instance;
 mod layout;
+mod part10;
 mod pixels;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
+mod whole;
 
 pub use attribute::{Attribute, acquired_at};
 pub use build::{
     IMPLEMENTATION_VERSION_NAME, Item, WriteError, decimal_string, implementation_class_uid, study_attributes, write_atomically,
 };
 pub use charset::{CharacterSet, decoded_text};
-pub use codec::rle_frame;
+pub use codec::{is_decodable, rle_frame};
 pub use coded::{codes, items};
+pub use commitment::{Commitment, Reference};
 pub use dicom::dictionary_std::tags;
 pub use directory::referenced_file_ids;
 pub use error::DatasetError;
 pub use frame::{Frame, FrameContext};
 pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
+pub use part10::DataSetFile;
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
 pub use streamed::{Writable, write_object};

@@ -27,7 +27,7 @@ const PATIENTS: [(&str, &str, &[u8], &str); 8] = [
 ];
 
 /// A small study of that patient in `folder`; an odd one has neither accession number nor referring physician, and an empty birth date.
-fn study_of(folder: &Path, n: usize) {
+pub(crate) fn study_of(folder: &Path, n: usize) {
     let (name, charset, patient, _) = PATIENTS[n];
     let (_, study) = small_study();
     std::fs::create_dir_all(folder).expect("a folder");

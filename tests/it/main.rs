@@ -8,6 +8,8 @@ mod exchange;
 mod grids;
 mod inputs;
 mod marks;
+mod node;
+mod node_services;
 mod orientations;
 mod packages;
 mod pages;

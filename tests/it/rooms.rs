@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 /// Top to bottom. `ARCHITECTURE.md` says what each is for.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 22] = [
     "cli",
+    "node",
+    "jobs",
     "phantom",
     "engine",
     "results",
@@ -19,6 +21,8 @@ const ROOMS: [&str; 18] = [
     "gpu",
     "series",
     "research",
+    "store",
+    "dimse",
     "dataset",
     "codes",
     "volume",

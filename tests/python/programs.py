@@ -1,4 +1,5 @@
 """Other people's programs, run by the checks of this folder."""
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,15 @@ def tool(*command):
         sys.exit(f'{command[0]} is not installed: run the tests with tests/run')
     done = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout.decode('utf-8', 'replace')
+
+
+def dcmtk(*command):
+    """Exit status and output of a program of DCMTK: pynetdicom puts others of the same names beside this Python."""
+    elsewhere = [folder for folder in os.environ['PATH'].split(os.pathsep) if Path(folder) != Path(sys.executable).parent]
+    program = shutil.which(command[0], path=os.pathsep.join(elsewhere))
+    if program is None:
+        sys.exit(f'{command[0]} of DCMTK is not installed: run the tests with tests/run')
+    return tool(program, *command[1:])
 
 
 def dciodvfy_errors(path):

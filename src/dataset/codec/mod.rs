@@ -97,6 +97,11 @@ impl Codec {
     }
 }
 
+/// Whether pixel data in this transfer syntax is decoded.
+pub fn is_decodable(transfer_syntax_uid: &str) -> bool {
+    Codec::of(transfer_syntax_uid).is_ok()
+}
+
 /// What the attributes say of one frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameFormat<'a> {

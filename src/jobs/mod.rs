@@ -1,0 +1,38 @@
+//! The durable queue: which studies are complete, what is to be run on them, where results are to go.
+//!
+//! ```text
+//! study     receiving -> complete            quiet long enough, no association open that brings more of it
+//!           complete -> receiving            something new came late; complete again, it is the next generation
+//! job       queued -> running                claimed; its attempt grows by one
+//!           running -> done                  results and deliveries are entered in the same transaction
+//!           running -> queued                a failure that may pass, or the process went down during the first attempt
+//!           running -> failed                a failure that will not pass, or too many
+//!           running -> quarantined           the process went down during two attempts
+//! delivery  due -> stored                    the destination answered with success or a warning
+//!           due -> due                       a failure that may pass, after a while that doubles
+//!           due -> dead                      a failure that will not pass, or too many
+//!           stored -> committed              the destination took responsibility for it, by the last transaction that asked for that
+//!           stored -> due                    the destination says that it has not got it: it is sent again
+//!           stored -> dead                   the same, too often
+//! report    due -> sent                      who asked for commitment has our answer
+//!           due -> due                       he cannot be reached, after a while that doubles
+//!           due -> dead                      too often, or no address is configured
+//! ```
+//!
+//! Invariants:
+//! 1. Each transition is one transaction, and names the state that it leaves.
+//! 2. A job is one study, package and generation: the same cannot be queued twice.
+//! 3. An attempt that is not the job's last can enter nothing.
+//! 4. A result has the UID that its inputs name, so entering or sending it again changes nothing.
+
+mod delivery;
+mod queue;
+mod report;
+mod study;
+#[cfg(test)]
+mod tests;
+
+pub use delivery::{Answered, Asked, Due, Retry, Verdict, Waiting, answered, ask, due, not_asked, settle, unanswered, waiting};
+pub use queue::{Claimed, Ended, ResultObject, claim, earlier_reports, fail, finish, recover};
+pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};
+pub use study::{Planned, complete, complete_now, is_cut_off};

@@ -1,0 +1,248 @@
+//! Studies, jobs and deliveries through their states.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::store::Store;
+
+struct Bench {
+    runtime: Runtime,
+    store: Arc<Store>,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// With a study that is being received.
+    fn new() -> Self {
+        let (runtime, folder) = (Runtime::new().expect("a runtime"), tempfile::tempdir().expect("a folder"));
+        let store = runtime.block_on(Store::open(folder.path(), 0)).expect("a store");
+        let bench = Self { runtime, store, _folder: folder };
+        bench.arrive();
+        bench
+    }
+
+    /// Something of the study comes.
+    fn arrive(&self) {
+        let query = "INSERT INTO study VALUES ('1.2', 'key', 'receiving', 0, 0, 1)
+            ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', last_arrival_ms = last_arrival_ms + 1";
+        self.runtime.block_on(sqlx::query(query).execute(self.store.pool())).expect("entered");
+    }
+
+    fn complete(&self, quiet_ms: i64, open: bool) -> Vec<String> {
+        let planned = [("slow", false), ("fast", true)].map(|(package, urgent)| Planned { package: package.into(), urgent });
+        self.runtime.block_on(complete(self.store.pool(), quiet_ms, quiet_ms, |_| open, &planned)).expect("read")
+    }
+
+    fn claim(&self) -> Option<Claimed> {
+        self.runtime.block_on(claim(self.store.pool())).expect("read")
+    }
+
+    fn finish(&self, job: &Claimed, results: &[ResultObject]) -> Ended {
+        let destinations = ["A".to_owned(), "B".to_owned()];
+        self.runtime.block_on(finish(self.store.pool(), job, &json!({}), results, &destinations)).expect("entered")
+    }
+
+    fn fail(&self, job: &Claimed, may_pass: bool) -> Ended {
+        self.runtime.block_on(fail(self.store.pool(), job, &json!({}), may_pass, 2)).expect("entered")
+    }
+
+    fn due(&self, destination: &str) -> Vec<Due> {
+        self.runtime.block_on(due(self.store.pool(), destination, 10)).expect("read")
+    }
+
+    fn settle(&self, destination: &str, due: &Due, verdict: &Verdict, attempts: u32) {
+        let retry = Retry { first_ms: 0, attempts };
+        self.runtime.block_on(settle(self.store.pool(), destination, due, verdict, retry)).expect("entered");
+    }
+
+    fn ask(&self, wait_ms: i64, attempts: u32) -> Option<Asked> {
+        self.runtime.block_on(ask(self.store.pool(), "A", Retry { first_ms: wait_ms, attempts })).expect("entered")
+    }
+
+    fn answered(&self, destination: &str, asked: &Asked, committed: &[&str], failed: &[&str]) -> Answered {
+        let committed: Vec<String> = committed.iter().map(|&uid| uid.into()).collect();
+        let failed: Vec<(String, u16)> = failed.iter().map(|&uid| (uid.into(), 0x0112)).collect();
+        let retry = Retry { first_ms: 0, attempts: 3 };
+        let answered = answered(self.store.pool(), destination, &asked.transaction_uid, &committed, &failed, retry);
+        self.runtime.block_on(answered).expect("entered")
+    }
+
+    fn state(&self, job: &Claimed) -> String {
+        let query = sqlx::query_scalar("SELECT state FROM job WHERE id = ?").bind(job.id);
+        self.runtime.block_on(query.fetch_one(self.store.pool())).expect("there")
+    }
+
+    /// Lets all waiting be over.
+    fn hurry(&self) {
+        self.runtime.block_on(sqlx::query("UPDATE job SET not_before_ms = 0").execute(self.store.pool())).expect("entered");
+    }
+}
+
+fn report(uid: &str) -> ResultObject {
+    ResultObject {
+        sop_instance_uid: uid.into(),
+        sop_class_uid: "1.2.840.10008.5.1.4.1.1.88.34".into(),
+        transfer_syntax_uid: "1.2.840.10008.1.2.1".into(),
+        series_uid: format!("{uid}.1"),
+        form: "sr".into(),
+        path: PathBuf::from(format!("results/{uid}.dcm")),
+    }
+}
+
+#[test]
+fn a_study_is_complete_once_for_each_time_that_something_comes() {
+    let bench = Bench::new();
+    assert!(bench.complete(i64::MAX / 4, false).is_empty(), "not quiet yet");
+    assert!(bench.complete(0, true).is_empty(), "an association is open");
+    assert_eq!(bench.complete(0, false), ["1.2"]);
+    assert!(bench.complete(0, false).is_empty(), "it was before");
+    let jobs: Vec<Claimed> = std::iter::from_fn(|| bench.claim()).collect();
+    assert_eq!(jobs.iter().map(|j| (j.package.as_str(), j.generation)).collect::<Vec<_>>(), [("fast", 1), ("slow", 1)]);
+    assert_eq!(bench.finish(&jobs[0], &[report("1.2.3")]), Ended::Entered);
+    bench.arrive();
+    assert_eq!(bench.complete(0, false), ["1.2"]);
+    let late = bench.claim().expect("the next generation");
+    assert_eq!((late.package.as_str(), late.generation), ("fast", 2));
+    let earlier = bench.runtime.block_on(earlier_reports(bench.store.pool(), &late)).expect("read");
+    assert_eq!(earlier.iter().map(|p| p.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.2.3"]);
+}
+
+#[test]
+fn an_attempt_that_is_too_late_enters_nothing() {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let first = bench.claim().expect("queued");
+    assert!(bench.runtime.block_on(recover(bench.store.pool())).expect("recovered").is_empty());
+    let second = bench.claim().expect("queued again");
+    assert_eq!((second.id, second.attempt), (first.id, 2));
+    assert_eq!(bench.finish(&first, &[report("1.2.3")]), Ended::TooLate);
+    assert!(bench.due("A").is_empty());
+    assert_eq!(bench.runtime.block_on(recover(bench.store.pool())).expect("recovered"), [second.id], "it went down twice");
+    assert_eq!(bench.state(&second), "quarantined");
+    assert_eq!(bench.finish(&second, &[report("1.2.3")]), Ended::TooLate);
+}
+
+#[test]
+fn a_failure_is_tried_again_where_that_may_help() {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let (one, other) = (bench.claim().expect("queued"), bench.claim().expect("queued"));
+    assert_eq!(bench.fail(&other, false), Ended::Entered);
+    assert_eq!(bench.state(&other), "failed");
+    assert_eq!(bench.fail(&one, true), Ended::Again);
+    assert_eq!(bench.claim(), None, "it waits a while");
+    bench.hurry();
+    let again = bench.claim().expect("queued again");
+    assert_eq!((again.id, again.attempt), (one.id, 2));
+    assert_eq!(bench.fail(&again, true), Ended::Entered, "twice is enough");
+    assert_eq!(bench.state(&again), "failed");
+}
+
+#[test]
+fn each_destination_gets_each_result() {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let job = bench.claim().expect("queued");
+    assert_eq!(bench.finish(&job, &[report("1.2.3"), report("1.2.4")]), Ended::Entered);
+    assert_eq!(bench.finish(&job, &[report("1.2.5")]), Ended::TooLate, "once is enough");
+    let due = bench.due("A");
+    assert_eq!(due.iter().map(|d| d.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.2.3", "1.2.4"]);
+    bench.settle("A", &due[0], &Verdict::Stored(0), 3);
+    bench.settle("A", &due[1], &Verdict::Again(Some(0xA700), "full".into()), 3);
+    let again = bench.due("A");
+    assert_eq!(again.iter().map(|d| (d.sop_instance_uid.as_str(), d.attempts)).collect::<Vec<_>>(), [("1.2.4", 1)]);
+    bench.settle("A", &again[0], &Verdict::Again(None, "gone".into()), 2);
+    assert!(bench.due("A").is_empty(), "two attempts were allowed");
+    let waiting = bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read");
+    assert_eq!(waiting, Waiting { due: 0, stored: 1, dead: 1 });
+    assert_eq!(bench.due("B").len(), 2);
+}
+
+/// With two results that are to go to `A`.
+fn two_results() -> (Bench, Vec<Due>) {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let job = bench.claim().expect("queued");
+    bench.finish(&job, &[report("1.2.3"), report("1.2.4")]);
+    let due = bench.due("A");
+    (bench, due)
+}
+
+#[test]
+fn only_what_is_committed_is_at_its_destination() {
+    let (bench, due) = two_results();
+    bench.settle("A", &due[0], &Verdict::Stored(0), 3);
+    assert_eq!(bench.ask(0, 9), None, "one of the two is due still");
+    bench.settle("A", &due[1], &Verdict::Stored(0), 3);
+    let first = bench.ask(60_000, 9).expect("both are stored");
+    let uids = |asked: &Asked| asked.instances.iter().map(|(_, uid)| uid.clone()).collect::<Vec<_>>();
+    assert_eq!((uids(&first), first.study_uid.as_str()), (vec!["1.2.3".to_owned(), "1.2.4".to_owned()], "1.2"));
+    assert_eq!(bench.ask(0, 9), None, "the answer is waited for");
+    let nothing = Answered::default();
+    assert_eq!(bench.answered("B", &first, &["1.2.3"], &[]), nothing, "somebody else");
+    let study_uid = Some("1.2".to_owned());
+    let half = Answered { study_uid: study_uid.clone(), committed: 1, again: 1, dead: 0 };
+    assert_eq!(bench.answered("A", &first, &["1.2.3", "9.9"], &["1.2.4"]), half);
+    assert_eq!(bench.answered("A", &first, &["1.2.4"], &["1.2.3"]), Answered { study_uid, ..nothing.clone() }, "it was answered before");
+    // What failed is sent again, and asked for again, alone and with another transaction.
+    let again = bench.due("A");
+    assert_eq!(again.iter().map(|d| (d.sop_instance_uid.as_str(), d.attempts)).collect::<Vec<_>>(), [("1.2.4", 1)]);
+    bench.settle("A", &again[0], &Verdict::Stored(0), 3);
+    let second = bench.ask(0, 9).expect("stored again");
+    assert_eq!(uids(&second), ["1.2.4"]);
+    assert_ne!(second.transaction_uid, first.transaction_uid);
+    assert!(bench.runtime.block_on(unanswered(bench.store.pool(), "A", &second.transaction_uid)).expect("read"));
+    // Nothing comes: the same is asked a third time, and an answer to the second is too late.
+    let third = bench.ask(0, 9).expect("not answered");
+    assert_eq!(bench.answered("A", &second, &["1.2.4"], &[]), nothing);
+    assert_eq!(bench.answered("A", &third, &["1.2.4"], &[]).committed, 1);
+    assert_eq!(bench.ask(0, 9), None, "all is committed");
+}
+
+#[test]
+fn what_is_never_committed_is_told() {
+    let (bench, due) = two_results();
+    due.iter().for_each(|one| bench.settle("A", one, &Verdict::Stored(0), 3));
+    assert!(bench.ask(0, 1).is_some());
+    assert_eq!(bench.ask(0, 1), None, "once was enough");
+    for (again, dead) in [(1, 0), (1, 0), (0, 1)] {
+        let asked = bench.ask(0, 9).expect("stored");
+        let answered = bench.answered("A", &asked, &["1.2.3"], &["1.2.4"]);
+        assert_eq!((answered.again, answered.dead), (again, dead));
+        bench.due("A").iter().for_each(|one| bench.settle("A", one, &Verdict::Stored(0), 3));
+    }
+    let waiting = bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read");
+    assert_eq!(waiting, Waiting { due: 0, stored: 0, dead: 1 });
+}
+
+#[test]
+fn who_asks_gets_an_answer() {
+    let bench = Bench::new();
+    let pool = bench.store.pool();
+    let instances = vec![("1.9".to_owned(), "1.2.3".to_owned())];
+    let next = || bench.runtime.block_on(next_report(pool)).expect("read");
+    let enter = || bench.runtime.block_on(enter_report(pool, "CT1", "2.25.1", instances.clone())).expect("entered");
+    let failed = |report: &Report| {
+        let retry = Retry { first_ms: 0, attempts: 2 };
+        bench.runtime.block_on(report_failed(pool, report, "gone", retry)).expect("entered")
+    };
+    let entered = enter();
+    assert_eq!(next(), None, "the association may take it");
+    bench.runtime.block_on(let_go(pool, Some(entered.id))).expect("entered");
+    let first = next().expect("let go");
+    assert_eq!(first, entered);
+    assert!(failed(&first));
+    let second = next().expect("due again");
+    assert_eq!((second.id, second.attempts), (first.id, 1));
+    assert!(!failed(&second), "two attempts are enough");
+    assert_eq!(next(), None);
+    assert_eq!(enter().id, first.id, "the same question again");
+    bench.runtime.block_on(let_go(pool, None)).expect("entered");
+    let third = next().expect("due");
+    bench.runtime.block_on(report_sent(pool, third.id)).expect("entered");
+    assert_eq!(next(), None);
+}

@@ -1,0 +1,206 @@
+//! Sending results to their destinations (C-STORE SCU, PS3.4 annex B): a thread a destination, so that one that is down holds up no other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::Link;
+use super::config::Destination;
+use super::metrics::Metrics;
+use super::settings::{Current, Settings};
+use crate::codes::Uid;
+use crate::dataset::DataSetFile;
+use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
+use crate::geometry::Coded;
+use crate::jobs::{self, Due, Verdict};
+use crate::store::{AuditRecord, Store, crash_point};
+
+/// Objects of one association at most.
+const BATCH: u32 = 100;
+/// How often the queue is looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What all senders share.
+#[derive(Clone)]
+pub(super) struct Senders {
+    pub(super) current: Arc<Current>,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+}
+
+impl Senders {
+    /// Keeps a thread for each destination of the settings, until `stopping` and until the last has ended.
+    pub(super) fn run(&self, stopping: &Arc<AtomicBool>) {
+        let mut threads: HashMap<String, JoinHandle<()>> = HashMap::new();
+        while !stopping.load(Ordering::SeqCst) {
+            for Destination { name, .. } in &self.current.get().destination {
+                if threads.get(name).is_some_and(|thread| !thread.is_finished()) {
+                    continue;
+                }
+                let (senders, stopping, of) = (self.clone(), Arc::clone(stopping), name.clone());
+                match thread::Builder::new().name("sender".into()).spawn(move || senders.send_to(&of, &stopping)) {
+                    Ok(thread) => drop(threads.insert(name.clone(), thread)),
+                    Err(error) => tracing::error!(%error, destination = name, "a sender cannot be started, trying again"),
+                }
+            }
+            thread::sleep(POLL);
+        }
+        for (_, thread) in threads {
+            let _ = thread.join(); // a panic there was told there
+        }
+    }
+
+    /// Sends to one destination as long as the settings have it.
+    fn send_to(&self, name: &str, stopping: &AtomicBool) {
+        while !stopping.load(Ordering::SeqCst) {
+            let settings = self.current.get();
+            let Some(destination) = settings.destination.iter().find(|d| d.name == name).cloned() else { return };
+            let Self { store, metrics, runtime, .. } = self.clone();
+            Sender { settings, destination, store, metrics, runtime }.turn(stopping);
+        }
+    }
+}
+
+/// What sends to one destination, once.
+pub(super) struct Sender {
+    pub(super) settings: Arc<Settings>,
+    pub(super) destination: Destination,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+}
+
+impl Sender {
+    /// Sends what is due, or asks for commitment, or waits a little.
+    fn turn(&self, stopping: &AtomicBool) {
+        match self.runtime.block_on(jobs::due(self.store.pool(), &self.destination.name, BATCH)) {
+            Ok(due) if due.is_empty() => {
+                if !(self.destination.commitment && self.commit(stopping)) {
+                    thread::sleep(POLL);
+                }
+            }
+            Ok(due) => self.send(&due, stopping),
+            Err(error) => {
+                tracing::error!(%error, "the deliveries cannot be read, trying again");
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Sends these over one association. Whatever happens, each has a verdict afterwards.
+    fn send(&self, due: &[Due], stopping: &AtomicBool) {
+        let mut rest = due.iter();
+        let ended = self.associate(due).and_then(|mut association| {
+            for (one, message_id) in rest.by_ref().zip(1..) {
+                // A failure of the connection leaves this one and the rest; it comes back through `failed`.
+                match self.store_one(&mut association, one, message_id) {
+                    Ok(verdict) => self.settle(one, &verdict),
+                    Err(error) => {
+                        let verdict = Verdict::Again(None, error.to_string());
+                        self.settle(one, &verdict);
+                        association.abort(&error);
+                        return Err(error);
+                    }
+                }
+                if stopping.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+            association.release()
+        });
+        if let Err(error) = ended {
+            tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a delivery failed");
+            let transient = error.is_transient();
+            for one in rest {
+                let why = error.to_string();
+                self.settle(one, &if transient { Verdict::Again(None, why) } else { Verdict::Dead(None, why) });
+            }
+        }
+    }
+
+    /// The title that the destination knows us by.
+    pub(super) fn calling(&self) -> AeTitle {
+        self.destination.calling.as_ref().unwrap_or(&self.settings.ae_title).0.clone()
+    }
+
+    /// An association with the destination.
+    pub(super) fn link(&self, proposal: &Proposal) -> Result<Link, DimseError> {
+        self.settings.link(&self.destination.address, self.destination.tls.as_ref(), proposal)
+    }
+
+    fn associate(&self, due: &[Due]) -> Result<Link, DimseError> {
+        let pairs: BTreeSet<(&Uid, &Uid)> = due.iter().map(|one| (&one.sop_class_uid, &one.transfer_syntax_uid)).collect();
+        let proposal = Proposal {
+            calling: self.calling(),
+            called: self.destination.ae_title.0.clone(),
+            contexts: pairs.into_iter().map(|(class, syntax)| (class.clone(), vec![syntax.clone()])).take(128).collect(),
+            roles: Vec::new(),
+        };
+        self.link(&proposal)
+    }
+
+    /// Sends one object and waits for the answer.
+    fn store_one(&self, association: &mut Link, one: &Due, message_id: u16) -> Result<Verdict, DimseError> {
+        let Some(context_id) = association.context_for(&one.sop_class_uid, &one.transfer_syntax_uid) else {
+            let why = format!("the destination takes no {} in {}", one.sop_class_uid, one.transfer_syntax_uid);
+            return Ok(Verdict::Dead(None, why));
+        };
+        let mut file = match DataSetFile::open(&self.store.folder().join(&one.path)) {
+            Ok(file) => file,
+            Err(error) => return Ok(Verdict::Dead(None, format!("the result cannot be read: {}", error.code()))),
+        };
+        let command = Command::request(Request::CStore, message_id)
+            .with_text(Element::AffectedSopClassUid, &one.sop_class_uid)
+            .with_text(Element::AffectedSopInstanceUid, &one.sop_instance_uid)
+            .with(Element::Priority, 0)
+            .with_data_set();
+        association.send_with(context_id, &command, &mut file.data_set)?;
+        match association.receive()? {
+            Message::Command(_, answer) if answer.is_response_to(Request::CStore) => {
+                if answer.number(Element::MessageIdBeingRespondedTo) != Some(message_id) {
+                    return Err(DimseError::Protocol { what: "an answer to another message", reason: 2 });
+                }
+                Ok(verdict(answer.status(), answer.text(Element::ErrorComment)))
+            }
+            _ => Err(DimseError::Protocol { what: "no answer to a C-STORE", reason: 2 }),
+        }
+    }
+
+    fn settle(&self, one: &Due, verdict: &Verdict) {
+        let (name, retry) = (&self.destination.name, self.destination.retry());
+        crash_point("before-settle");
+        match verdict {
+            Verdict::Stored(status) => {
+                self.metrics.delivered.add(1);
+                let detail = format!("{} stored with {}", one.sop_instance_uid, Status(*status));
+                self.store.audit(AuditRecord::transferred("R", name, &one.study_uid, detail));
+            }
+            Verdict::Again(..) => self.metrics.delivery_failures.add(1),
+            Verdict::Dead(_, why) => {
+                self.metrics.delivery_failures.add(1);
+                tracing::error!(destination = name, instance = one.sop_instance_uid, why, "a delivery is dead");
+            }
+        }
+        // What cannot be entered is due still: it is sent again, as the same object.
+        if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry)) {
+            tracing::error!(%error, "a delivery cannot be entered");
+        }
+    }
+}
+
+/// What a status says of the delivery (PS3.4 table B.2-1).
+fn verdict(status: Status, comment: &str) -> Verdict {
+    let why = || format!("status {status}{}{comment}", if comment.is_empty() { "" } else { ": " });
+    if status.is_success() || status.is_warning() {
+        Verdict::Stored(status.0)
+    } else if status.is_transient() {
+        Verdict::Again(Some(status.0), why())
+    } else {
+        Verdict::Dead(Some(status.0), why())
+    }
+}

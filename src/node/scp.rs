@@ -1,0 +1,309 @@
+//! Taking associations: Verification, Storage, Storage Commitment (PS3.4 annexes A, B and J).
+//!
+//! A thread an association. Invariants:
+//! 1. A response of success follows [`Receiving::finish`](crate::store::Receiving::finish), and nothing else.
+//! 2. Whatever a data set is, the association goes on; only a breach of the protocol or of a time limit ends it.
+//! 3. Titles and addresses that are not listed are rejected before anything else is read.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use tokio::runtime::Handle;
+
+use super::Link;
+use super::arrivals::Arrivals;
+use super::classes::{self, COMMITMENT, VERIFICATION};
+use super::commitment::Owed;
+use super::metrics::Metrics;
+use super::settings::{Current, Settings};
+use super::tls::TlsChannel;
+use crate::codes::Uid;
+use crate::dimse::{
+    Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
+    Role, Status, TcpChannel,
+};
+use crate::store::{Announced, AuditRecord, Kept, Store, StoreError};
+
+/// Connections beyond the associations that are open: those that ask, are rejected, or say nothing until ARTIM ends them.
+const MAX_PENDING: usize = 512;
+/// Enough for reading any header.
+const STACK_BYTES: usize = 1 << 20;
+
+/// What all associations share.
+#[derive(Debug)]
+pub(super) struct Scp {
+    pub(super) current: Arc<Current>,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+    /// No more associations are taken.
+    pub(super) stopping: AtomicBool,
+    /// Connections, and of those associations that are open.
+    connections: AtomicUsize,
+    open: AtomicUsize,
+}
+
+/// One more of something until it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    /// None where there are `most` already.
+    fn below(most: usize, count: &'a AtomicUsize) -> Option<Self> {
+        let counted = Self(count);
+        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(counted)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Scp {
+    pub(super) fn new(current: Arc<Current>, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self {
+            current,
+            store,
+            metrics,
+            runtime,
+            stopping: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    /// Associations that are open.
+    pub(super) fn open_associations(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Takes connections until [`Scp::stopping`]; by TLS as the settings have it for the listener of number `tls`.
+    pub(super) fn listen(self: &Arc<Self>, listener: &TcpListener, tls: Option<usize>) {
+        for connection in listener.incoming() {
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let started = connection.and_then(|stream| {
+                let peer = stream.peer_addr()?;
+                let scp = Arc::clone(self);
+                thread::Builder::new().name("association".into()).stack_size(STACK_BYTES).spawn(move || scp.serve(stream, peer, tls))
+            });
+            if let Err(error) = started {
+                // Out of sockets or threads: what is open goes on.
+                tracing::error!(%error, "a connection cannot be taken");
+                thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, tls: Option<usize>) {
+        let settings = self.current.get();
+        let most = settings.limits.associations + MAX_PENDING;
+        let Some(_connection) = Counted::below(most, &self.connections) else { return };
+        let ended = self.channel(stream, peer, tls, &settings).and_then(|channel| self.associate(channel, peer, &settings));
+        if let Err(error) = ended {
+            tracing::warn!(%peer, %error, code = crate::geometry::Coded::code(&error), "an association ended early");
+        }
+    }
+
+    /// The connection, by TLS after its handshake.
+    fn channel(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<usize>,
+        settings: &Settings,
+    ) -> Result<Box<dyn Channel>, DimseError> {
+        let patience = settings.patience();
+        let tcp = TcpChannel::new(stream, patience.pdu)?;
+        let Some(tls) = tls else { return Ok(Box::new(tcp)) };
+        match TlsChannel::accept(tcp, settings.server(tls), patience.artim) {
+            Ok(channel) => Ok(Box::new(channel)),
+            Err(error) => {
+                // Who goes away in the middle is no danger; who shows what we do not trust may be one.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.metrics.rejected.add(1);
+                    self.store.audit(AuditRecord::security_alert(&peer.to_string(), &format!("TLS: {error}")));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn associate(&self, channel: Box<dyn Channel>, peer: SocketAddr, settings: &Settings) -> Result<(), DimseError> {
+        let pending = Pending::read(channel, settings.patience())?;
+        let admitted = admit(settings, &pending.request, peer);
+        // Who is not admitted takes no place.
+        let open = admitted.is_ok().then(|| Counted::below(settings.limits.associations, &self.open)).flatten();
+        let rejection = match admitted {
+            Err(rejection) => Some(rejection),
+            Ok(()) if self.stopping.load(Ordering::SeqCst) => Some(Rejection::TEMPORARY_CONGESTION),
+            Ok(()) if open.is_none() => Some(Rejection::LOCAL_LIMIT_EXCEEDED),
+            Ok(()) => None,
+        };
+        let calling = pending.request.calling.clone();
+        if let Some(rejection) = rejection {
+            self.metrics.rejected.add(1);
+            tracing::warn!(%peer, %calling, called = %pending.request.called, reason = rejection.meaning(), "an association is rejected");
+            if !rejection.is_transient() {
+                self.store.audit(AuditRecord::security_alert(&format!("{calling} at {peer}"), rejection.meaning()));
+            }
+            return pending.reject(rejection);
+        }
+        let contexts = pending.request.proposed.iter().map(|proposed| answer(settings, proposed)).collect();
+        // Who answers to our requests for commitment is the provider of that class, although he calls.
+        let roles: Vec<Role> = pending.request.roles.iter().filter(|role| role.sop_class_uid == COMMITMENT).cloned().collect();
+        let association = pending.accept(contexts, roles, (1, 1))?;
+        self.metrics.associations.add(1);
+        let arrivals = Arrivals::new(&self.store, calling.as_str());
+        let mut session = Session { scp: self, settings, association, peer, arrivals, owed: Owed::default() };
+        let ended = session.serve();
+        session.let_go();
+        let Session { association, arrivals, .. } = session;
+        let (new, again) = arrivals.end(ended.is_ok());
+        if new + again > 0 {
+            tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
+        }
+        match ended {
+            Ok(()) => association.accept_release(),
+            Err(error) => {
+                association.abort(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn admit(settings: &Settings, request: &Associate, peer: SocketAddr) -> Result<(), Rejection> {
+    if request.called != settings.ae_title.0 {
+        Err(Rejection::CALLED_AE_NOT_RECOGNIZED)
+    } else if !settings.admits(&request.calling, peer.ip()) {
+        Err(Rejection::CALLING_AE_NOT_RECOGNIZED)
+    } else {
+        Ok(())
+    }
+}
+
+/// The first transfer syntax of the proposal that we read.
+fn answer(settings: &Settings, proposed: &ProposedContext) -> PresentationContext {
+    let class = proposed.abstract_syntax.as_str();
+    let takes = |syntax: &&Uid| match class {
+        VERIFICATION | COMMITMENT => classes::is_native(syntax),
+        _ => classes::is_readable(syntax),
+    };
+    let known = [VERIFICATION, COMMITMENT].contains(&class) || classes::is_storage(class, settings.store.any_sop_class);
+    let syntax = proposed.transfer_syntaxes.iter().find(takes);
+    let outcome = match (known, syntax) {
+        (false, _) => Outcome::AbstractSyntaxNotSupported,
+        (true, None) => Outcome::TransferSyntaxesNotSupported,
+        (true, Some(_)) => Outcome::Accepted,
+    };
+    let syntax = syntax.or(proposed.transfer_syntaxes.first()).cloned().unwrap_or_default();
+    PresentationContext { id: proposed.id, abstract_syntax: proposed.abstract_syntax.clone(), transfer_syntax: syntax, outcome }
+}
+
+/// An association at work.
+pub(super) struct Session<'a> {
+    pub(super) scp: &'a Scp,
+    pub(super) settings: &'a Settings,
+    pub(super) association: Link,
+    pub(super) peer: SocketAddr,
+    arrivals: Arrivals,
+    /// Answers to requests for commitment.
+    pub(super) owed: Owed,
+}
+
+impl Session<'_> {
+    /// Answers messages until the peer asks for a release.
+    fn serve(&mut self) -> Result<(), DimseError> {
+        loop {
+            self.settle()?;
+            match self.association.receive()? {
+                Message::Release => return Ok(()),
+                Message::Command(context_id, command) => match command.requested() {
+                    Some(Request::CEcho) => self.association.send(context_id, &command.response(Status::SUCCESS))?,
+                    Some(Request::CStore) => self.store(context_id, &command)?,
+                    Some(Request::NAction) => self.action(context_id, &command)?,
+                    Some(Request::NEventReport) => self.event(context_id, &command)?,
+                    None if command.is_response_to(Request::NEventReport) => {
+                        self.association.skip_data_set()?;
+                        self.reported(&command);
+                    }
+                    Some(Request::CCancel) => {} // nothing here takes long enough
+                    _ => {
+                        self.association.skip_data_set()?;
+                        self.association.send(context_id, &command.response(Status::UNRECOGNIZED_OPERATION))?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// C-STORE (PS3.4 B.2).
+    fn store(&mut self, context_id: u8, command: &Command) -> Result<(), DimseError> {
+        let context = self.association.context(context_id).expect("a message has an accepted context");
+        let peer = self.association.peer();
+        let announced = Announced {
+            sop_class_uid: command.text(Element::AffectedSopClassUid).to_owned(),
+            sop_instance_uid: command.text(Element::AffectedSopInstanceUid).to_owned(),
+            transfer_syntax_uid: context.transfer_syntax.clone(),
+            calling: peer.calling.as_str().to_owned(),
+        };
+        let kept = if context.abstract_syntax == announced.sop_class_uid {
+            self.keep(announced)?
+        } else {
+            self.association.skip_data_set()?;
+            Err(StoreError::NotAsAnnounced { what: "SOP Class UID" })
+        };
+        let (status, comment) = answer_of(&kept);
+        self.scp.metrics.stored(status);
+        if let Ok(kept) = &kept {
+            self.arrivals.add(kept);
+        }
+        match kept {
+            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
+            Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
+            Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
+        }
+        let response = command.response(status);
+        let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
+        self.association.send(context_id, &response)
+    }
+
+    /// Receives the data set. The inner error is for the peer, and the association goes on.
+    fn keep(&mut self, announced: Announced) -> Result<Result<Kept, StoreError>, DimseError> {
+        let mut receiving = match self.scp.store.receive(announced) {
+            Ok(receiving) => receiving,
+            Err(error) => {
+                self.association.skip_data_set()?;
+                return Ok(Err(error));
+            }
+        };
+        while let Some(fragment) = self.association.next_fragment()? {
+            self.scp.metrics.received_bytes.add(fragment.len() as u64);
+            receiving.write(fragment);
+        }
+        Ok(receiving.finish())
+    }
+}
+
+/// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
+fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
+    let (status, comment) = match kept {
+        Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
+        Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
+        Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
+        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            (Status::OUT_OF_RESOURCES, "disk of the store is full".into())
+        }
+        Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
+        Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
+        Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),
+        Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.shown()),
+    };
+    (status, comment)
+}

@@ -1,0 +1,36 @@
+//! The database file: opened, made, and brought up to date.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+/// Each step of the schema, in order: `user_version` says how many a database has taken. A step is never changed once it was released.
+const STEPS: [&str; 1] = [include_str!("schema.sql")];
+/// Readers beside the one writer that SQLite allows.
+const CONNECTIONS: u32 = 4;
+
+/// Opens the database at `path`, which is made where it is not there.
+pub(super) async fn open(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(30));
+    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
+    let (taken,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(&pool).await?;
+    let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+    if taken > STEPS.len() {
+        return Err(sqlx::Error::Protocol(format!("the database is of a newer roentgen: schema {taken}, this one knows {}", STEPS.len())));
+    }
+    for (n, step) in STEPS.iter().enumerate().skip(taken) {
+        let mut step_and_number = pool.begin().await?;
+        sqlx::raw_sql(*step).execute(&mut *step_and_number).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", n + 1))).execute(&mut *step_and_number).await?;
+        step_and_number.commit().await?;
+    }
+    Ok(pool)
+}

@@ -1,0 +1,195 @@
+//! Entering what is sealed into the database, many instances a transaction.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use sqlx::{Sqlite, Transaction};
+
+use super::audit::{self, AuditRecord};
+use super::receive::Announced;
+use super::{Shared, StoreError, now_ms};
+use crate::codes::Uid;
+
+/// Instances that may wait; whoever brings more waits, too.
+const QUEUE: usize = 4096;
+/// Entries of one transaction at most.
+const BATCH: usize = 256;
+/// Between two attempts at a transaction that fails.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// An instance as its header says.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    pub(super) path: PathBuf,
+    pub(super) content: String,
+    pub(super) sop_instance_uid: Uid,
+    pub(super) sop_class_uid: Uid,
+    pub(super) series_uid: Uid,
+    pub(super) study_uid: Uid,
+    pub(super) patient_key: String,
+    pub(super) bytes: u64,
+    pub(super) calling: String,
+    pub(super) received_ms: i64,
+}
+
+impl Arrival {
+    /// One whose header cannot be read: what the command says of it.
+    pub(super) fn unknown(path: PathBuf, content: String, announced: &Announced) -> Self {
+        Self {
+            path,
+            content,
+            sop_instance_uid: announced.sop_instance_uid.clone(),
+            sop_class_uid: announced.sop_class_uid.clone(),
+            series_uid: Uid::new(),
+            study_uid: Uid::new(),
+            patient_key: String::new(),
+            bytes: 0,
+            calling: announced.calling.clone(),
+            received_ms: now_ms(),
+        }
+    }
+}
+
+/// What the indexer is to enter, in this order.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// A sealed instance.
+    Instance(Arrival),
+    /// One that is entered and lies in `incoming` still.
+    Move(Arrival),
+    /// One that is kept for people to look at, and why.
+    Quarantine(Arrival, String),
+    /// What is to be remembered.
+    Audit(AuditRecord),
+    /// An association that brought some of these studies has ended.
+    Ended { studies: Vec<Uid>, released: bool },
+    /// Somebody waits until this is reached.
+    Flush(Sender<()>),
+}
+
+/// Starts the indexer; it ends when the sender is dropped, after the last entry.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(SyncSender<Entry>, JoinHandle<()>)> {
+    let (sender, queue) = sync_channel(QUEUE);
+    let shared = Arc::clone(shared);
+    let thread = thread::Builder::new().name("indexer".into()).spawn(move || run(&shared, &queue))?;
+    Ok((sender, thread))
+}
+
+fn run(shared: &Shared, queue: &Receiver<Entry>) {
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Entry> = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
+        // Nothing is lost by waiting: every file is in `incoming`, sealed.
+        while let Err(error) = shared.runtime.block_on(enter(shared, &batch)) {
+            tracing::error!(%error, "instances cannot be entered, trying again");
+            thread::sleep(RETRY);
+        }
+        batch.iter().for_each(|entry| moved(shared, entry));
+    }
+}
+
+/// One transaction for all.
+async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
+    let mut transaction = shared.pool.begin_with("BEGIN IMMEDIATE").await?;
+    for entry in batch {
+        match entry {
+            Entry::Instance(arrival) => enter_instance(&mut transaction, arrival).await?,
+            Entry::Move(_) | Entry::Flush(_) => {}
+            Entry::Quarantine(arrival, reason) => quarantine(&mut transaction, arrival, reason).await?,
+            Entry::Audit(record) => audit::append(&mut transaction, record).await?,
+            Entry::Ended { studies, released } => {
+                for study_uid in studies {
+                    let query =
+                        sqlx::query("UPDATE study SET cut_off = ?, last_arrival_ms = ? WHERE study_uid = ? AND state = 'receiving'");
+                    query.bind(!released).bind(now_ms()).bind(study_uid).execute(&mut *transaction).await?;
+                }
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    );
+    let entered = query
+        .bind(&arrival.content)
+        .bind(&arrival.sop_instance_uid)
+        .bind(&arrival.sop_class_uid)
+        .bind(&arrival.series_uid)
+        .bind(&arrival.study_uid)
+        .bind(i64::try_from(arrival.bytes).unwrap_or(i64::MAX))
+        .bind(&arrival.calling)
+        .bind(arrival.received_ms)
+        .execute(&mut **transaction)
+        .await?;
+    if entered.rows_affected() == 0 {
+        return Ok(()); // the same data set twice at a time
+    }
+    let query = sqlx::query(
+        "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)
+         ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', cut_off = 1, last_arrival_ms = excluded.last_arrival_ms",
+    );
+    query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival, reason: &str) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO quarantine (content, sop_instance_uid, study_uid, reason, calling, received_ms) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    );
+    let entered = query
+        .bind(&arrival.content)
+        .bind(&arrival.sop_instance_uid)
+        .bind(&arrival.study_uid)
+        .bind(reason)
+        .bind(&arrival.calling)
+        .bind(arrival.received_ms)
+        .execute(&mut **transaction)
+        .await?;
+    if entered.rows_affected() > 0 {
+        let detail = format!("in quarantine: {reason}");
+        let record = AuditRecord { outcome: 4, ..AuditRecord::transferred("U", &arrival.calling, &arrival.study_uid, detail) };
+        audit::append(transaction, &record).await?;
+    }
+    Ok(())
+}
+
+/// Moves a file to where the database says that it is. A failure leaves it in `incoming`, where the next start finds it.
+fn moved(shared: &Shared, entry: &Entry) {
+    let (arrival, to) = match entry {
+        Entry::Instance(arrival) => {
+            super::crash_point("after-enter");
+            shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
+            (arrival, shared.path_of(&arrival.content))
+        }
+        Entry::Move(arrival) => (arrival, shared.path_of(&arrival.content)),
+        Entry::Quarantine(arrival, _) => (arrival, shared.folder.join("quarantine").join(format!("{}.dcm", arrival.content))),
+        Entry::Ended { studies, .. } => {
+            let mut open = shared.open();
+            for study_uid in studies {
+                if let Some(count) = open.get_mut(study_uid) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.remove(study_uid);
+                    }
+                }
+            }
+            return;
+        }
+        Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
+        Entry::Audit(_) => return,
+    };
+    let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+    if let Err(error) = made.and_then(|()| fs::rename(&arrival.path, &to)) {
+        tracing::error!(%error, content = arrival.content, "an instance cannot be moved out of `incoming`");
+    }
+}

@@ -1,0 +1,109 @@
+-- What the node knows. Times are milliseconds since 1970, UTC. One statement a table; every change of state is one transaction.
+
+CREATE TABLE instance (
+    content             TEXT NOT NULL PRIMARY KEY,  -- SHA-256 of transfer syntax and data set, hex: names the file
+    sop_instance_uid    TEXT NOT NULL UNIQUE,       -- other content under the same UID is in quarantine, never here
+    sop_class_uid       TEXT NOT NULL,
+    series_uid          TEXT NOT NULL,
+    study_uid           TEXT NOT NULL,
+    bytes               INTEGER NOT NULL,
+    calling             TEXT NOT NULL,              -- AE title that sent it first
+    received_ms         INTEGER NOT NULL
+) STRICT;
+CREATE INDEX instance_of_study ON instance (study_uid);
+
+-- States: receiving -> complete -> receiving (when an instance comes late) -> ..
+CREATE TABLE study (
+    study_uid           TEXT NOT NULL PRIMARY KEY,
+    patient_key         TEXT NOT NULL,              -- hash of Patient ID and name: a study has one patient
+    state               TEXT NOT NULL CHECK (state IN ('receiving', 'complete')),
+    generation          INTEGER NOT NULL,           -- how many times it was complete
+    cut_off             INTEGER NOT NULL,           -- whether what brought the last of it was not released, yet or for ever
+    last_arrival_ms     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX study_receiving ON study (last_arrival_ms) WHERE state = 'receiving';
+
+-- What was received and is not used: other content under a known UID, another patient in a known study.
+CREATE TABLE quarantine (
+    content             TEXT NOT NULL PRIMARY KEY,
+    sop_instance_uid    TEXT NOT NULL,
+    study_uid           TEXT NOT NULL,
+    reason              TEXT NOT NULL,
+    calling             TEXT NOT NULL,
+    received_ms         INTEGER NOT NULL
+) STRICT;
+
+-- States: queued -> running -> done | queued (after a failure that may pass) | failed (dead letter) | quarantined (it took the process down)
+CREATE TABLE job (
+    id                  INTEGER PRIMARY KEY,
+    study_uid           TEXT NOT NULL REFERENCES study (study_uid),
+    package             TEXT NOT NULL,
+    generation          INTEGER NOT NULL,           -- of the study
+    state               TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'quarantined', 'cancelled')),
+    urgent              INTEGER NOT NULL,
+    attempt             INTEGER NOT NULL,           -- fencing token: who finishes another attempt than this one is too late
+    not_before_ms       INTEGER NOT NULL,
+    queued_ms           INTEGER NOT NULL,
+    ended_ms            INTEGER,
+    outcome             TEXT,                       -- JSON: each series with its verdict
+    UNIQUE (study_uid, package, generation)
+) STRICT;
+CREATE INDEX job_queued ON job (urgent DESC, queued_ms) WHERE state = 'queued';
+
+CREATE TABLE result (
+    sop_instance_uid    TEXT NOT NULL PRIMARY KEY,
+    job                 INTEGER NOT NULL REFERENCES job (id),
+    sop_class_uid       TEXT NOT NULL,
+    transfer_syntax_uid TEXT NOT NULL,
+    series_uid          TEXT NOT NULL,
+    form                TEXT NOT NULL,
+    path                TEXT NOT NULL               -- below the data folder
+) STRICT;
+CREATE INDEX result_of_job ON result (job);
+
+-- States: due -> stored -> committed (where commitment is asked for) | due again (what may pass, what is not committed) | dead (what will not)
+CREATE TABLE delivery (
+    sop_instance_uid    TEXT NOT NULL REFERENCES result (sop_instance_uid),
+    destination         TEXT NOT NULL,
+    state               TEXT NOT NULL CHECK (state IN ('due', 'stored', 'committed', 'dead')),
+    attempts            INTEGER NOT NULL,
+    not_before_ms       INTEGER NOT NULL,           -- when it is sent again; when it is stored, when commitment is asked for again
+    status              INTEGER,                    -- of the last C-STORE response
+    remark              TEXT,                       -- why it is due again or dead, or not committed yet
+    asked               INTEGER NOT NULL,           -- how often commitment was asked for
+    transaction_uid     TEXT,                       -- of the last time; an answer to another one is too late
+    PRIMARY KEY (sop_instance_uid, destination)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delivery_due ON delivery (destination, not_before_ms) WHERE state IN ('due', 'stored');
+
+CREATE INDEX delivery_asked ON delivery (transaction_uid) WHERE transaction_uid IS NOT NULL;
+
+-- Storage commitment that others asked us for, and our answers to them. States: due -> sent | due again (what may pass) | dead
+CREATE TABLE report (
+    id                  INTEGER PRIMARY KEY,
+    calling             TEXT NOT NULL,              -- AE title that asked
+    transaction_uid     TEXT NOT NULL,
+    instances           TEXT NOT NULL,              -- JSON: pairs of SOP Class UID and SOP Instance UID
+    state               TEXT NOT NULL CHECK (state IN ('due', 'sent', 'dead')),
+    held                INTEGER NOT NULL,           -- whether the association that asked is open and may take the answer
+    attempts            INTEGER NOT NULL,
+    not_before_ms       INTEGER NOT NULL,
+    remark              TEXT,                       -- why it is due again or dead
+    UNIQUE (calling, transaction_uid)
+) STRICT;
+CREATE INDEX report_due ON report (not_before_ms) WHERE state = 'due';
+
+-- Append-only: each row holds the hash of the one before (audit.rs).
+CREATE TABLE audit (
+    id                  INTEGER PRIMARY KEY,
+    at_ms               INTEGER NOT NULL,
+    event               TEXT NOT NULL,              -- PS3.15 A.5 event ID, or a word of ours
+    action              TEXT NOT NULL,              -- C, R, U, D or E
+    outcome             INTEGER NOT NULL,           -- 0, 4, 8 or 12
+    peer                TEXT NOT NULL,
+    subject             TEXT NOT NULL,              -- study, job or configuration that it is about; no patient text
+    detail              TEXT NOT NULL,
+    sha256              TEXT NOT NULL               -- of the row before and of this one
+) STRICT;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'audit is append-only'); END;
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'audit is append-only'); END;

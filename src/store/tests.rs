@@ -1,0 +1,147 @@
+//! Instances in, a crash, and out again.
+
+use dicom::transfer_syntax::entries::EXPLICIT_VR_LITTLE_ENDIAN;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::codes::transfer_syntax::EXPLICIT_LITTLE;
+use crate::dataset::Instance;
+use crate::dataset::testing::{Slice, slice};
+
+/// A store in a folder of its own.
+struct Bench {
+    runtime: Runtime,
+    folder: tempfile::TempDir,
+    store: Option<Arc<Store>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self { runtime: Runtime::new().expect("a runtime"), folder: tempfile::tempdir().expect("a folder"), store: None };
+        bench.start();
+        bench
+    }
+
+    fn start(&mut self) {
+        self.store = Some(self.runtime.block_on(Store::open(self.folder.path(), 0)).expect("a store"));
+    }
+
+    /// Ends the store as a clean stop does.
+    fn stop(&mut self) {
+        self.store = None;
+    }
+
+    fn receive(&self, slice: &Slice) -> Result<Kept, StoreError> {
+        let mut data_set = Vec::new();
+        slice.object().write_dataset_with_ts(&mut data_set, &EXPLICIT_VR_LITTLE_ENDIAN.erased()).expect("memory takes all");
+        let announced = Announced {
+            sop_class_uid: slice.sop_class.clone(),
+            sop_instance_uid: slice.sop_uid.clone(),
+            transfer_syntax_uid: EXPLICIT_LITTLE.into(),
+            calling: "CT-1\"<*>".into(),
+        };
+        let mut receiving = self.store.as_ref().expect("started").receive(announced)?;
+        data_set.chunks(100).for_each(|fragment| receiving.write(fragment));
+        receiving.finish()
+    }
+
+    fn files(&self, below: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path().join(below)];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).expect("there").map(|entry| entry.expect("readable").path()) {
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found
+    }
+
+    fn count(&self, query: &'static str) -> i64 {
+        let pool = self.store.as_ref().expect("started").pool();
+        self.runtime.block_on(sqlx::query_scalar(query).fetch_one(pool)).expect("a number")
+    }
+}
+
+#[test]
+fn an_instance_is_kept_once_and_never_exchanged() {
+    let mut bench = Bench::new();
+    let one = slice(1);
+    let study_uid = one.study_uid.clone();
+    assert_eq!(bench.receive(&one).expect("kept"), Kept::New { study_uid: study_uid.clone() });
+    assert_eq!(bench.receive(&slice(2)).expect("kept"), Kept::New { study_uid });
+    let other = Slice { pixels: Some(vec![9; one.pixels.as_ref().map_or(0, Vec::len)]), ..slice(1) };
+    assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined, "whether it is entered yet or not");
+    bench.stop();
+    bench.start();
+    assert_eq!(bench.receive(&one).expect("kept"), Kept::Again { study_uid: one.study_uid.clone() });
+    assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined);
+    let stranger = Slice { patient_id: "SOMEBODY ELSE".into(), ..slice(3) };
+    assert!(matches!(bench.receive(&stranger), Err(StoreError::OtherPatient)));
+    let wrong = Slice { study_uid: "1.2.three".into(), ..slice(4) };
+    assert!(matches!(bench.receive(&wrong), Err(StoreError::NoUid { what: "Study Instance UID" })));
+    bench.stop();
+    bench.start();
+    assert_eq!((bench.files("incoming").len(), bench.files("instances").len(), bench.files("quarantine").len()), (0, 2, 3));
+    assert_eq!(bench.count("SELECT count(*) FROM instance"), 2);
+    assert_eq!(bench.count("SELECT count(*) FROM quarantine"), 3);
+    assert_eq!(bench.count("SELECT count(*) FROM audit WHERE event = '110104' AND action = 'U' AND outcome = 4"), 3, "once each");
+    let kept = bench.files("instances");
+    let kept: Vec<Instance> = kept.iter().map(|path| Instance::read(path).expect("a DICOM file")).collect();
+    assert!(kept.iter().all(|instance| instance.study_uid == one.study_uid));
+}
+
+#[test]
+fn what_was_acknowledged_survives_and_nothing_else() {
+    let mut before = Bench::new();
+    let all: Vec<Slice> = (1..=4).map(slice).collect();
+    all.iter().for_each(|slice| assert!(matches!(before.receive(slice), Ok(Kept::New { .. }))));
+    before.stop();
+    // As after a crash between sync and transaction: sealed files in `incoming` that no database knows.
+    let mut after = Bench::new();
+    after.stop();
+    fs::remove_file(after.folder.path().join("node.sqlite")).expect("there");
+    for (n, path) in before.files("instances").iter().enumerate() {
+        fs::copy(path, after.folder.path().join(format!("incoming/0-{n}-4354.dcm"))).expect("copied");
+    }
+    // Sealed, and no data set that this version understands.
+    let mut strange =
+        fs::File::options().read(true).write(true).create_new(true).open(after.folder.path().join("incoming/2-0-4354.dcm")).expect("new");
+    let (announced, bytes) = (Announced { transfer_syntax_uid: EXPLICIT_LITTLE.into(), ..Announced::default() }, [7; 100]);
+    std::io::Write::write_all(&mut strange, &[&seal::beginning(&announced)[..], &bytes].concat()).expect("written");
+    seal::seal(&mut strange, &sha2::Digest::finalize(sha2::Digest::chain_update(seal::hasher(EXPLICIT_LITTLE), bytes)).into())
+        .expect("sealed");
+    let sealed = fs::read(&before.files("instances")[0]).expect("readable");
+    let mut unsealed = sealed.clone();
+    unsealed[..48].fill(0);
+    let mut torn = sealed.clone();
+    torn.truncate(sealed.len() - 1);
+    let mut damaged = sealed.clone();
+    *damaged.last_mut().expect("not empty") ^= 1;
+    for (n, bytes) in [unsealed, torn, damaged, sealed[..100].to_vec(), Vec::new()].iter().enumerate() {
+        fs::write(after.folder.path().join(format!("incoming/1-{n}-4354.dcm")), bytes).expect("written");
+    }
+    after.start();
+    assert_eq!(after.count("SELECT count(*) FROM instance"), 4, "before anything else is asked of the store");
+    after.stop();
+    after.start();
+    assert_eq!((after.files("incoming").len(), after.files("instances").len(), after.files("quarantine").len()), (0, 4, 1));
+    assert_eq!(after.count("SELECT count(*) FROM instance WHERE calling = 'CT'"), 4);
+    assert_eq!(after.count("SELECT count(*) FROM study WHERE state = 'receiving' AND cut_off = 1"), 1);
+    let bytes = |bench: &Bench| {
+        let mut all: Vec<Vec<u8>> = bench.files("instances").iter().map(|path| fs::read(path).expect("readable")).collect();
+        all.sort();
+        all
+    };
+    assert!(bytes(&before) == bytes(&after));
+}
+
+#[test]
+fn a_store_says_no_before_the_disk_is_full() {
+    let mut bench = Bench::new();
+    let twice = bench.runtime.block_on(Store::open(bench.folder.path(), 0)).map(|_| ());
+    assert!(matches!(twice, Err(StoreError::InUse)), "{twice:?}");
+    bench.stop();
+    bench.store = Some(bench.runtime.block_on(Store::open(bench.folder.path(), u64::MAX >> 21)).expect("a store"));
+    assert!(matches!(bench.receive(&slice(1)), Err(StoreError::Full { .. })));
+    assert_eq!(bench.files("incoming").len(), 0);
+}

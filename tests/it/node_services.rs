@@ -1,0 +1,24 @@
+//! What the node does beside receiving and sending: storage commitment, TLS, DICOMweb, and its peers' view of them.
+
+use std::path::Path;
+
+use crate::support::{ct_tissue, python, root, small_study};
+
+/// A script of `tests/python` that runs the node with its peers.
+fn check(script: &str) {
+    let (_, study) = small_study();
+    let script = root().join("tests/python").join(script);
+    let ran = python(&script, &[Path::new(env!("CARGO_BIN_EXE_roentgen")), &ct_tissue(), study.path()]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    println!("{}", ran.stdout);
+}
+
+#[test]
+fn commitment_is_given_and_asked_for() {
+    check("check_commitment.py");
+}
+
+#[test]
+fn tls_lets_in_whom_it_should_and_nobody_else() {
+    check("check_tls.py");
+}
