@@ -23,6 +23,8 @@ pub struct Announced {
     pub transfer_syntax_uid: Uid,
     /// AE title of the sender.
     pub calling: String,
+    /// Study Instance UID, where the sender says it beside the data set.
+    pub study_uid: Option<Uid>,
 }
 
 /// What became of an instance. In each case it is on disk.
@@ -148,6 +150,7 @@ fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arriv
     for (what, found, expected) in [
         ("SOP Class UID", own(tags::SOP_CLASS_UID), &announced.sop_class_uid),
         ("SOP Instance UID", own(tags::SOP_INSTANCE_UID), &announced.sop_instance_uid),
+        ("Study Instance UID", instance.study_uid.clone(), announced.study_uid.as_ref().unwrap_or(&instance.study_uid)),
     ] {
         if found.is_empty() {
             return Err(StoreError::NoUid { what });
@@ -225,6 +228,7 @@ impl Store {
                 sop_instance_uid: instance.sop_instance_uid.clone(),
                 transfer_syntax_uid: instance.transfer_syntax_uid.clone(),
                 calling: calling_of(&path),
+                study_uid: None,
             };
             let arrival = understood(&path, &announced, &content)?;
             match self.standing(&arrival)? {
