@@ -57,8 +57,8 @@ impl Store {
              AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.sop_instance_uid = result.sop_instance_uid)
              ORDER BY made, series_uid, sop_instance_uid",
         );
-        let rows: Vec<(i64, Uid, Uid, Option<String>, Option<String>)> =
-            query.bind(study_uid).bind(series_uid).bind(sop_instance_uid).fetch_all(self.pool()).await?;
+        type Row = (i64, Uid, Uid, Option<String>, Option<String>);
+        let rows: Vec<Row> = query.bind(study_uid).bind(series_uid).bind(sop_instance_uid).fetch_all(self.pool()).await?;
         let object = |(_, sop_instance_uid, series_uid, content, path): (_, _, _, Option<String>, Option<String>)| {
             let path = content.map_or_else(|| self.folder().join(path.unwrap_or_default()), |content| self.path_of(&content));
             Object { sop_instance_uid, series_uid, study_uid: study_uid.to_owned(), path }

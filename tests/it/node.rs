@@ -8,7 +8,6 @@ use crate::support::{ct_tissue, python, root, small_study};
 fn check(scenarios: &str, others: &[&Path]) {
     let (_, study) = small_study();
     let package = ct_tissue();
-    let package = ct_tissue();
     let mut arguments = vec![Path::new(env!("CARGO_BIN_EXE_roentgen")), &package, Path::new(scenarios), study.path()];
     arguments.extend(others);
     if cfg!(debug_assertions) {

@@ -138,9 +138,11 @@ pub(super) fn boundary(content_type: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// The parts of a body that comes in pieces of `size` bytes.
-    fn parts(body: &[u8], size: usize) -> Result<(Vec<(String, Vec<u8>)>, bool), Malformed> {
-        let (mut multipart, mut parts, mut ended) = (Multipart::new("B"), Vec::<(String, Vec<u8>)>::new(), 0);
+    type Parts = Vec<(String, Vec<u8>)>;
+
+    /// The parts of a body that comes in pieces of `size` bytes, and whether it was whole.
+    fn parts(body: &[u8], size: usize) -> Result<(Parts, bool), Malformed> {
+        let (mut multipart, mut parts, mut ended) = (Multipart::new("B"), Parts::new(), 0);
         for piece in body.chunks(size) {
             multipart.push(piece, |event| match event {
                 Event::Part(kind) => parts.push((kind.to_owned(), Vec::new())),

@@ -96,7 +96,7 @@ struct Upload {
 enum Part<'s> {
     /// Its file meta group is not there yet.
     Beginning(Vec<u8>),
-    DataSet(Receiving<'s>, Reference),
+    DataSet(Box<Receiving<'s>>, Reference),
     /// It is passed over.
     Refused,
 }
@@ -202,7 +202,7 @@ impl Upload {
                 study_uid: self.study_uid.clone(),
             };
             match self.store.receive(announced) {
-                Ok(receiving) => return Part::DataSet(receiving, reference),
+                Ok(receiving) => return Part::DataSet(Box::new(receiving), reference),
                 Err(error) => answer_of(&Err(error)).0.0,
             }
         };
