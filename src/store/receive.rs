@@ -23,6 +23,8 @@ pub struct Announced {
     pub transfer_syntax_uid: Uid,
     /// AE title of the sender.
     pub calling: String,
+    /// Study Instance UID, where the sender says it beside the data set.
+    pub study_uid: Option<Uid>,
 }
 
 /// What became of an instance. In each case it is on disk.
