@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::index::{Arrival, Entry};
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, is_uid};
-use crate::dataset::{Attributes, Instance, tags};
+use crate::dataset::Instance;
 
 /// What a command says of the data set that follows, and who sends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,11 +145,10 @@ fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arriv
     let instance = Instance::read(path)?;
     instance.check_whole()?;
     // The data set's own: where it has none, the instance has that of the file's meta group, which is the command's.
-    let own = |tag| instance.attributes.text(tag);
-    for (what, found, expected) in [
-        ("SOP Class UID", own(tags::SOP_CLASS_UID), &announced.sop_class_uid),
-        ("SOP Instance UID", own(tags::SOP_INSTANCE_UID), &announced.sop_instance_uid),
-    ] {
+    let [own_class_uid, own_instance_uid] = instance.uids_of_data_set();
+    for (what, found, expected) in
+        [("SOP Class UID", own_class_uid, &announced.sop_class_uid), ("SOP Instance UID", own_instance_uid, &announced.sop_instance_uid)]
+    {
         if found.is_empty() {
             return Err(StoreError::NoUid { what });
         }
