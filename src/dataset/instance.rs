@@ -216,6 +216,11 @@ impl Instance {
         self.attributes.object(&self.path)
     }
 
+    /// SOP Class and SOP Instance UID as the data set has them; empty where it has none, whatever the file meta group says.
+    pub fn uids_of_data_set(&self) -> [Uid; 2] {
+        [tags::SOP_CLASS_UID, tags::SOP_INSTANCE_UID].map(|tag| self.attributes.text(tag))
+    }
+
     /// Whether this is a localizer, scout or surview: a plan of the examination, not a slice of a volume (PS3.3 C.8.2.1.1.1).
     pub fn is_localizer(&self) -> bool {
         self.image_type.iter().skip(2).any(|v| v == "LOCALIZER")

@@ -20,6 +20,7 @@ mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
 mod web;
+mod whole;
 
 pub use attribute::{Attribute, acquired_at};
 pub use build::{

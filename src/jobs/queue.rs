@@ -147,8 +147,7 @@ pub async fn fail(
     })
 }
 
-/// At the start: what ran when the process went down is queued again, or in quarantine when that happened twice; studies that were being
-/// received count as cut off. The jobs in quarantine.
+/// At the start: what ran when the process went down is queued again, or in quarantine when that happened twice. The jobs in quarantine.
 ///
 /// # Errors
 /// Where the database fails.
@@ -157,7 +156,6 @@ pub async fn recover(pool: &SqlitePool) -> Result<Vec<i64>, StoreError> {
     let query = sqlx::query_as("UPDATE job SET state = 'quarantined', ended_ms = ? WHERE state = 'running' AND attempt >= ? RETURNING id");
     let suspects: Vec<(i64,)> = query.bind(now_ms()).bind(CRASHES).fetch_all(&mut *transaction).await?;
     sqlx::query("UPDATE job SET state = 'queued', not_before_ms = 0 WHERE state = 'running'").execute(&mut *transaction).await?;
-    sqlx::query("UPDATE study SET cut_off = 1 WHERE state = 'receiving'").execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(suspects.into_iter().map(|(id,)| id).collect())
 }

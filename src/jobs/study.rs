@@ -49,7 +49,7 @@ pub async fn complete_now(pool: &SqlitePool, study_uid: &str, packages: &[Planne
     complete_one(pool, study_uid, None, packages).await
 }
 
-/// Whether the last association that brought some of a study ended without a release: instances may be missing.
+/// Whether what brought the last of a study was not released, yet or for ever: instances may be missing.
 ///
 /// # Errors
 /// Where the database fails.

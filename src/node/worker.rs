@@ -236,7 +236,7 @@ fn analyse(
     let Analysis { mut findings, image, mut timings } = analysis.map_err(|error| Failure::of(&error, may_pass(&error)))?;
     findings.predecessors = earlier.to_vec();
     if cut_off {
-        findings.warnings.push("the association that brought the study was cut off: instances may be missing".into());
+        findings.warnings.push("the association that brought the last of the study was cut off: instances may be missing".into());
     }
     let written = timings.time(Stage::Write, &mut |_| {}, || write_all(&findings, &image, &package.results.0, folder));
     let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;

@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use super::index::{Arrival, Entry};
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, is_uid};
-use crate::dataset::{Attributes, Instance, tags};
+use crate::dataset::Instance;
 
 /// What a command says of the data set that follows, and who sends it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announced {
     /// SOP Class UID.
     pub sop_class_uid: Uid,
@@ -145,11 +145,12 @@ impl Drop for Receiving<'_> {
 /// Reads the header of a file and holds it against the command.
 fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arrival, StoreError> {
     let instance = Instance::read(path)?;
+    instance.check_whole()?;
     // The data set's own: where it has none, the instance has that of the file's meta group, which is the command's.
-    let own = |tag| instance.attributes.text(tag);
+    let [own_class_uid, own_instance_uid] = instance.uids_of_data_set();
     for (what, found, expected) in [
-        ("SOP Class UID", own(tags::SOP_CLASS_UID), &announced.sop_class_uid),
-        ("SOP Instance UID", own(tags::SOP_INSTANCE_UID), &announced.sop_instance_uid),
+        ("SOP Class UID", own_class_uid, &announced.sop_class_uid),
+        ("SOP Instance UID", own_instance_uid, &announced.sop_instance_uid),
         ("Study Instance UID", instance.study_uid.clone(), announced.study_uid.as_ref().unwrap_or(&instance.study_uid)),
     ] {
         if found.is_empty() {
@@ -222,15 +223,21 @@ impl Store {
                 unfinished += 1;
                 continue;
             };
-            let instance = Instance::read(&path)?;
-            let announced = Announced {
-                sop_class_uid: instance.sop_class_uid.clone(),
-                sop_instance_uid: instance.sop_instance_uid.clone(),
-                transfer_syntax_uid: instance.transfer_syntax_uid.clone(),
-                calling: calling_of(&path),
-                study_uid: None,
+            let mut announced = Announced { calling: calling_of(&path), ..Announced::default() };
+            let understood = Instance::read(&path).map_err(StoreError::from).and_then(|instance| {
+                announced.sop_class_uid = instance.sop_class_uid;
+                announced.sop_instance_uid = instance.sop_instance_uid;
+                announced.transfer_syntax_uid = instance.transfer_syntax_uid;
+                understood(&path, &announced, &content)
+            });
+            let arrival = match understood {
+                Ok(arrival) => arrival,
+                // Acknowledged by a version that read more than this one: kept, and no reason not to start.
+                Err(error) => {
+                    self.enter(Entry::Quarantine(Arrival::unknown(path, content, &announced), error.shown()));
+                    continue;
+                }
             };
-            let arrival = understood(&path, &announced, &content)?;
             match self.standing(&arrival)? {
                 // A crash between the transaction and the move; what is there already is the same.
                 Standing::Entered => self.enter(Entry::Move(arrival)),

@@ -18,7 +18,7 @@ CREATE TABLE study (
     patient_key         TEXT NOT NULL,              -- hash of Patient ID and name: a study has one patient
     state               TEXT NOT NULL CHECK (state IN ('receiving', 'complete')),
     generation          INTEGER NOT NULL,           -- how many times it was complete
-    cut_off             INTEGER NOT NULL,           -- whether the last association that brought some of it ended without a release
+    cut_off             INTEGER NOT NULL,           -- whether what brought the last of it was not released, yet or for ever
     last_arrival_ms     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX study_receiving ON study (last_arrival_ms) WHERE state = 'receiving';

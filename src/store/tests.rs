@@ -104,6 +104,13 @@ fn what_was_acknowledged_survives_and_nothing_else() {
     for (n, path) in before.files("instances").iter().enumerate() {
         fs::copy(path, after.folder.path().join(format!("incoming/0-{n}-4354.dcm"))).expect("copied");
     }
+    // Sealed, and no data set that this version understands.
+    let mut strange =
+        fs::File::options().read(true).write(true).create_new(true).open(after.folder.path().join("incoming/2-0-4354.dcm")).expect("new");
+    let (announced, bytes) = (Announced { transfer_syntax_uid: EXPLICIT_LITTLE.into(), ..Announced::default() }, [7; 100]);
+    std::io::Write::write_all(&mut strange, &[&seal::beginning(&announced)[..], &bytes].concat()).expect("written");
+    seal::seal(&mut strange, &sha2::Digest::finalize(sha2::Digest::chain_update(seal::hasher(EXPLICIT_LITTLE), bytes)).into())
+        .expect("sealed");
     let sealed = fs::read(&before.files("instances")[0]).expect("readable");
     let mut unsealed = sealed.clone();
     unsealed[..48].fill(0);
@@ -118,9 +125,9 @@ fn what_was_acknowledged_survives_and_nothing_else() {
     assert_eq!(after.count("SELECT count(*) FROM instance"), 4, "before anything else is asked of the store");
     after.stop();
     after.start();
-    assert_eq!((after.files("incoming").len(), after.files("instances").len()), (0, 4));
+    assert_eq!((after.files("incoming").len(), after.files("instances").len(), after.files("quarantine").len()), (0, 4, 1));
     assert_eq!(after.count("SELECT count(*) FROM instance WHERE calling = 'CT'"), 4);
-    assert_eq!(after.count("SELECT count(*) FROM study WHERE state = 'receiving'"), 1);
+    assert_eq!(after.count("SELECT count(*) FROM study WHERE state = 'receiving' AND cut_off = 1"), 1);
     let bytes = |bench: &Bench| {
         let mut all: Vec<Vec<u8>> = bench.files("instances").iter().map(|path| fs::read(path).expect("readable")).collect();
         all.sort();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::archive::study_of;
 use crate::support::{ct_tissue, python, root, small_study};
 
 /// Scenarios by their names, on a study of the phantom and on `others`.
@@ -36,4 +37,33 @@ fn what_comes_twice_is_not_done_twice() {
 #[test]
 fn studies_come_back_from_the_pacs_with_results() {
     check("A2,A3", &[]);
+}
+
+#[test]
+fn full_disks_and_archives_that_are_down_or_refuse_lose_nothing() {
+    check("A13,A14,A15", &[]);
+}
+
+#[test]
+fn large_mixed_and_malformed_instances_do_no_harm() {
+    check("A17,A18,A19", &[]);
+}
+
+#[test]
+fn series_that_are_no_volume_are_refused_with_the_reason() {
+    check("A20", &[]);
+}
+
+#[test]
+fn patients_are_copied_byte_by_byte() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Latin 1 without an accession number, UTF-8 without one, Japanese with an empty one.
+    let studies = [1, 3, 4].map(|n| (folder.path().join(n.to_string()), n));
+    studies.iter().for_each(|(folder, n)| study_of(folder, *n));
+    check("A21", &studies.each_ref().map(|(folder, _)| folder.as_path()));
+}
+
+#[test]
+fn those_who_connect_and_say_nothing_are_let_go() {
+    check("A25", &[]);
 }

@@ -9,7 +9,9 @@ Prints a line for each scenario. Exit 0, or 1 with every reason.
 """
 import contextlib
 import copy
+import io
 import os
+import resource
 import socket
 import sqlite3
 import struct
@@ -24,13 +26,14 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian
 
-from node_bench import (CT, MPEG2, RAW_DATA, SECONDARY_CAPTURE, SEG, SR, Bench, Forwarder, Study, fetch, pdata, raw_associate, raw_store,
-                        read_pdu, until)
+from node_bench import (CT, MPEG2, RAW_DATA, SECONDARY_CAPTURE, SEG, SR, Bench, Forwarder, Study, command_set, content, pdata, raw_associate,
+                        raw_store, read_pdu, until)
 from programs import dciodvfy_errors, dcmtk
 
 CRASH_POINTS = '--crash-points' in sys.argv
 EXPLICIT = str(ExplicitVRLittleEndian)
 QUIET_S = 1
+POOL_FDS = 12  # of the connections to its database that a node opens when it first needs them
 
 
 def need(holds, text):
@@ -300,6 +303,12 @@ def A9(bench, study):
         same({uid: kept.get(uid) for uid in one.hashes()}, one.hashes(), f'{point}: hashes at the end')
         same(len(node.jobs(one.uid)), 1, f'{point}: jobs')
         seen.append(f'{point} {len(acknowledged)}')
+    one = study.variant('A9-released')
+    same(set(node.send(one)), {0}, 'statuses')
+    until('the release is entered', lambda: not node.trace(one.uid)['cut_off'], 5, 0.01)
+    node.kill()
+    node.start()
+    same(node.job_done(one.uid, seconds=QUIET_S + 10)['outcome']['cut_off'], False, 'a study that was released before')
     return f'acknowledged when the node went down: {", ".join(seen)}; all kept with the right hash, each study one job after the rest'
 
 
@@ -419,6 +428,425 @@ def A12(bench, study):
     time.sleep(QUIET_S + 0.5)
     same(len(node.jobs(study.uid)), 1, 'jobs')
     return 'B000H with a comment; what was there stays, the other is in quarantine, in the trace and audited as U; no second run'
+
+
+# A13 to A15: a full disk, a PACS that is down, one that refuses
+
+def A13(bench, study):
+    orthanc = bench.orthanc()
+    place = bench.place('small')
+    place.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=40m', 'tmpfs', str(place)], capture_output=True).returncode == 0
+    if not mounted:
+        return 'skipped: no tmpfs can be mounted here'
+    bench.stack.callback(subprocess.run, ['umount', '-l', str(place)])
+    node = bench.node(orthanc, quiet_s=QUIET_S, keep_free_mb=16, data=place / 'data').start()
+    first, second, third = (study.variant(f'A13-{n}') for n in range(3))
+    same(set(node.send(first)), {0}, 'statuses while there is room')
+    ballast = place / 'ballast'
+    free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    ballast.write_bytes(bytes(free - 17 * 2**20 - 40 * 2**10))
+    # What fills the last megabyte above the mark, and what comes below it.
+    for dataset in second.datasets:
+        dataset.add_new((0x0009, 0x0010), 'LO', 'TEST')
+        dataset.add_new((0x0009, 0x1001), 'OB', os.urandom(100_000))
+    association = node.association()
+    answers = []
+    for dataset in second.datasets:
+        answers.append(association.send_c_store(dataset))
+        time.sleep(0.12)  # free space is asked for ten times a second
+    association.release()
+    statuses = [int(answer.Status) for answer in answers]
+    taken = statuses.count(0)
+    same(statuses, [0] * taken + [0xA700] * (len(statuses) - taken), 'statuses while the disk fills')
+    need(0 < taken < len(statuses), f'{taken} of {len(statuses)} taken')
+    need(answers[-1].get('ErrorComment'), 'A700H without a comment')
+    free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    need(free > 14 * 2**20, f'only {free} bytes were left')
+    same(list((node.data / 'incoming').iterdir()), [], 'files left in incoming')
+    same(set(node.kept()), set(first.hashes()) | {str(d.SOPInstanceUID) for d in second.datasets[:taken]}, 'what is kept')
+    belongs(results(orthanc, first), first)  # the job that ran came to its end
+    ballast.unlink()
+    time.sleep(0.2)
+    same(set(node.send(second)), {0}, 'statuses when there is room again')
+    results(orthanc, second)
+    # No mark, and no room at all: still no stub, and still an answer.
+    node.stop()
+    node.config = node.config.replace('keep_free_mb = 16', 'keep_free_mb = 0')
+    node.start()
+    free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    ballast.write_bytes(bytes(free - 2 * 2**20))
+    before = set(node.kept())
+    large = copy.deepcopy(third.datasets[0])
+    large.add_new((0x0009, 0x0010), 'LO', 'TEST')
+    large.add_new((0x0009, 0x1001), 'OB', bytes(4 * 2**20))
+    same(node.send([large]), [0xA700], 'status of what does not fit')
+    same((list((node.data / 'incoming').iterdir()), set(node.kept())), ([], before), 'what is there after it')
+    ballast.unlink()
+    same(set(node.send(third)), {0}, 'statuses when there is room again')
+    results(orthanc, third)
+    return f'{taken} taken, then {len(statuses) - taken} x A700H with 16 MB free; nothing left behind; the running job ended; goes on by itself'
+
+
+def A14(bench, study):
+    orthanc = bench.orthanc()
+    other = bench.refusing(lambda _: 0)
+    node = bench.node(orthanc, [other], quiet_s=QUIET_S).start()
+    orthanc.stop()
+    study = study.variant('A14')
+    same(set(node.send(study)), {0}, 'statuses')
+    job = node.job_done(study.uid)
+    same(job['state'], 'done', 'the job')
+    until('the other destination has both', lambda: len(other.taken) == 2)
+    waiting = until('two attempts failed', lambda: [row for row in node.trace(study.uid)['results'] if row['destination'] == 'PACS' and row['attempts'] >= 2])
+    need(all(row['state'] == 'due' and 'refused' in row['remark'] for row in waiting), waiting)
+    same(node.metrics()['roentgen_deliveries_due'], 2, 'deliveries due in the metrics')
+    orthanc.start()
+    started = time.monotonic()
+    node.delivered(study.uid)
+    seconds = time.monotonic() - started
+    time.sleep(1)
+    same([modality for modality, _, _ in orthanc.study(study.uid)], ['SEG', 'SR'], 'results in the PACS')
+    same(len(other.taken), 2, 'instances at the other destination')
+    attempts = sorted({row['attempts'] for row in node.trace(study.uid)['results'] if row['destination'] == 'PACS'})
+    return f'due with its reason while the PACS was down, delivered {seconds:.1f} s after it came up at attempt {attempts}; the other destination had both before'
+
+
+def A15(bench, study):
+    from pydicom.dataset import Dataset
+
+    def answered(number, comment):
+        status = Dataset()
+        status.Status, status.ErrorComment = number, comment
+        return status
+    orthanc = bench.orthanc()
+    counts = {}
+
+    def twice_full(sop_class):
+        counts[sop_class] = counts.get(sop_class, 0) + 1
+        return answered(0xA700, 'no room') if counts[sop_class] <= 2 else 0
+    full = bench.refusing(twice_full)
+    never = bench.refusing(lambda _: answered(0x0122, 'not that class here'))
+    no_sr = bench.refusing(lambda _: 0, [SEG])
+    half = bench.refusing(lambda sop_class: 0 if sop_class == SR else answered(0xC123, 'not understood'))
+    always_full = bench.refusing(lambda _: answered(0xA700, 'no room'))
+    others = [full, never, no_sr, half, always_full]
+    node = bench.node(orthanc, others, quiet_s=QUIET_S, attempts=3).start()
+    study = study.variant('A15')
+    same(set(node.send(study)), {0}, 'statuses')
+    belongs(results(orthanc, study), study)
+    rows = node.delivered(study.uid, ('stored', 'dead'))
+    found = {(row['destination'], row['form']): (row['state'], row['attempts'], row['status'], row['remark']) for row in rows}
+    expected = {
+        ('PACS', 'sr'): ('stored', 1, 0, ''), ('PACS', 'seg'): ('stored', 1, 0, ''),
+        ('OTHER0', 'sr'): ('stored', 3, 0, ''), ('OTHER0', 'seg'): ('stored', 3, 0, ''),
+        ('OTHER1', 'sr'): ('dead', 1, 0x0122, 'not that class here'), ('OTHER1', 'seg'): ('dead', 1, 0x0122, 'not that class here'),
+        ('OTHER2', 'sr'): ('dead', 1, None, f'takes no {SR}'), ('OTHER2', 'seg'): ('stored', 1, 0, ''),
+        ('OTHER3', 'sr'): ('stored', 1, 0, ''), ('OTHER3', 'seg'): ('dead', 1, 0xC123, 'not understood'),
+        ('OTHER4', 'sr'): ('dead', 3, 0xA700, 'no room'), ('OTHER4', 'seg'): ('dead', 3, 0xA700, 'no room'),
+    }
+    for name, (state, attempts, status, remark) in expected.items():
+        same(found[name][:3], (state, attempts, status), f'delivery {name}')
+        need(remark in (found[name][3] or ''), f'delivery {name}: {found[name]}')
+    same(node.metrics()['roentgen_deliveries_dead'], 6, 'dead deliveries in the metrics')
+    same([len(one.taken) for one in others], [2, 0, 1, 1, 0], 'what the destinations took')
+    return 'A700H: tried again, stored at attempt 3, dead after the last; 0122H, C123H and a rejected SR context: dead at once with the comment; PACS unaffected'
+
+
+# A17 to A21: what comes
+
+def A17(bench, study):
+    node = bench.node(quiet_s=QUIET_S).start()
+    dataset = copy.deepcopy(study.variant('A17').datasets[0])
+    frames, rows, columns = 400, 512, 512
+    for keyword in ('ImagePositionPatient', 'ImageOrientationPatient', 'SliceLocation'):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = f'{SECONDARY_CAPTURE}.3'
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames, rows, columns
+    dataset.PixelData = np.arange(frames * rows * columns, dtype=np.uint16).tobytes()
+    folder = bench.place('large')
+    folder.mkdir()
+    path = folder / 'large.dcm'
+    dataset.save_as(path)
+    size_mb = path.stat().st_size / 1e6
+    _, idle_kb = node.resources()
+    node.forget_peak()
+    started = time.monotonic()
+    status, answers, text = node.storescu(folder, 'STORESCU', '-R')
+    seconds = time.monotonic() - started
+    same((status, answers), (0, ['Success']), text)
+    peak_kb = node.peak_kb()
+    need(peak_kb - idle_kb < 64 * 1024, f'{(peak_kb - idle_kb) / 1024:.0f} MB above idle')
+    job = node.job_done(str(dataset.StudyInstanceUID))
+    after_kb = node.peak_kb()
+    need(after_kb - idle_kb < 64 * 1024, f'{(after_kb - idle_kb) / 1024:.0f} MB above idle in the job: {job}')
+    same(node.kept().get(str(dataset.SOPInstanceUID)), content(dataset), 'the hash of the object')
+    return (f'{size_mb:.0f} MB in {seconds:.2f} s ({size_mb / seconds:.0f} MB/s); memory {(peak_kb - idle_kb) / 1024:.1f} MB above {idle_kb / 1024:.0f} MB '
+            f'while receiving, {(after_kb - idle_kb) / 1024:.1f} MB with its job ({job["outcome"]["series"][0]["outcome"]})')
+
+
+def A18(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S).start()
+    two = [study.variant('A18-a'), study.variant('A18-b')]
+    mixed = [dataset for pair in zip(*(one.datasets for one in two), strict=True) for dataset in pair]
+    same(set(node.send(mixed)), {0}, 'statuses of two patients in one association')
+    for one in two:
+        belongs(results(orthanc, one), one)
+        same([job['outcome']['series'][0]['instances'] for job in node.jobs(one.uid)], [len(one.datasets)], 'a job')
+    # The same study with another patient, first in one association, then later.
+    third = study.variant('A18-c')
+    strangers = Study([copy.deepcopy(dataset) for dataset in third.datasets[:4]])
+    for n, dataset in enumerate(strangers.datasets):
+        dataset.PatientID, dataset.PatientName = 'SOMEBODY-ELSE', 'Else^Somebody'
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f'2.25.18{n}'
+    statuses = node.send([*third.datasets, *strangers.datasets])
+    same(statuses, [0] * len(third.datasets) + [0xC000] * 4, 'statuses')
+    found = results(orthanc, third)
+    belongs(found, third)
+    same(set(node.send(strangers)), {0xC000}, 'statuses later')
+    trace = node.trace(third.uid)
+    same(sorted(row['sop_instance_uid'] for row in trace['quarantine']), sorted(str(d.SOPInstanceUID) for d in strangers.datasets), 'quarantine')
+    need(all('patient' in row['reason'] for row in trace['quarantine']), trace['quarantine'])
+    same([row['outcome'] for row in audit(node, action='U', subject=third.uid)], [4] * 4, 'audit')
+    time.sleep(QUIET_S + 0.5)
+    same([job['outcome']['series'][0]['instances'] for job in node.jobs(third.uid)], [len(third.datasets)], 'jobs')
+    same(len(orthanc.study(third.uid)), 2, 'results in the PACS')
+    text = '\n'.join(path.read_text(errors='replace') for path in node.folder.glob('log-*')) + str(node.get('/jobs')) + str(trace)
+    need('SOMEBODY' not in text and 'A18-a' not in text, 'patient text in the log')
+    return 'two patients in one association: two studies, two results; another patient in a known study: C000H, quarantine, audited as U, no part of any result'
+
+
+def A19(bench, study):
+    node = bench.node(quiet_s=QUIET_S).start()
+    study = study.variant('A19')
+
+    def encoded(change=lambda dataset: None):
+        dataset = copy.deepcopy(study.datasets[0])
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = '2.25.19'
+        change(dataset)
+        return data_set_bytes(dataset)
+    whole = encoded()
+    element = b'\x09\x00\x10\x00LO\x04\x00TEST' + b'\x09\x00\x01\x10'  # a private block, and an element of it to be finished
+    sequences = element + b'SQ\0\0\xff\xff\xff\xff'
+    for _ in range(10_000):
+        sequences += b'\xfe\xff\x00\xe0\xff\xff\xff\xff' + b'\x09\x00\x01\x10SQ\0\0\xff\xff\xff\xff'
+    before_group_9, after_group_9 = whole[:whole.index(b'\x10\x00\x10\x00PN')], whole[whole.index(b'\x10\x00\x10\x00PN'):]
+    cases = {
+        'truncated in the pixels': (whole[:-500], CT, '2.25.19'),
+        'truncated in the header': (whole[:300], CT, '2.25.19'),
+        'empty': (b'', CT, '2.25.19'),
+        'random bytes': (os.urandom(20_000), CT, '2.25.19'),
+        'no SOP Instance UID': (encoded(lambda d: d.__delattr__('SOPInstanceUID')), CT, '2.25.19'),
+        'no SOP Class UID': (encoded(lambda d: d.__delattr__('SOPClassUID')), CT, '2.25.19'),
+        'no Study Instance UID': (encoded(lambda d: d.__delattr__('StudyInstanceUID')), CT, '2.25.19'),
+        'UID that is none': (encoded(lambda d: d.__setitem__(0x0020000D, pydicom.DataElement(0x0020000D, 'UI', '../../etc'))), CT, '2.25.19'),
+        'another SOP Instance UID in the command': (whole, CT, '2.25.20'),
+        'another SOP class in the command': (whole, SR, '2.25.19'),
+        'no SOP Instance UID in the command': (whole, CT, ''),
+        'a length beyond the end': (before_group_9 + element + b'OB\0\0' + struct.pack('<I', 0x7ffffff0) + after_group_9, CT, '2.25.19'),
+        'a VR that is none': (before_group_9 + element + b'ZZ\x04\x00abcd' + after_group_9, CT, '2.25.19'),
+        '10000 nested sequences': (before_group_9 + sequences + after_group_9, CT, '2.25.19'),
+    }
+    connection, answer = raw_associate(node.port, [(CT, EXPLICIT)], seconds=30)
+    same(answer[0], 2, 'A-ASSOCIATE-AC')
+    fds, kb = node.resources()
+    seen = {}
+    for number, (name, (data, sop_class, instance)) in enumerate(cases.items(), 1):
+        status, comment = raw_store(connection, data, sop_class, instance, number)
+        need(0xA900 <= status <= 0xA9FF or 0xC000 <= status <= 0xCFFF, f'{name}: status {status:04X}H')
+        need(comment and str(node.data) not in comment and len(comment) <= 64, f'{name}: comment {comment!r}')
+        seen[name] = f'{status:04X}'
+    # A string of 100 MB in the header: refused or kept, in bounded memory.
+    node.forget_peak()
+    status, comment = raw_store(connection, before_group_9 + element + b'UT\0\0' + struct.pack('<I', 100_000_000) + b'x' * 100_000_000 + after_group_9, CT, '2.25.19', 99)
+    seen['a string of 100 MB'] = f'{status:04X}'
+    need(status == 0 or 0xA900 <= status <= 0xCFFF, f'a string of 100 MB: status {status:04X}H')
+    peak_mb = (node.peak_kb() - kb) / 1024
+    need(peak_mb < 256, f'a string of 100 MB: {peak_mb:.0f} MB above idle')
+    status, comment = raw_store(connection, encoded(lambda d: d.__setattr__('SOPInstanceUID', '2.25.191')), CT, '2.25.191', 100)
+    same(status, 0, f'status of a good instance on the same association ({comment})')
+    connection.sendall(struct.pack('>BBI', 5, 0, 4) + bytes(4))
+    same(read_pdu(connection)[0], 6, 'A-RELEASE-RP')
+    connection.close()
+    quarantined = len(list((node.data / 'quarantine').iterdir()))
+    need(quarantined >= len(cases) - 4, f'{quarantined} in quarantine')
+    # PDUs that are none: the connection ends, nothing else does.
+    garbage = [os.urandom(200), b'GET / HTTP/1.1\r\n\r\n', struct.pack('>BBI', 1, 0, 0xffffffff), struct.pack('>BBI', 4, 0, 10) + bytes(10),
+               struct.pack('>BBI', 1, 0, 68) + bytes(68), struct.pack('>BBI', 7, 0, 4) + bytes(4), bytes(5)]
+    for bytes_sent in garbage:
+        with socket.create_connection(('127.0.0.1', node.port), 10) as connection:
+            connection.sendall(bytes_sent)
+            connection.shutdown(socket.SHUT_WR)
+            answer = read_pdu(connection)
+            need(answer is None or answer[0] in (3, 7), f'{bytes_sent[:8]}: {answer}')
+    inside = [pdata(1, 0, 1, b'data without a command'), pdata(3, 1, 1, bytes(20)), struct.pack('>BBI', 4, 0, 8) + struct.pack('>IBB', 100, 1, 3) + bytes(2),
+              pdata(1, 1, 1, os.urandom(40)), struct.pack('>BBI', 9, 0, 0)]
+    for bytes_sent in inside:
+        connection, _ = raw_associate(node.port, [(CT, EXPLICIT)])
+        connection.sendall(bytes_sent)
+        same((read_pdu(connection) or [7])[0], 7, f'answer to {bytes_sent[:12]}')
+        connection.close()
+    need(node.alive(), node.said)
+    until('file descriptors are as before', lambda: node.resources()[0] <= fds + POOL_FDS, 10)
+    same(set(node.send(study)), {0}, 'statuses of a whole study afterwards')
+    need('panicked' not in node.log_path.read_text(errors='replace'), 'a panic in the log')
+    statuses = ', '.join(sorted(set(seen.values())))
+    return f'{len(seen)} bad data sets on one association: {statuses}; {quarantined} in quarantine; 100 MB string: {peak_mb:.0f} MB; {len(garbage) + len(inside)} bad PDUs'
+
+
+def data_set_bytes(dataset):
+    """A data set as it goes over the wire in Explicit VR Little Endian."""
+    buffer = io.BytesIO()
+    with pydicom.filebase.DicomFileLike(buffer) as file:
+        file.is_little_endian, file.is_implicit_VR = True, False
+        pydicom.filewriter.write_dataset(file, dataset)
+        return buffer.getvalue()
+
+
+def A20(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S).start()
+    middle = len(study.datasets) // 2
+
+    def with_scout(one):
+        scout = copy.deepcopy(one.datasets[0])
+        scout.SOPInstanceUID = scout.file_meta.MediaStorageSOPInstanceUID = '2.25.20'
+        scout.ImageType = ['ORIGINAL', 'PRIMARY', 'LOCALIZER']
+        scout.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+        return Study([scout, *one.datasets])
+
+    def moved(one):
+        x, y, z = one.datasets[middle].ImagePositionPatient
+        one.datasets[middle].ImagePositionPatient = [x, y, float(z) + 2]
+        return one
+
+    def doubled(one):
+        one.datasets[middle].ImagePositionPatient = one.datasets[middle - 1].ImagePositionPatient
+        return one
+
+    def tilted(one):
+        for n, dataset in enumerate(one.datasets):
+            x, y, z = dataset.ImagePositionPatient
+            dataset.ImagePositionPatient = [x, float(y) + 2.0 * n, z]
+        return one
+
+    def two_phases(one):
+        second = Study([copy.deepcopy(dataset) for dataset in one.datasets])
+        for n, dataset in enumerate(second.datasets):
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f'2.25.200{n}'
+            dataset.AcquisitionNumber = 2
+            dataset.ContentTime = '235900'
+        return Study([*one.datasets, *second.datasets])
+    cases = {
+        'missing slice': lambda one: Study(one.datasets[:middle] + one.datasets[middle + 1:]),
+        'duplicate position': doubled, 'uneven spacing': moved, 'tilt': tilted, 'scout inside': with_scout, 'two phases': two_phases,
+    }
+    made = {name: change(study.variant(f'A20-{name}')) for name, change in cases.items()}
+    for one in made.values():
+        same(set(node.send(one)), {0}, 'statuses')
+    decisions = {}
+    for name, one in made.items():
+        job = node.job_done(one.uid)
+        same(job['state'], 'done', f'{name}: the job')
+        decisions[name] = [(series['outcome'], *(reason['code'] for reason in series.get('reasons', []))) for series in job['outcome']['series']]
+        need(all(reason['message'] for series in job['outcome']['series'] for reason in series.get('reasons', [])), 'a reason without words')
+        done = sum(decision[0] == 'done' for decision in decisions[name])
+        if done:
+            node.delivered(one.uid)
+        same(len(orthanc.study(one.uid)), 2 * done, f'{name}: results in the PACS for {decisions[name]}')
+    expected = {
+        'missing slice': ('refused', 'series.missing-slices'), 'duplicate position': ('refused', 'series.shared-positions'),
+        'uneven spacing': ('refused', 'series.uneven-spacing'), 'tilt': ('refused', 'series.sheared'), 'scout inside': ('done',),
+        'two phases': ('refused', 'series.shared-positions'),
+    }
+    for name, decision in expected.items():
+        same(decisions[name][0][:2], decision, name)
+    need(decisions['scout inside'][1][0] == 'not-eligible' and 'series.localizer' in decisions['scout inside'][1], decisions)
+    return '; '.join(f'{name}: {" ".join(decision)}' for name, decision in expected.items())
+
+
+def A21(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S).start()
+    need(bench.others, 'no studies with other character sets were given')
+    seen = []
+    for one in bench.others:
+        same(set(node.send(one)), {0}, 'statuses')
+    for one in bench.others:
+        found, source = results(orthanc, one), one.datasets[0]
+        for modality, dataset in found.items():
+            same(dataset.get('SpecificCharacterSet'), source.get('SpecificCharacterSet'), f'character set of {modality}')
+            for keyword in ('PatientName', 'PatientID', 'PatientBirthDate', 'AccessionNumber', 'ReferringPhysicianName'):
+                tag = pydicom.datadict.tag_for_keyword(keyword)
+                bytes_of = [raw_bytes(one, tag) for one in (dataset, source)]
+                same(bytes_of[0] or b'', bytes_of[1] or b'', f'{keyword} of {modality}')
+        seen.append(f'{source.get("SpecificCharacterSet", "default")} ({"with" if source.get("AccessionNumber") else "no"} accession number)')
+    return f'copied byte by byte into SR and SEG: {"; ".join(map(str, seen))}'
+
+
+def raw_bytes(dataset, tag):
+    """The bytes of a value, padding taken off, read before anything decodes them."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    buffer.seek(0)
+    element = pydicom.dcmread(buffer).get_item(tag)
+    return element and bytes(element.value or b'').rstrip(b' \0')
+
+
+# A25: those who connect and do nothing
+
+def A25(bench, study):
+    node = bench.node(limits='associations = 8\nartim_s = 3\nidle_s = 60\npdu_s = 3\n').start()
+    fds, kb = node.resources()
+    need(resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 700, 'too few file descriptors for this test')
+    idle = [socket.create_connection(('127.0.0.1', node.port), 10) for _ in range(500)]
+    started = time.monotonic()
+    need(node.echo(), f'an echo beside 500 idle connections: {node.said}')
+    echo_s = time.monotonic() - started
+    _, kb_now = node.resources()
+    # Half a PDU, then one byte at a time.
+    halves = [socket.create_connection(('127.0.0.1', node.port), 10) for _ in range(20)]
+    for connection in halves:
+        connection.sendall(b'\x01\x00\x00\x00\x00\xd0half')
+    dripping = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() - dripping < 10:
+            halves[0].sendall(b'.')
+            time.sleep(0.3)
+            halves[0].settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                if not halves[0].recv(100):
+                    break
+    dripped_s = time.monotonic() - dripping
+    need(dripped_s < 6, f'a request of one byte at a time was read for {dripped_s:.0f} s')
+    closed = 0
+    for connection in [*idle, *halves[1:]]:
+        connection.settimeout(8)
+        closed += read_pdu(connection) in (None, (7, bytes(4))) or 0
+        connection.close()
+    same(closed, 519, 'connections that ARTIM ended')
+    # Associations up to the limit, and one more.
+    open_ones = [raw_associate(node.port, [(CT, EXPLICIT)]) for _ in range(8)]
+    same([answer[0] for _, answer in open_ones], [2] * 8, 'associations up to the limit')
+    extra, answer = raw_associate(node.port, [(CT, EXPLICIT)])
+    same(answer, (3, bytes([0, 2, 3, 2])), 'A-ASSOCIATE-RJ above the limit')
+    extra.close()
+    # Half a data set: the association ends after pdu_s, and the instance is not there.
+    command = pdata(1, 1, 1, command_set(sop_class=CT, field=1, message=1, priority=0, data_set=0, instance='2.25.25'))
+    open_ones[0][0].sendall(command + pdata(1, 0, 0, bytes(100)))
+    began = time.monotonic()
+    open_ones[0][0].settimeout(10)
+    need((read_pdu(open_ones[0][0]) or (7,))[0] == 7, 'no abort for half a data set')
+    half_s = time.monotonic() - began
+    for connection, _ in open_ones:
+        connection.close()
+    until('an echo after all', node.echo, 5)
+    until('file descriptors are as before', lambda: node.resources()[0] <= fds + POOL_FDS, 10)
+    same(list((node.data / 'incoming').iterdir()), [], 'left in incoming')
+    return (f'echo in {echo_s:.2f} s beside 500 idle connections ({(kb_now - kb) / 1024:.0f} MB for them); ARTIM of 3 s ended 520, the slow one after {dripped_s:.1f} s; '
+            f'half a data set ended after {half_s:.1f} s; the ninth association: result 2, source 3, reason 2')
 
 
 def main():
