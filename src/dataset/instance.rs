@@ -216,8 +216,8 @@ impl Instance {
         self.attributes.object(&self.path)
     }
 
-    /// SOP Class and Instance UID of the data set itself, whatever the file meta group says; empty where it has none.
-    pub fn own_uids(&self) -> [Uid; 2] {
+    /// SOP Class and SOP Instance UID as the data set has them; empty where it has none, whatever the file meta group says.
+    pub fn uids_of_data_set(&self) -> [Uid; 2] {
         [tags::SOP_CLASS_UID, tags::SOP_INSTANCE_UID].map(|tag| self.attributes.text(tag))
     }
 

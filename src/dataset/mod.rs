@@ -19,6 +19,7 @@ mod pixels;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
+mod web;
 mod whole;
 
 pub use attribute::{Attribute, acquired_at};
@@ -35,6 +36,7 @@ pub use error::DatasetError;
 pub use frame::{Frame, FrameContext};
 pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
-pub use part10::DataSetFile;
+pub use part10::{Beginning, DataSetFile, beginning};
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
 pub use streamed::{Writable, write_object};
+pub use web::{Candidate, Level, Query, Stored, json};

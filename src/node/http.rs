@@ -1,6 +1,7 @@
-//! The HTTP interface: whether the node is well, what it counts, what became of a study, and a few orders.
+//! The HTTP interface: whether the node is well, what it counts, what became of a study, a few orders; and DICOMweb.
 //!
-//! On this machine alone unless a token is configured. Answers are JSON and hold UIDs, states and reasons, no patient text.
+//! On this machine alone unless a token is configured. Answers hold UIDs, states and reasons, and no patient text but those of
+//! DICOMweb.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
 use super::config::ConfigError;
+use super::dicomweb::{self, Web};
 use super::scp::Scp;
 use super::settings::Current;
 use super::{NodeError, planned};
@@ -48,6 +50,7 @@ pub(super) async fn start(current: &Arc<Current>, store: &Arc<Store>, scp: &Arc<
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/studies/{uid}/trace", get(trace))
         .route("/studies/{uid}/complete", post(complete))
+        .nest(dicomweb::ROOT, Web::new(current, store, &scp.metrics).routes())
         .route_layer(middleware::from_fn_with_state(interface.clone(), authorize))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -16,6 +16,7 @@ mod classes;
 mod commitment;
 mod config;
 mod deliver;
+mod dicomweb;
 mod http;
 mod metrics;
 mod scp;

@@ -252,6 +252,7 @@ impl Session<'_> {
             sop_instance_uid: command.text(Element::AffectedSopInstanceUid).to_owned(),
             transfer_syntax_uid: context.transfer_syntax.clone(),
             calling: peer.calling.as_str().to_owned(),
+            study_uid: None,
         };
         let kept = if context.abstract_syntax == announced.sop_class_uid {
             self.keep(announced)?
@@ -292,7 +293,7 @@ impl Session<'_> {
 }
 
 /// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
-fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
+pub(super) fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
     let (status, comment) = match kept {
         Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),

@@ -133,11 +133,14 @@ async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arr
     if entered.rows_affected() == 0 {
         return Ok(()); // the same data set twice at a time
     }
+    // A result of ours that comes back is nothing new of its study.
     let query = sqlx::query(
         "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)
-         ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', cut_off = 1, last_arrival_ms = excluded.last_arrival_ms",
+         ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', cut_off = 1, last_arrival_ms = excluded.last_arrival_ms
+         WHERE NOT EXISTS (SELECT 1 FROM result WHERE sop_instance_uid = ?)",
     );
-    query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms).execute(&mut **transaction).await?;
+    let query = query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms).bind(&arrival.sop_instance_uid);
+    query.execute(&mut **transaction).await?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod database;
 mod error;
 mod held;
 mod index;
+mod objects;
 mod receive;
 mod seal;
 mod space;
@@ -42,6 +43,7 @@ pub use audit::{AuditRecord, Broken, verify};
 pub use crash::crash_point;
 pub use error::StoreError;
 pub use held::Held;
+pub use objects::Object;
 pub use receive::{Announced, Kept, Receiving};
 
 use crate::codes::Uid;

@@ -23,6 +23,8 @@ pub struct Announced {
     pub transfer_syntax_uid: Uid,
     /// AE title of the sender.
     pub calling: String,
+    /// Study Instance UID, where the sender says it beside the data set.
+    pub study_uid: Option<Uid>,
 }
 
 /// What became of an instance. In each case it is on disk.
@@ -144,10 +146,13 @@ impl Drop for Receiving<'_> {
 fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arrival, StoreError> {
     let instance = Instance::read(path)?;
     instance.check_whole()?;
-    let [class, uid] = instance.own_uids();
-    for (what, found, expected) in
-        [("SOP Class UID", class, &announced.sop_class_uid), ("SOP Instance UID", uid, &announced.sop_instance_uid)]
-    {
+    // The data set's own: where it has none, the instance has that of the file's meta group, which is the command's.
+    let [own_class_uid, own_instance_uid] = instance.uids_of_data_set();
+    for (what, found, expected) in [
+        ("SOP Class UID", own_class_uid, &announced.sop_class_uid),
+        ("SOP Instance UID", own_instance_uid, &announced.sop_instance_uid),
+        ("Study Instance UID", instance.study_uid.clone(), announced.study_uid.as_ref().unwrap_or(&instance.study_uid)),
+    ] {
         if found.is_empty() {
             return Err(StoreError::NoUid { what });
         }

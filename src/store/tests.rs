@@ -39,6 +39,7 @@ impl Bench {
             sop_instance_uid: slice.sop_uid.clone(),
             transfer_syntax_uid: EXPLICIT_LITTLE.into(),
             calling: "CT-1\"<*>".into(),
+            study_uid: None,
         };
         let mut receiving = self.store.as_ref().expect("started").receive(announced)?;
         data_set.chunks(100).for_each(|fragment| receiving.write(fragment));

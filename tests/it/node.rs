@@ -57,7 +57,7 @@ fn series_that_are_no_volume_are_refused_with_the_reason() {
 #[test]
 fn patients_are_copied_byte_by_byte() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // Latin 1 without an accession number, UTF-8 without one, Japanese with one.
+    // Latin 1 without an accession number, UTF-8 without one, Japanese with an empty one.
     let studies = [1, 3, 4].map(|n| (folder.path().join(n.to_string()), n));
     studies.iter().for_each(|(folder, n)| study_of(folder, *n));
     check("A21", &studies.each_ref().map(|(folder, _)| folder.as_path()));

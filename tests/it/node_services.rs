@@ -22,3 +22,8 @@ fn commitment_is_given_and_asked_for() {
 fn tls_lets_in_whom_it_should_and_nobody_else() {
     check("check_tls.py");
 }
+
+#[test]
+fn what_is_stored_by_http_is_found_and_comes_back() {
+    check("check_dicomweb.py");
+}

@@ -194,6 +194,16 @@ def asked_by_the_node(node, archive, study_uid):
     need(len(audited) >= 3, f'commitments are audited: {audited}')
 
 
+def results_come_back(node, orthanc, study_uid):
+    """An archive that sends everything on: our own results are nothing new of their study."""
+    found = orthanc.post('/tools/find', {'Level': 'Study', 'Query': {'StudyInstanceUID': study_uid}})
+    sent = orthanc.post('/modalities/node/store', {'Resources': found, 'Synchronous': True})
+    need(len(found) == 1 and sent.get('FailedInstancesCount') == 0, f'results are sent back: {found} {sent}')
+    time.sleep(3)
+    trace = node.trace(study_uid)
+    need((trace['state'], len(trace['jobs'])) == ('complete', 1), f'{trace["state"]}, {len(trace["jobs"])} jobs')
+
+
 with tempfile.TemporaryDirectory() as folder:
     modality_port, archive, node_port = free_port(), Archive(free_port()), free_port()
     orthanc = Orthanc(folder, 'ORTHANC', {
@@ -233,6 +243,7 @@ retry_s = 1
     with ended(node, orthanc):
         study_uid = asked_of_the_node(node, orthanc, modality_port)
         asked_by_the_node(node, archive, study_uid)
+        results_come_back(node, orthanc, study_uid)
         archive.server.shutdown()
 
 finish('commitment asked for and given, by and to Orthanc and pynetdicom')

@@ -118,7 +118,7 @@ def sent_and_delivered(node, port, good):
                         str(port), *paths)
     need(status == 0, f'storescu: {text}')
     study_uid = str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
-    need(sum(series['instances'] for series in node.trace(study_uid)['series']) == len(paths), 'not all that was sent is there')
+    need(until(lambda: sum(s['instances'] for s in node.trace(study_uid).get('series', [])) == len(paths), 5), 'not all that was sent is there')
 
     def states(name):
         return [(r['state'], r['remark']) for r in node.trace(study_uid).get('results', []) if r['destination'] == name]

@@ -449,11 +449,6 @@ class Orthanc:
     def dataset(self, name):
         return pydicom.dcmread(io.BytesIO(fetch(f'http://127.0.0.1:{self.http}/instances/{name}/file')))
 
-    def stored_times(self):
-        """How many instances it was sent, those that it had already too."""
-        log = (self.folder / 'log').read_text(errors='replace')
-        return log.count('New instance stored') + log.count('Already stored')
-
 
 class Refusing:
     """A Storage SCP that answers as it is told: `answer` takes the data set's SOP class, gives a status or a data set with one."""

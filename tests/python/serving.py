@@ -153,6 +153,7 @@ def ended(*programs):
     try:
         yield running
     except BaseException:
+        print('\n'.join(problems))
         print('\n'.join(f'--- {program.log_path.name}\n{program.log()[-4000:]}' for program in running))
         raise
     finally:
