@@ -27,7 +27,7 @@ impl Bench {
 
     /// Something of the study comes.
     fn arrive(&self) {
-        let query = "INSERT INTO study VALUES ('1.2', 'key', 'receiving', 0, 0, 1)
+        let query = "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES ('1.2', 'key', 'receiving', 0, 0, 1)
             ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', last_arrival_ms = last_arrival_ms + 1";
         self.runtime.block_on(sqlx::query(query).execute(self.store.pool())).expect("entered");
     }
