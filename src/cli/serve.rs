@@ -77,7 +77,13 @@ impl Serve {
         if let Some(address) = node.http() {
             tracing::info!(%address, "listening for HTTP");
         }
-        while let Event::Reload = runtime.block_on(signals.next()) {
+        let mut given_up = false;
+        while let Event::Reload = runtime.block_on(async {
+            tokio::select! {
+                event = signals.next() => event,
+                () = node.given_up() => { given_up = true; Event::Stop }
+            }
+        }) {
             let path = self.config.as_deref().expect("a node runs by a configuration");
             match node.reload(path) {
                 Ok(()) => tracing::info!("the configuration is replaced"),
@@ -93,6 +99,7 @@ impl Serve {
         }
         tracing::info!("stopping");
         node.stop();
+        anyhow::ensure!(!given_up, "runs do not end, see the log: start the node again");
         Ok(Outcome::AllDone)
     }
 }

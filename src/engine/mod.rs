@@ -5,7 +5,7 @@ mod intensity;
 mod timings;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
@@ -70,6 +70,26 @@ impl Coded for EngineError {
             Self::Postprocess(e) => e.code(),
             Self::Measure(e) => e.code(),
         }
+    }
+}
+
+impl EngineError {
+    /// Where the compute device went away, would not open again or had no memory left: another device may do the same work.
+    pub fn device_loss(&self) -> Option<&GpuError> {
+        let error = match self {
+            Self::Device(error) | Self::Preprocess(PreprocessError::Kernel(error)) => error,
+            Self::Postprocess(error) => error.device(),
+            _ => return None,
+        };
+        let lost = matches!(
+            error,
+            GpuError::Lost { .. }
+                | GpuError::OutOfMemory { .. }
+                | GpuError::Open { .. }
+                | GpuError::NoGpu { .. }
+                | GpuError::NoSuchAdapter { .. }
+        );
+        lost.then_some(error)
     }
 }
 
@@ -156,7 +176,7 @@ impl Engine {
     /// Analyses one series or volume; `on_stage` hears of each stage as it begins.
     ///
     /// # Errors
-    /// What went wrong in which stage; the engine can go on with the next series.
+    /// What went wrong in which stage, or [`InferError::Cancelled`] soon after `cancel` is set; the engine can go on with the next series.
     pub fn analyse(
         &mut self,
         input: impl Into<Input>,
@@ -175,6 +195,9 @@ impl Engine {
         let input = input?;
         let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
         drop(input);
+        if cancel.load(Ordering::Relaxed) {
+            return Err(InferError::Cancelled.into());
+        }
         let label_of_channel: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
         let (labels, maps) = timings.time(Stage::Postprocess, on_stage, || {
             let labels = postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)?;

@@ -3,9 +3,12 @@
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
-use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use thiserror::Error;
 
@@ -13,6 +16,9 @@ use super::runtime::Runtime;
 use crate::geometry::{Coded, Grid};
 use crate::model::Package;
 use crate::volume::Volume;
+
+/// How soon a run hears that it is cancelled.
+const HEARS: Duration = Duration::from_millis(50);
 
 /// An ONNX Runtime execution provider. Asked for by name, never exchanged quietly for another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +73,7 @@ pub enum InferError {
         /// How many, in one tile.
         count: usize,
     },
-    /// Stopped between two tiles because the caller asked for it.
+    /// Stopped because the caller asked for it.
     #[error("cancelled")]
     Cancelled,
     /// ONNX Runtime refused the graph or failed while running it.
@@ -146,8 +152,28 @@ impl Network {
     /// The network's answer for the whole of `input`. Tiles overlap by the halo, which is cut off again: no seams.
     ///
     /// # Errors
-    /// [`InferError::Cancelled`] soon after `cancel` is set; otherwise what the network did wrong.
+    /// [`InferError::Cancelled`] soon after `cancel` is set: at the next operator of the graph, loops within it included. Otherwise what
+    /// the network did wrong.
     pub fn run(&mut self, input: &Volume<f32>, cancel: &AtomicBool) -> Result<Scores, InferError> {
+        let options = RunOptions::new()?;
+        let (over, is_over) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let is_over = is_over; // moved in: it ends with this thread
+                while let Err(RecvTimeoutError::Timeout) = is_over.recv_timeout(HEARS) {
+                    if cancel.load(Ordering::Relaxed) {
+                        let _ = options.terminate(); // it cannot fail for options that are alive
+                        return;
+                    }
+                }
+            });
+            let scores = self.run_tiles(input, cancel, &options);
+            drop(over);
+            scores.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })
+        })
+    }
+
+    fn run_tiles(&mut self, input: &Volume<f32>, cancel: &AtomicBool, options: &RunOptions) -> Result<Scores, InferError> {
         let grid = *input.grid();
         let dims = grid.dims();
         let mut values = vec![0.0; self.channels * grid.voxel_count()];
@@ -164,7 +190,7 @@ impl Network {
                     tile_input.clear();
                     for_rows(dims, outer, |row| tile_input.extend_from_slice(&input.voxels()[row]));
                     let inner = [&x.inner, &y.inner, &z.inner];
-                    self.run_tile(&tile_input, shape, |scores| {
+                    self.run_tile(&tile_input, shape, options, |scores| {
                         let voxels = shape.iter().product::<usize>();
                         for (from, to) in scores.chunks_exact(voxels).zip(values.chunks_exact_mut(grid.voxel_count())) {
                             for_rows(dims, inner, |row| {
@@ -180,10 +206,10 @@ impl Network {
     }
 
     /// One session run; `shape` is (i, j, k). `deliver` gets the scores, channel by channel.
-    fn run_tile(&mut self, input: &[f32], shape: [usize; 3], deliver: impl FnOnce(&[f32])) -> Result<(), InferError> {
+    fn run_tile(&mut self, input: &[f32], shape: [usize; 3], options: &RunOptions, deliver: impl FnOnce(&[f32])) -> Result<(), InferError> {
         let [i, j, k] = shape;
         let tensor = TensorRef::from_array_view(([1, 1, k, j, i], input))?;
-        let outputs = self.session.run(ort::inputs![self.input.as_str() => tensor])?;
+        let outputs = self.session.run_with_options(ort::inputs![self.input.as_str() => tensor], options)?;
         let (found, scores) = outputs[self.output.as_str()].try_extract_tensor::<f32>()?;
         let expected = [1, self.channels, k, j, i].map(|n| n as i64);
         if **found != expected {

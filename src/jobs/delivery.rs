@@ -1,8 +1,8 @@
 //! Results on their way: what is due, and what became of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use sqlx::SqlitePool;
+use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use crate::codes::{Uid, uid_by_name};
 use crate::store::{StoreError, now_ms};
@@ -25,6 +25,8 @@ pub struct Due {
     pub study_uid: Uid,
     /// How often it was tried.
     pub attempts: i64,
+    /// Its form, as configurations name it.
+    pub form: String,
 }
 
 /// What an attempt came to.
@@ -65,46 +67,153 @@ impl Retry {
 /// Where the database fails.
 pub async fn due(pool: &SqlitePool, destination: &str, most: u32) -> Result<Vec<Due>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT result.sop_instance_uid, result.sop_class_uid, transfer_syntax_uid, path, study_uid, attempts
+        "SELECT result.sop_instance_uid, result.sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form
          FROM delivery JOIN result USING (sop_instance_uid) JOIN job ON job.id = result.job
          WHERE destination = ? AND delivery.state = 'due' AND delivery.not_before_ms <= ? ORDER BY result.job, result.sop_instance_uid LIMIT ?",
     );
-    let rows: Vec<(Uid, Uid, Uid, String, Uid, i64)> = query.bind(destination).bind(now_ms()).bind(most).fetch_all(pool).await?;
-    let due = |(sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, study_uid, attempts): (_, _, _, String, _, _)| Due {
+    let rows: Vec<(Uid, Uid, Uid, String, Uid, i64, String)> = query.bind(destination).bind(now_ms()).bind(most).fetch_all(pool).await?;
+    let due = |(sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form): (_, _, _, String, _, _, _)| Due {
         sop_instance_uid,
         sop_class_uid,
         transfer_syntax_uid,
         path: path.into(),
         study_uid,
         attempts,
+        form,
     };
     Ok(rows.into_iter().map(due).collect())
 }
 
-/// Enters what an attempt came to. What may succeed later waits; after the last attempt it is dead.
+/// Enters what an attempt came to. What may succeed later waits; after the last attempt it is dead, unless there is something `instead` of
+/// it: the results of that form from the same series are due then. How many these are.
 ///
 /// # Errors
-/// Where the database fails.
-pub async fn settle(pool: &SqlitePool, destination: &str, due: &Due, verdict: &Verdict, retry: Retry) -> Result<(), StoreError> {
+/// Where the database fails; nothing is entered then.
+pub async fn settle(
+    pool: &SqlitePool,
+    destination: &str,
+    due: &Due,
+    verdict: &Verdict,
+    retry: Retry,
+    instead: Option<&str>,
+) -> Result<u64, StoreError> {
     let (state, status, remark) = match verdict {
         Verdict::Stored(status) => ("stored", Some(*status), None),
         Verdict::Again(status, why) if retry.again(due.attempts + 1) => ("due", *status, Some(why)),
         Verdict::Again(status, why) | Verdict::Dead(status, why) => ("dead", *status, Some(why)),
     };
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     let query = sqlx::query(
         "UPDATE delivery SET state = ?, attempts = attempts + 1, not_before_ms = ?, status = ?, remark = ?
          WHERE sop_instance_uid = ? AND destination = ? AND state = 'due'",
     );
-    query
-        .bind(state)
-        .bind(if state == "due" { retry.at_ms(due.attempts) } else { 0 })
-        .bind(status)
-        .bind(remark)
-        .bind(&due.sop_instance_uid)
-        .bind(destination)
-        .execute(pool)
-        .await?;
-    Ok(())
+    let query = query.bind(state).bind(if state == "due" { retry.at_ms(due.attempts) } else { 0 }).bind(status).bind(remark);
+    let entered = query.bind(&due.sop_instance_uid).bind(destination).execute(&mut *transaction).await?.rows_affected();
+    let replaced = match instead {
+        Some(form) if state == "dead" && entered > 0 => replace(&mut transaction, destination, due, form).await?,
+        _ => 0,
+    };
+    transaction.commit().await?;
+    Ok(replaced)
+}
+
+/// What is dead is replaced by the results of another form from the same series, which lie in the same folder.
+async fn replace(transaction: &mut Transaction<'_, Sqlite>, destination: &str, dead: &Due, form: &str) -> Result<u64, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT sop_instance_uid, path FROM result WHERE form = ? AND job = (SELECT job FROM result WHERE sop_instance_uid = ?)",
+    );
+    let others: Vec<(Uid, String)> = query.bind(form).bind(&dead.sop_instance_uid).fetch_all(&mut **transaction).await?;
+    let mut count = 0;
+    for (other, _) in others.iter().filter(|(_, path)| Path::new(path).parent() == dead.path.parent()) {
+        let query = sqlx::query(
+            "INSERT INTO delivery (sop_instance_uid, destination, state, attempts, not_before_ms, asked) VALUES (?, ?, 'due', 0, 0, 0)
+             ON CONFLICT DO NOTHING",
+        );
+        count += query.bind(other).bind(destination).execute(&mut **transaction).await?.rows_affected();
+    }
+    if count > 0 {
+        let query = sqlx::query("UPDATE delivery SET state = 'replaced' WHERE sop_instance_uid = ? AND destination = ?");
+        query.bind(&dead.sop_instance_uid).bind(destination).execute(&mut **transaction).await?;
+    }
+    Ok(count)
+}
+
+/// How many results of before `before_ms` are still due at a destination, or not committed where it is asked for that.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn overdue(pool: &SqlitePool, destination: &str, commitment: bool, before_ms: i64) -> Result<i64, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT count(*) FROM delivery JOIN result USING (sop_instance_uid) JOIN job ON job.id = result.job
+         WHERE destination = ? AND delivery.state IN ('due', 'stored') AND (delivery.state = 'due' OR ?) AND job.ended_ms <= ?",
+    );
+    Ok(query.bind(destination).bind(commitment).bind(before_ms).fetch_one(pool).await?)
+}
+
+/// A delivery that is dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dead {
+    /// SOP Instance UID.
+    pub sop_instance_uid: Uid,
+    /// Where it did not go.
+    pub destination: String,
+    /// Study Instance UID.
+    pub study_uid: Uid,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// Status of the last answer.
+    pub status: Option<u16>,
+    /// Why.
+    pub remark: Option<String>,
+}
+
+/// Dead deliveries, the newest first.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn dead(pool: &SqlitePool, destination: Option<&str>, most: u32) -> Result<Vec<Dead>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT sop_instance_uid, destination, study_uid, attempts, status, remark
+         FROM delivery JOIN result USING (sop_instance_uid) JOIN job ON job.id = result.job
+         WHERE delivery.state = 'dead' AND destination = coalesce(?, destination) ORDER BY job DESC, sop_instance_uid LIMIT ?",
+    );
+    type Row = (Uid, String, Uid, i64, Option<u16>, Option<String>);
+    let rows: Vec<Row> = query.bind(destination).bind(most).fetch_all(pool).await?;
+    let dead = |(sop_instance_uid, destination, study_uid, attempts, status, remark)| Dead {
+        sop_instance_uid,
+        destination,
+        study_uid,
+        attempts,
+        status,
+        remark,
+    };
+    Ok(rows.into_iter().map(dead).collect())
+}
+
+/// What is done with dead deliveries by order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadOrder {
+    /// They are due, as if they never had been tried.
+    Retry,
+    /// Nobody waits for them any more.
+    GiveUp,
+}
+
+/// Does that with all dead deliveries of a destination whose results are here, or with one of them; how many.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn order_dead(pool: &SqlitePool, destination: &str, sop_instance_uid: Option<&str>, order: DeadOrder) -> Result<u64, StoreError> {
+    let state = match order {
+        DeadOrder::Retry => "due",
+        DeadOrder::GiveUp => "given-up",
+    };
+    let query = sqlx::query(
+        "UPDATE delivery SET state = ?1, attempts = iif(?1 = 'due', 0, attempts), not_before_ms = 0, asked = 0
+         WHERE destination = ?2 AND state = 'dead' AND sop_instance_uid = coalesce(?3, sop_instance_uid)
+         AND EXISTS (SELECT 1 FROM result JOIN job ON job.id = result.job WHERE result.sop_instance_uid = delivery.sop_instance_uid AND kept = 1)",
+    );
+    Ok(query.bind(state).bind(destination).bind(sop_instance_uid).execute(pool).await?.rows_affected())
 }
 
 /// Results of one job that a destination is to take responsibility for.

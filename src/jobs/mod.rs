@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! study     receiving -> complete            quiet long enough, no association open that brings more of it
-//!           complete -> receiving            something new came late; complete again, it is the next generation
+//!           complete -> receiving            something new came late; complete again with other instances, it is the next generation
 //! job       queued -> running                claimed; its attempt grows by one
 //!           running -> done                  results and deliveries are entered in the same transaction
 //!           running -> queued                a failure that may pass, or the process went down during the first attempt
 //!           running -> failed                a failure that will not pass, or too many
-//!           running -> quarantined           the process went down during two attempts
+//!           running -> quarantined           the process, or the lane that it ran in, went down during two attempts
 //! delivery  due -> stored                    the destination answered with success or a warning
 //!           due -> due                       a failure that may pass, after a while that doubles
 //!           due -> dead                      a failure that will not pass, or too many
+//!           due -> replaced                  the same, and another form of it is due instead
+//!           dead -> due, given-up            by order
 //!           stored -> committed              the destination took responsibility for it, by the last transaction that asked for that
 //!           stored -> due                    the destination says that it has not got it: it is sent again
 //!           stored -> dead                   the same, too often
@@ -32,7 +34,10 @@ mod study;
 #[cfg(test)]
 mod tests;
 
-pub use delivery::{Answered, Asked, Due, Retry, Verdict, Waiting, answered, ask, due, not_asked, settle, unanswered, waiting};
-pub use queue::{Claimed, Ended, ResultObject, claim, earlier_reports, fail, finish, recover};
+pub use delivery::{
+    Answered, Asked, Dead, DeadOrder, Due, Retry, Verdict, Waiting, answered, ask, dead, due, not_asked, order_dead, overdue, settle,
+    unanswered, waiting,
+};
+pub use queue::{Claimed, DeadJobs, Ended, ResultObject, claim, crash, dead_jobs, earlier_reports, fail, finish, is_running, recover};
 pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};
-pub use study::{Planned, complete, complete_now, is_cut_off};
+pub use study::{Planned, Quiet, complete, complete_now, is_cut_off, quiet};

@@ -8,7 +8,7 @@ use crate::codes::Uid;
 use crate::findings::Predecessor;
 use crate::store::{StoreError, now_ms};
 
-/// Attempts during which the process may go down before the job is the suspect.
+/// How often the process may go down during a job before that is the suspect.
 const CRASHES: i64 = 2;
 /// First wait after a failure that may pass; it doubles with each.
 const RETRY_MS: i64 = 2_000;
@@ -28,6 +28,8 @@ pub struct Claimed {
     pub generation: i64,
     /// From 1.
     pub attempt: i64,
+    /// Names of the rules that held of the study when it was queued.
+    pub rules: Vec<String>,
 }
 
 /// A DICOM object that a job has made.
@@ -66,13 +68,47 @@ pub async fn claim(pool: &SqlitePool) -> Result<Option<Claimed>, StoreError> {
     let query = sqlx::query_as(
         "UPDATE job SET state = 'running', attempt = attempt + 1 WHERE id =
             (SELECT id FROM job WHERE state = 'queued' AND not_before_ms <= ? ORDER BY urgent DESC, queued_ms, id LIMIT 1)
-         RETURNING id, study_uid, package, generation, attempt",
+         RETURNING id, study_uid, package, generation, attempt, rules",
     );
-    let claimed: Option<(i64, String, String, i64, i64)> = query.bind(now_ms()).fetch_optional(pool).await?;
-    Ok(claimed.map(|(id, study_uid, package, generation, attempt)| Claimed { id, study_uid, package, generation, attempt }))
+    let claimed: Option<(i64, String, String, i64, i64, String)> = query.bind(now_ms()).fetch_optional(pool).await?;
+    Ok(claimed.map(|(id, study_uid, package, generation, attempt, rules)| {
+        let rules = serde_json::from_str(&rules).expect("rules are written as JSON");
+        Claimed { id, study_uid, package, generation, attempt, rules }
+    }))
 }
 
-/// Enters what a job has made, and that it is to go to `destinations`.
+/// Whether this attempt is the job's, and neither cancelled nor at its end.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn is_running(pool: &SqlitePool, job: &Claimed) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND attempt = ? AND state = 'running')");
+    Ok(query.bind(job.id).bind(job.attempt).fetch_one(pool).await?)
+}
+
+/// Jobs that nobody will run without an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadJobs {
+    /// They failed for good, or too often.
+    pub failed: i64,
+    /// They took the process or their lane down.
+    pub quarantined: i64,
+}
+
+/// How many jobs wait for an order.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn dead_jobs(pool: &SqlitePool) -> Result<DeadJobs, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'quarantined')
+         FROM job WHERE state IN ('failed', 'quarantined')",
+    );
+    let (failed, quarantined) = query.fetch_one(pool).await?;
+    Ok(DeadJobs { failed, quarantined })
+}
+
+/// Enters what a job has made, and where each of it is to go.
 ///
 /// # Errors
 /// Where the database fails; nothing is entered then.
@@ -81,10 +117,12 @@ pub async fn finish(
     job: &Claimed,
     outcome: &serde_json::Value,
     results: &[ResultObject],
-    destinations: &[String],
+    goes_to: impl Fn(&ResultObject) -> Vec<String>,
 ) -> Result<Ended, StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let query = sqlx::query("UPDATE job SET state = 'done', ended_ms = ?, outcome = ? WHERE id = ? AND attempt = ? AND state = 'running'");
+    let query = sqlx::query(
+        "UPDATE job SET state = 'done', ended_ms = ?, outcome = ?, kept = 1 WHERE id = ? AND attempt = ? AND state = 'running'",
+    );
     let query = query.bind(now_ms()).bind(outcome.to_string()).bind(job.id).bind(job.attempt);
     if query.execute(&mut *transaction).await?.rows_affected() == 0 {
         return Ok(Ended::TooLate);
@@ -104,7 +142,7 @@ pub async fn finish(
             .bind(result.path.to_string_lossy())
             .execute(&mut *transaction)
             .await?;
-        for destination in destinations {
+        for destination in goes_to(result) {
             let query = sqlx::query(
                 "INSERT INTO delivery (sop_instance_uid, destination, state, attempts, not_before_ms, asked) VALUES (?, ?, 'due', 0, 0, 0)
                  ON CONFLICT DO NOTHING",
@@ -147,17 +185,39 @@ pub async fn fail(
     })
 }
 
-/// At the start: what ran when the process went down is queued again, or in quarantine when that happened twice. The jobs in quarantine.
+/// Enters that an attempt took the lane that it ran in with it, as a crash takes the process: the job is queued again, or in quarantine
+/// when that happened twice.
 ///
 /// # Errors
 /// Where the database fails.
+pub async fn crash(pool: &SqlitePool, job: &Claimed, outcome: &serde_json::Value) -> Result<Ended, StoreError> {
+    let query = sqlx::query_scalar(
+        "UPDATE job SET crashes = crashes + 1, outcome = ?, not_before_ms = ?, state = iif(crashes + 1 < ?, 'queued', 'quarantined'),
+            ended_ms = iif(crashes + 1 < ?, NULL, ?)
+         WHERE id = ? AND attempt = ? AND state = 'running' RETURNING state = 'queued'",
+    );
+    let now = now_ms();
+    let query = query.bind(outcome.to_string()).bind(now + RETRY_MS).bind(CRASHES).bind(CRASHES).bind(now).bind(job.id).bind(job.attempt);
+    Ok(match query.fetch_optional(pool).await? {
+        None => Ended::TooLate,
+        Some(true) => Ended::Again,
+        Some(false) => Ended::Entered,
+    })
+}
+
+/// At the start: what ran when the process went down is queued again, or in quarantine when that happened twice. The jobs in quarantine.
+///
+/// # Errors
+/// Where the database fails; nothing is entered then.
 pub async fn recover(pool: &SqlitePool) -> Result<Vec<i64>, StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let query = sqlx::query_as("UPDATE job SET state = 'quarantined', ended_ms = ? WHERE state = 'running' AND attempt >= ? RETURNING id");
-    let suspects: Vec<(i64,)> = query.bind(now_ms()).bind(CRASHES).fetch_all(&mut *transaction).await?;
+    sqlx::query("UPDATE job SET crashes = crashes + 1 WHERE state = 'running'").execute(&mut *transaction).await?;
+    let query =
+        sqlx::query_scalar("UPDATE job SET state = 'quarantined', ended_ms = ? WHERE state = 'running' AND crashes >= ? RETURNING id");
+    let suspects = query.bind(now_ms()).bind(CRASHES).fetch_all(&mut *transaction).await?;
     sqlx::query("UPDATE job SET state = 'queued', not_before_ms = 0 WHERE state = 'running'").execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(suspects.into_iter().map(|(id,)| id).collect())
+    Ok(suspects)
 }
 
 /// The reports of the last earlier generation of this study by the same package, which a new result replaces.

@@ -2,7 +2,7 @@
 
 use sqlx::SqlitePool;
 
-use crate::codes::Uid;
+use crate::codes::{Uid, sha256_hex};
 use crate::store::{StoreError, now_ms};
 
 /// A package that is to be run on each study.
@@ -12,41 +12,48 @@ pub struct Planned {
     pub package: String,
     /// Before all that is not urgent.
     pub urgent: bool,
+    /// Names of the rules that held.
+    pub rules: Vec<String>,
 }
 
-/// Completes the studies that nothing came of for `quiet_ms` (`cut_off_ms` where the last association was cut off), but those that
-/// `is_open` says more may come of, and queues a job for each package. Their UIDs.
+/// A study that nothing came of for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quiet {
+    /// Its UID.
+    pub study_uid: Uid,
+    last_arrival_ms: i64,
+}
+
+/// The studies that nothing came of for `quiet_ms` (`cut_off_ms` where the last association was cut off), but those that `is_open` says more
+/// may come of.
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn complete(
-    pool: &SqlitePool,
-    quiet_ms: i64,
-    cut_off_ms: i64,
-    is_open: impl Fn(&str) -> bool,
-    packages: &[Planned],
-) -> Result<Vec<Uid>, StoreError> {
+pub async fn quiet(pool: &SqlitePool, quiet_ms: i64, cut_off_ms: i64, is_open: impl Fn(&str) -> bool) -> Result<Vec<Quiet>, StoreError> {
     let now = now_ms();
     let query = sqlx::query_as(
         "SELECT study_uid, last_arrival_ms FROM study
          WHERE state = 'receiving' AND last_arrival_ms <= CASE cut_off WHEN 0 THEN ? ELSE ? END ORDER BY last_arrival_ms",
     );
     let quiet: Vec<(Uid, i64)> = query.bind(now - quiet_ms).bind(now - cut_off_ms).fetch_all(pool).await?;
-    let mut completed = Vec::new();
-    for (study_uid, last_arrival_ms) in quiet.into_iter().filter(|(study_uid, _)| !is_open(study_uid)) {
-        if complete_one(pool, &study_uid, Some(last_arrival_ms), packages).await? {
-            completed.push(study_uid);
-        }
-    }
-    Ok(completed)
+    let quiet = quiet.into_iter().map(|(study_uid, last_arrival_ms)| Quiet { study_uid, last_arrival_ms });
+    Ok(quiet.filter(|one| !is_open(&one.study_uid)).collect())
+}
+
+/// Completes a study that is quiet, unless something came since, and queues these jobs. Whether it is complete now.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn complete(pool: &SqlitePool, quiet: &Quiet, planned: &[Planned]) -> Result<bool, StoreError> {
+    complete_one(pool, &quiet.study_uid, Some(quiet.last_arrival_ms), planned).await
 }
 
 /// Completes one study at once, because somebody says so. False where it is not there or complete already.
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn complete_now(pool: &SqlitePool, study_uid: &str, packages: &[Planned]) -> Result<bool, StoreError> {
-    complete_one(pool, study_uid, None, packages).await
+pub async fn complete_now(pool: &SqlitePool, study_uid: &str, planned: &[Planned]) -> Result<bool, StoreError> {
+    complete_one(pool, study_uid, None, planned).await
 }
 
 /// Whether what brought the last of a study was not released, yet or for ever: instances may be missing.
@@ -59,21 +66,30 @@ pub async fn is_cut_off(pool: &SqlitePool, study_uid: &str) -> Result<bool, Stor
     Ok(cut_off.unwrap_or(false))
 }
 
-/// Where an arrival is given, only if nothing came since.
-async fn complete_one(pool: &SqlitePool, study_uid: &str, last_arrival_ms: Option<i64>, packages: &[Planned]) -> Result<bool, StoreError> {
+/// Where an arrival is given, only if nothing came since. What is complete with the same instances as the last time (they were removed, and
+/// came again) is no new generation: its jobs are known.
+async fn complete_one(pool: &SqlitePool, study_uid: &str, last_arrival_ms: Option<i64>, planned: &[Planned]) -> Result<bool, StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let query = sqlx::query_as(
-        "UPDATE study SET state = 'complete', generation = generation + 1
-         WHERE study_uid = ? AND state = 'receiving' AND last_arrival_ms = coalesce(?, last_arrival_ms) RETURNING generation",
+    let query = sqlx::query_scalar(
+        "SELECT content FROM instance WHERE study_uid = ? AND NOT EXISTS
+            (SELECT 1 FROM result WHERE result.sop_instance_uid = instance.sop_instance_uid) ORDER BY content",
     );
-    let generation: Option<(i64,)> = query.bind(study_uid).bind(last_arrival_ms).fetch_optional(&mut *transaction).await?;
-    let Some((generation,)) = generation else { return Ok(false) };
-    for Planned { package, urgent } in packages {
+    let contents: Vec<String> = query.bind(study_uid).fetch_all(&mut *transaction).await?;
+    let query = sqlx::query_scalar(
+        "UPDATE study SET state = 'complete', generation = generation + (contents IS NOT ?1), contents = ?1
+         WHERE study_uid = ?2 AND state = 'receiving' AND last_arrival_ms = coalesce(?3, last_arrival_ms) RETURNING generation",
+    );
+    let query = query.bind(sha256_hex(contents.concat().as_bytes())).bind(study_uid).bind(last_arrival_ms);
+    let generation: Option<i64> = query.fetch_optional(&mut *transaction).await?;
+    let Some(generation) = generation else { return Ok(false) };
+    for Planned { package, urgent, rules } in planned {
         let query = sqlx::query(
-            "INSERT INTO job (study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms)
-             VALUES (?, ?, ?, 'queued', ?, 0, 0, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO job (study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms, rules)
+             VALUES (?, ?, ?, 'queued', ?, 0, 0, ?, ?) ON CONFLICT DO NOTHING",
         );
-        query.bind(study_uid).bind(package).bind(generation).bind(urgent).bind(now_ms()).execute(&mut *transaction).await?;
+        let rules = serde_json::to_string(rules).expect("names are text");
+        let query = query.bind(study_uid).bind(package).bind(generation).bind(urgent).bind(now_ms()).bind(rules);
+        query.execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
     Ok(true)

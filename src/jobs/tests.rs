@@ -27,14 +27,19 @@ impl Bench {
 
     /// Something of the study comes.
     fn arrive(&self) {
-        let query = "INSERT INTO study VALUES ('1.2', 'key', 'receiving', 0, 0, 1)
+        let query = "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES ('1.2', 'key', 'receiving', 0, 0, 1)
             ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', last_arrival_ms = last_arrival_ms + 1";
+        self.runtime.block_on(sqlx::query(query).execute(self.store.pool())).expect("entered");
+        let query = "INSERT INTO instance SELECT n, n, '', '', '1.2', 1, '', 0 FROM (SELECT count(*) || '' AS n FROM instance)";
         self.runtime.block_on(sqlx::query(query).execute(self.store.pool())).expect("entered");
     }
 
     fn complete(&self, quiet_ms: i64, open: bool) -> Vec<String> {
-        let planned = [("slow", false), ("fast", true)].map(|(package, urgent)| Planned { package: package.into(), urgent });
-        self.runtime.block_on(complete(self.store.pool(), quiet_ms, quiet_ms, |_| open, &planned)).expect("read")
+        let planned = [("slow", false), ("fast", true)];
+        let planned = planned.map(|(package, urgent)| Planned { package: package.into(), urgent, rules: vec![package.into()] });
+        let quiet = self.runtime.block_on(quiet(self.store.pool(), quiet_ms, quiet_ms, |_| open)).expect("read");
+        let complete = |one: &Quiet| self.runtime.block_on(complete(self.store.pool(), one, &planned)).expect("entered");
+        quiet.into_iter().filter(complete).map(|one| one.study_uid).collect()
     }
 
     fn claim(&self) -> Option<Claimed> {
@@ -42,8 +47,8 @@ impl Bench {
     }
 
     fn finish(&self, job: &Claimed, results: &[ResultObject]) -> Ended {
-        let destinations = ["A".to_owned(), "B".to_owned()];
-        self.runtime.block_on(finish(self.store.pool(), job, &json!({}), results, &destinations)).expect("entered")
+        let goes_to = |_: &ResultObject| vec!["A".to_owned(), "B".to_owned()];
+        self.runtime.block_on(finish(self.store.pool(), job, &json!({}), results, goes_to)).expect("entered")
     }
 
     fn fail(&self, job: &Claimed, may_pass: bool) -> Ended {
@@ -56,7 +61,7 @@ impl Bench {
 
     fn settle(&self, destination: &str, due: &Due, verdict: &Verdict, attempts: u32) {
         let retry = Retry { first_ms: 0, attempts };
-        self.runtime.block_on(settle(self.store.pool(), destination, due, verdict, retry)).expect("entered");
+        self.runtime.block_on(settle(self.store.pool(), destination, due, verdict, retry, None)).expect("entered");
     }
 
     fn ask(&self, wait_ms: i64, attempts: u32) -> Option<Asked> {
@@ -107,8 +112,21 @@ fn a_study_is_complete_once_for_each_time_that_something_comes() {
     assert_eq!(bench.complete(0, false), ["1.2"]);
     let late = bench.claim().expect("the next generation");
     assert_eq!((late.package.as_str(), late.generation), ("fast", 2));
+    assert_eq!(late.rules, ["fast"]);
     let earlier = bench.runtime.block_on(earlier_reports(bench.store.pool(), &late)).expect("read");
     assert_eq!(earlier.iter().map(|p| p.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.2.3"]);
+}
+
+#[test]
+fn what_comes_again_as_it_was_is_not_run_again() {
+    let bench = Bench::new();
+    assert_eq!(bench.complete(0, false), ["1.2"]);
+    let jobs = || std::iter::from_fn(|| bench.claim()).count();
+    assert_eq!(jobs(), 2);
+    let again = "UPDATE study SET state = 'receiving'";
+    bench.runtime.block_on(sqlx::query(again).execute(bench.store.pool())).expect("entered");
+    assert_eq!(bench.complete(0, false), ["1.2"]);
+    assert_eq!(jobs(), 0);
 }
 
 #[test]
@@ -124,6 +142,23 @@ fn an_attempt_that_is_too_late_enters_nothing() {
     assert_eq!(bench.runtime.block_on(recover(bench.store.pool())).expect("recovered"), [second.id], "it went down twice");
     assert_eq!(bench.state(&second), "quarantined");
     assert_eq!(bench.finish(&second, &[report("1.2.3")]), Ended::TooLate);
+}
+
+#[test]
+fn a_failure_is_no_crash() {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let first = bench.claim().expect("queued");
+    assert_eq!(bench.fail(&first, true), Ended::Again);
+    bench.hurry();
+    let second = std::iter::from_fn(|| bench.claim()).find(|job| job.id == first.id).expect("queued again");
+    assert!(bench.runtime.block_on(recover(bench.store.pool())).expect("recovered").is_empty(), "it went down once");
+    let third = std::iter::from_fn(|| bench.claim()).find(|job| job.id == first.id).expect("queued again");
+    assert_eq!((second.attempt, third.attempt), (2, 3));
+    let crash = |job: &Claimed| bench.runtime.block_on(crash(bench.store.pool(), job, &json!({}))).expect("entered");
+    assert_eq!(crash(&second), Ended::TooLate);
+    assert_eq!(crash(&third), Ended::Entered, "the second time");
+    assert_eq!(bench.state(&third), "quarantined");
 }
 
 #[test]
@@ -160,6 +195,41 @@ fn each_destination_gets_each_result() {
     let waiting = bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read");
     assert_eq!(waiting, Waiting { due: 0, stored: 1, dead: 1 });
     assert_eq!(bench.due("B").len(), 2);
+}
+
+#[test]
+fn another_form_takes_the_place_of_what_is_refused() {
+    let bench = Bench::new();
+    bench.complete(0, false);
+    let job = bench.claim().expect("queued");
+    let result = |uid: &str, form: &str, folder: &str| ResultObject {
+        form: form.into(),
+        path: format!("results/1/{folder}/{uid}").into(),
+        ..report(uid)
+    };
+    let results = [result("1", "labelmap", "a"), result("2", "seg", "a"), result("3", "labelmap", "b"), result("4", "seg", "b")];
+    let pool = bench.store.pool();
+    let goes_to = |result: &ResultObject| if result.form == "seg" { Vec::new() } else { vec!["A".to_owned()] };
+    assert_eq!(bench.runtime.block_on(finish(pool, &job, &json!({}), &results, goes_to)).expect("entered"), Ended::Entered);
+    let uids = || bench.due("A").iter().map(|due| due.sop_instance_uid.clone()).collect::<Vec<_>>();
+    assert_eq!(uids(), ["1", "3"]);
+    let retry = Retry { first_ms: 0, attempts: 2 };
+    let settle = |due: &Due, verdict| bench.runtime.block_on(settle(pool, "A", due, &verdict, retry, Some("seg"))).expect("entered");
+    let due = bench.due("A");
+    assert_eq!(settle(&due[0], Verdict::Again(None, "down".into())), 0);
+    assert_eq!(settle(&due[1], Verdict::Dead(Some(0x0122), "no".into())), 1);
+    assert_eq!(uids(), ["1", "4"], "of the same series alone");
+    assert_eq!(settle(&bench.due("A")[1], Verdict::Dead(None, "no".into())), 0, "there is nothing instead of that");
+    assert_eq!(bench.runtime.block_on(waiting(pool, "A")).expect("read"), Waiting { due: 1, stored: 0, dead: 1 });
+    // Dead letters are listed, tried again by order, and given up.
+    let dead_ones = || bench.runtime.block_on(dead(pool, Some("A"), 9)).expect("read");
+    assert_eq!(dead_ones().iter().map(|one| one.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["4"]);
+    let order = |uid, order| bench.runtime.block_on(order_dead(pool, "A", uid, order)).expect("entered");
+    assert_eq!((order(Some("1"), DeadOrder::Retry), order(None, DeadOrder::Retry)), (0, 1));
+    let due = bench.due("A");
+    assert_eq!((uids(), due[1].attempts), (vec!["1".to_owned(), "4".to_owned()], 0));
+    settle(&due[1], Verdict::Dead(None, "no".into()));
+    assert_eq!((order(Some("4"), DeadOrder::GiveUp), dead_ones()), (1, vec![]));
 }
 
 /// With two results that are to go to `A`.

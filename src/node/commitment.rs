@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::Link;
 use super::classes::{COMMITMENT, COMMITMENT_INSTANCE, EXPLICIT, IMPLICIT};
-use super::config::{Config, Peer};
+use super::config::{Config, Peer, Reached};
 use super::deliver::Sender;
 use super::metrics::Metrics;
 use super::scp::Session;
@@ -288,8 +288,9 @@ impl Sender {
     }
 
     fn request(&self, asked: &Asked, stopping: &AtomicBool) -> Result<(), NotAsked> {
-        let proposal = proposal(self.calling(), self.destination.ae_title.0.clone(), Vec::new());
-        let mut association = self.link(&proposal).map_err(NotAsked::Association)?;
+        let Reached::Dimse(title, address) = self.destination.reached() else { return Ok(()) }; // a configuration does not ask others
+        let proposal = proposal(self.calling(), title.clone(), Vec::new());
+        let mut association = self.link(address, &proposal).map_err(NotAsked::Association)?;
         match n_action(&mut association, asked) {
             Ok(status) if status.is_success() => {}
             Ok(status) => {
@@ -302,7 +303,7 @@ impl Sender {
             }
         }
         // Whatever becomes of the association now: the answer can come over another one.
-        match self.wait(&mut association, asked, stopping) {
+        match self.wait(&mut association, title, asked, stopping) {
             Ok(true) => drop(association.accept_release()),
             Ok(false) => drop(association.release()),
             Err(error) => {
@@ -314,7 +315,7 @@ impl Sender {
     }
 
     /// Waits for the answer, here or anywhere. True where the peer asks for a release first.
-    fn wait(&self, association: &mut Link, asked: &Asked, stopping: &AtomicBool) -> Result<bool, DimseError> {
+    fn wait(&self, association: &mut Link, title: &AeTitle, asked: &Asked, stopping: &AtomicBool) -> Result<bool, DimseError> {
         let desk = Desk { config: &self.settings, store: &self.store, metrics: &self.metrics, runtime: &self.runtime };
         let until = Instant::now() + WAIT;
         let open =
@@ -326,7 +327,7 @@ impl Sender {
             match association.receive()? {
                 Message::Release => return Ok(true),
                 Message::Command(id, command) if command.requested() == Some(Request::NEventReport) => {
-                    desk.event(association, &self.destination.ae_title.0, id, &command)?;
+                    desk.event(association, title, id, &command)?;
                 }
                 Message::Command(..) => return Err(DimseError::Protocol { what: "neither an N-EVENT-REPORT nor a release", reason: 2 }),
             }
@@ -386,7 +387,9 @@ impl Desk<'_> {
         let committed: Vec<_> = answer.instances.into_iter().map(|one| one.sop_instance_uid).collect();
         let failed: Vec<_> = answer.failed.into_iter().map(|(one, reason)| (one.sop_instance_uid, reason)).collect();
         let mut known = false;
-        for destination in self.config.destination.iter().filter(|d| d.commitment && d.ae_title.0 == *from) {
+        for destination in
+            self.config.destination.iter().filter(|d| d.commitment && d.ae_title.as_ref().is_some_and(|title| title.0 == *from))
+        {
             known = true;
             let name = &destination.name;
             let entered = jobs::answered(self.store.pool(), name, &answer.transaction_uid, &committed, &failed, destination.retry());

@@ -1,6 +1,6 @@
 //! The node's configuration: typed, every default written out, checked before it is used.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use thiserror::Error;
 use crate::dimse::{AeTitle, Patience};
 use crate::geometry::Coded;
 use crate::jobs::Retry;
-use crate::results::Forms;
+use crate::model::select::TagRule;
+use crate::results::{Form, Forms};
 
 /// Why a configuration is not used.
 #[derive(Debug, Error)]
@@ -66,12 +67,19 @@ pub struct Config {
     pub store: StoreConfig,
     /// When a study is complete.
     pub study: StudyConfig,
+    /// How long it is kept.
+    pub retain: RetainConfig,
     /// What is run on studies.
     pub package: Vec<PackageConfig>,
+    /// What is done otherwise with some studies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rule: Vec<Rule>,
     /// On what it is run.
     pub worker: WorkerConfig,
     /// Where results go.
     pub destination: Vec<Destination>,
+    /// What people are told of.
+    pub alert: AlertConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
 }
@@ -94,10 +102,12 @@ pub struct TlsListen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsClient {
-    /// The certificate that we show, PEM.
-    pub certificate: PathBuf,
+    /// The certificate that we show, PEM; none where the peer asks for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
     /// Its private key, PEM.
-    pub key: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// The authorities whose certificates the peer must show, PEM.
     pub ca: PathBuf,
     /// The name in the peer's certificate (a Subject Alternative Name), where it is not the host of its address.
@@ -147,6 +157,34 @@ pub struct StoreConfig {
     pub any_sop_class: bool,
 }
 
+/// How long things are kept: days with fractions, 0 for ever. Nothing goes whose jobs or deliveries are not at their end; a dead delivery
+/// is not.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetainConfig {
+    /// Instances, after the last of their study came.
+    pub received_days: f64,
+    /// The oldest studies go before, where all instances together have more than that many GB (10^9 bytes); 0: no limit.
+    pub received_gb: f64,
+    /// Results, after their job.
+    pub results_days: f64,
+    /// What is in quarantine.
+    pub quarantine_days: f64,
+}
+
+/// What people are told of: in the log, at `/alerts`, in the metrics, and by a program of theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertConfig {
+    /// A result that has waited for its destination that long; 0: never.
+    pub undelivered_minutes: u64,
+    /// Less free space than this on the disk of the store.
+    pub free_mb: u64,
+    /// Program and arguments. It is started when something begins and when it is over, and gets it as JSON on its standard input, without
+    /// patient data. After 30 s it is killed.
+    pub command: Vec<String>,
+}
+
 /// When a study is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -174,6 +212,51 @@ pub struct PackageConfig {
     pub urgent: bool,
 }
 
+/// What is done otherwise with the studies that it holds of. It holds where the instances of one series meet all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// As it stands in the trace.
+    pub name: String,
+    /// Titles of senders, any of them; any at all where none is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calling: Vec<Text<AeTitle>>,
+    /// Conditions on attributes, as `[[select.rule]]` of a package.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<When>,
+    /// The packages that it is about; all where none is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
+    /// Run before all that is not urgent.
+    #[serde(default)]
+    pub urgent: bool,
+    /// Destinations that get the results, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliver: Vec<String>,
+}
+
+/// A condition on an attribute, and how it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct When {
+    /// The condition.
+    pub rule: TagRule,
+    written: toml::Value,
+}
+
+impl<'de> Deserialize<'de> for When {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = toml::Value::deserialize(deserializer)?;
+        let rule = TagRule::deserialize(written.clone()).map_err(|error| serde::de::Error::custom(error.message()))?;
+        Ok(Self { rule, written })
+    }
+}
+
+impl Serialize for When {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.written.serialize(serializer)
+    }
+}
+
 fn default_forms() -> Text<Forms> {
     Text("sr,seg".parse().expect("these are forms"))
 }
@@ -188,18 +271,60 @@ pub struct WorkerConfig {
     pub provider: String,
     /// How often what may pass is tried.
     pub attempts: u32,
+    /// A run that takes longer is stopped, and tried again; 0: it may take for ever.
+    pub longest_s: u64,
+    /// How long it may take to stop. Then its lane is given up; a job that this happens to twice goes to quarantine.
+    pub grace_s: u64,
+    /// What becomes of a run whose device was lost, or has no memory left.
+    pub on_device_loss: DeviceLoss,
 }
 
-/// A Storage SCP that results go to.
+/// What becomes of a run whose device was lost. The cause stands in the job in each case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceLoss {
+    /// It is tried again later on the same device, opened anew.
+    Retry,
+    /// It is run on the processor at once; results say so.
+    Cpu,
+    /// It has failed.
+    Fail,
+}
+
+impl fmt::Display for DeviceLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retry => "retry",
+            Self::Cpu => "cpu",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+/// Where results go: a Storage SCP (`ae_title` and `address`), or a DICOMweb server (`url`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// What packages call it.
     pub name: String,
     /// Its title.
-    pub ae_title: Text<AeTitle>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ae_title: Option<Text<AeTitle>>,
     /// `host:port`.
-    pub address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The root of a DICOMweb server, without `/studies`: results go there by STOW-RS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A file with the token that it is shown (`Authorization: Bearer ..`), read again each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// The forms that it gets, of those that packages make; all where none are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forms: Option<Text<Forms>>,
+    /// What it gets instead of a form that it refuses for good, and does not get otherwise: `{ labelmap = "seg" }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instead: BTreeMap<Text<Form>, Text<Form>>,
     /// The title that we call it with; ours where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calling: Option<Text<AeTitle>>,
@@ -244,7 +369,50 @@ pub struct HttpConfig {
     pub token_file: Option<PathBuf>,
 }
 
+/// How a destination is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reached<'a> {
+    /// By C-STORE: title and `host:port`.
+    Dimse(&'a AeTitle, &'a str),
+    /// By STOW-RS: the root of the server.
+    Web(&'a str),
+}
+
 impl Destination {
+    pub(super) fn reached(&self) -> Reached<'_> {
+        match (&self.ae_title, &self.address, &self.url) {
+            (Some(title), Some(address), None) => Reached::Dimse(&title.0, address),
+            (None, None, Some(url)) => Reached::Web(url.trim_end_matches('/')),
+            _ => unreachable!("a configuration is checked before it is used"),
+        }
+    }
+
+    /// Whether it gets results of that form without anything having been refused.
+    pub(super) fn takes(&self, form: &str) -> bool {
+        let wanted = self.forms.as_ref().is_none_or(|forms| form.parse().is_ok_and(|form| forms.0.contains(form)));
+        wanted && self.instead.values().all(|other| other.0.name() != form)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        match (&self.ae_title, &self.address, &self.url) {
+            (Some(_), Some(_), None) if self.token_file.is_some() => return Err("a token is for a `url`"),
+            (Some(_), Some(_), None) => return Ok(()),
+            (None, None, Some(_)) => {}
+            _ => return Err("give either `ae_title` and `address`, or `url`"),
+        }
+        let url = self.url.as_deref().unwrap_or_default();
+        let here = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|start| url.starts_with(start));
+        match (url.starts_with("https://"), url.starts_with("http://")) {
+            (true, _) if self.tls.is_none() => Err("https needs `tls = { ca = \"..\" }`: the authorities whose certificates are taken"),
+            (false, true) if self.tls.is_some() => Err("`tls` is for https"),
+            (true, _) if self.tls.as_ref().is_some_and(|tls| tls.name.is_some()) => Err("the name in the certificate is that of the `url`"),
+            (false, true) if self.token_file.is_some() && !here => Err("a token is shown by https alone"),
+            (false, false) => Err("`url` begins with http:// or https://"),
+            _ if self.commitment => Err("there is no storage commitment by DICOMweb: its answers say what is stored"),
+            _ => Ok(()),
+        }
+    }
+
     /// How what may pass is tried again.
     pub(super) fn retry(&self) -> Retry {
         Retry { first_ms: millis(self.retry_s), attempts: self.attempts }
@@ -272,9 +440,12 @@ impl Default for Config {
             limits: Limits::default(),
             store: StoreConfig::default(),
             study: StudyConfig::default(),
+            retain: RetainConfig::default(),
             package: Vec::new(),
+            rule: Vec::new(),
             worker: WorkerConfig::default(),
             destination: Vec::new(),
+            alert: AlertConfig::default(),
             http: HttpConfig::default(),
         }
     }
@@ -300,7 +471,13 @@ impl Default for StudyConfig {
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { device: "auto".into(), provider: "cpu".into(), attempts: 3 }
+        Self { device: "auto".into(), provider: "cpu".into(), attempts: 3, longest_s: 3600, grace_s: 60, on_device_loss: DeviceLoss::Retry }
+    }
+}
+
+impl Default for AlertConfig {
+    fn default() -> Self {
+        Self { undelivered_minutes: 30, free_mb: 4096, command: Vec::new() }
     }
 }
 
@@ -323,6 +500,9 @@ impl Config {
         for file in config.tls_files() {
             *file = folder.join(&file);
         }
+        for destination in &mut config.destination {
+            destination.token_file = destination.token_file.take().map(|file| folder.join(file));
+        }
         Ok(config)
     }
 
@@ -330,7 +510,7 @@ impl Config {
         let listeners = self.tls_listen.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
         let of_destinations = self.destination.iter_mut().filter_map(|destination| destination.tls.as_mut());
         let called = of_destinations.chain(self.peer.iter_mut().filter_map(|peer| peer.tls.as_mut()));
-        listeners.chain(called.flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.ca]))
+        listeners.chain(called.flat_map(|tls| tls.certificate.iter_mut().chain(&mut tls.key).chain([&mut tls.ca])))
     }
 
     /// As TOML with every default.
@@ -359,6 +539,13 @@ impl Config {
             if !names.insert(destination.name.as_str()) {
                 return wrong(format!("destination `{}`", destination.name), "there are two of this name");
             }
+            if let Err(problem) = destination.check() {
+                return wrong(format!("destination `{}`", destination.name), problem);
+            }
+        }
+        let clients = self.destination.iter().filter_map(|one| one.tls.as_ref()).chain(self.peer.iter().filter_map(|one| one.tls.as_ref()));
+        if clients.into_iter().any(|tls| tls.certificate.is_some() != tls.key.is_some()) {
+            return wrong("tls".into(), "certificate and key go together");
         }
         let mut packages = HashSet::new();
         for package in &self.package {
@@ -370,8 +557,52 @@ impl Config {
                 return wrong(field, &format!("delivers to `{unknown}`, which is no destination"));
             }
         }
+        self.check_rules(&names, &packages)?;
+        self.check_instead()?;
+        let RetainConfig { received_days, received_gb, results_days, quarantine_days } = self.retain;
+        if [received_days, received_gb, results_days, quarantine_days].iter().any(|n| !n.is_finite() || *n < 0.0) {
+            return wrong("retain".into(), "days and GB are 0 or more");
+        }
         if self.http.token_file.is_none() && self.http.listen.is_some_and(|address| !address.ip().is_loopback()) {
             return wrong("http.listen".into(), "not on this machine alone: give a token_file, or listen on 127.0.0.1");
+        }
+        Ok(())
+    }
+
+    fn check_rules(&self, destinations: &HashSet<&str>, packages: &HashSet<&str>) -> Result<(), ConfigError> {
+        let mut rules = HashSet::new();
+        for rule in &self.rule {
+            let unknown = |names: &[String], known: &HashSet<&str>| names.iter().find(|name| !known.contains(name.as_str())).cloned();
+            let problem = if !rules.insert(rule.name.as_str()) {
+                "there are two of this name".to_owned()
+            } else if rule.when.is_empty() && rule.calling.is_empty() {
+                "holds of every study: give `when` or `calling`, or say it of the packages".to_owned()
+            } else if let Some(name) = unknown(&rule.packages, packages) {
+                format!("is about `{name}`, which is no package here")
+            } else if let Some(name) = unknown(&rule.deliver, destinations) {
+                format!("delivers to `{name}`, which is no destination")
+            } else {
+                continue;
+            };
+            return Err(ConfigError::Value { field: format!("rule `{}`", rule.name), problem });
+        }
+        Ok(())
+    }
+
+    /// A form that is sent instead of another one must be made.
+    fn check_instead(&self) -> Result<(), ConfigError> {
+        for destination in &self.destination {
+            for (refused, other) in &destination.instead {
+                let lacks = |package: &&PackageConfig| {
+                    package.results.0.contains(refused.0)
+                        && !package.results.0.contains(other.0)
+                        && package.deliver.contains(&destination.name)
+                };
+                if let Some(package) = self.package.iter().find(lacks) {
+                    let problem = format!("sends {} instead of {}, and package `{}` does not make it", other.0, refused.0, package.name);
+                    return Err(ConfigError::Value { field: format!("destination `{}`", destination.name), problem });
+                }
+            }
         }
         Ok(())
     }
@@ -401,7 +632,7 @@ impl FromStr for Config {
 }
 
 /// A value that stands as text in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text<T>(pub T);
 
 impl<T: fmt::Display> Serialize for Text<T> {
@@ -485,6 +716,20 @@ ae_title = "ORTHANC"
 address = "127.0.0.1:4242"
 tls = { certificate = "node.pem", key = "node.key", ca = "ca.pem" }
 
+[[destination]]
+name = "CLOUD"
+url = "https://127.0.0.1/dicom-web"
+tls = { ca = "ca.pem" }
+forms = "sr,seg,labelmap"
+instead = { labelmap = "seg" }
+
+[[rule]]
+name = "stroke"
+calling = ["CT1"]
+when = [{ tag = "StudyDescription", matches = "(?i)stroke" }, { tag = "Rows", range = [256, inf] }]
+urgent = true
+deliver = ["CLOUD"]
+
 [[tls_listen]]
 address = "127.0.0.1:2762"
 certificate = "node.pem"
@@ -509,6 +754,22 @@ client_ca = "ca.pem"
             ("deliver = [\"PACS\"]", "deliver = [\"VNA\"]", "package `ct-tissue`: delivers to `VNA`, which is no destination"),
             ("deliver = [\"PACS\"]", "results = \"sr,word\"", "no form of results is called `word`"),
             ("client_ca = \"ca.pem\"", "", "client_ca"),
+            ("tag = \"StudyDescription\"", "tag = \"PatientName\"", "can identify a person"),
+            ("matches = \"(?i)stroke\"", "matches = \"(\"", "line 29"),
+            ("deliver = [\"CLOUD\"]", "deliver = [\"VNA\"]", "rule `stroke`: delivers to `VNA`, which is no destination"),
+            ("calling = [\"CT1\"]", "packages = [\"x\"]", "rule `stroke`: is about `x`, which is no package here"),
+            ("https://", "http://", "destination `CLOUD`: `tls` is for https"),
+            ("tls = { ca = \"ca.pem\" }", "", "https needs `tls"),
+            ("url =", "commitment = true\nurl =", "no storage commitment by DICOMweb"),
+            ("url =", "address = \"x:1\"\nurl =", "give either `ae_title` and `address`, or `url`"),
+            ("tls = { ca", "tls = { key = \"k\", ca", "certificate and key go together"),
+            ("[[peer]]", "[worker]\non_device_loss = \"gpu\"\n[[peer]]", "line 6"),
+            ("[[peer]]", "retain = { received_days = -1 }\n[[peer]]", "retain: days and GB are 0 or more"),
+            (
+                "deliver = [\"PACS\"]",
+                "deliver = [\"CLOUD\"]\nresults = \"labelmap\"",
+                "sends seg instead of labelmap, and package `ct-tissue` does not make it",
+            ),
             ("[[peer]]", "http = { listen = \"0.0.0.0:80\" }\n[[peer]]", "http.listen: not on this machine alone"),
         ] {
             let error = EXAMPLE.replacen(from, to, 1).parse::<Config>().expect_err(to).to_string();

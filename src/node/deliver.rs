@@ -1,4 +1,5 @@
-//! Sending results to their destinations (C-STORE SCU, PS3.4 annex B): a thread a destination, so that one that is down holds up no other.
+//! Sending results to their destinations (C-STORE SCU, PS3.4 annex B; `post.rs` has STOW-RS): a thread a destination, so that one that is
+//! down holds up no other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::Link;
-use super::config::Destination;
+use super::config::{Destination, Reached};
 use super::metrics::Metrics;
 use super::settings::{Current, Settings};
 use crate::codes::Uid;
@@ -92,34 +93,35 @@ impl Sender {
         }
     }
 
-    /// Sends these over one association. Whatever happens, each has a verdict afterwards.
+    /// Sends these over one association. Each that was tried has a verdict of its own afterwards; what was not is due as before.
     fn send(&self, due: &[Due], stopping: &AtomicBool) {
-        let mut rest = due.iter();
-        let ended = self.associate(due).and_then(|mut association| {
-            for (one, message_id) in rest.by_ref().zip(1..) {
-                // A failure of the connection leaves this one and the rest; it comes back through `failed`.
-                match self.store_one(&mut association, one, message_id) {
-                    Ok(verdict) => self.settle(one, &verdict),
-                    Err(error) => {
-                        let verdict = Verdict::Again(None, error.to_string());
-                        self.settle(one, &verdict);
-                        association.abort(&error);
-                        return Err(error);
-                    }
-                }
-                if stopping.load(Ordering::SeqCst) {
-                    break;
+        let (title, address) = match self.destination.reached() {
+            Reached::Dimse(title, address) => (title, address),
+            Reached::Web(url) => return self.post(url, due),
+        };
+        let mut association = match self.associate(title, address, due) {
+            Ok(association) => association,
+            Err(error) => {
+                // Nobody has seen an instance: nothing is wrong with any of them, and somebody will put the destination right.
+                tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a destination takes no association");
+                return due.iter().for_each(|one| self.settle(one, &Verdict::Again(None, error.to_string())));
+            }
+        };
+        for (one, message_id) in due.iter().zip(1..) {
+            match self.store_one(&mut association, one, message_id) {
+                Ok(verdict) => self.settle(one, &verdict),
+                Err(error) => {
+                    tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a delivery failed");
+                    self.settle(one, &Verdict::Again(None, error.to_string()));
+                    return association.abort(&error);
                 }
             }
-            association.release()
-        });
-        if let Err(error) = ended {
-            tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a delivery failed");
-            let transient = error.is_transient();
-            for one in rest {
-                let why = error.to_string();
-                self.settle(one, &if transient { Verdict::Again(None, why) } else { Verdict::Dead(None, why) });
+            if stopping.load(Ordering::SeqCst) {
+                break;
             }
+        }
+        if let Err(error) = association.release() {
+            tracing::info!(destination = self.destination.name, %error, "an association did not end well; each instance has its answer");
         }
     }
 
@@ -129,19 +131,19 @@ impl Sender {
     }
 
     /// An association with the destination.
-    pub(super) fn link(&self, proposal: &Proposal) -> Result<Link, DimseError> {
-        self.settings.link(&self.destination.address, self.destination.tls.as_ref(), proposal)
+    pub(super) fn link(&self, address: &str, proposal: &Proposal) -> Result<Link, DimseError> {
+        self.settings.link(address, self.destination.tls.as_ref(), proposal)
     }
 
-    fn associate(&self, due: &[Due]) -> Result<Link, DimseError> {
+    fn associate(&self, title: &AeTitle, address: &str, due: &[Due]) -> Result<Link, DimseError> {
         let pairs: BTreeSet<(&Uid, &Uid)> = due.iter().map(|one| (&one.sop_class_uid, &one.transfer_syntax_uid)).collect();
         let proposal = Proposal {
             calling: self.calling(),
-            called: self.destination.ae_title.0.clone(),
+            called: title.clone(),
             contexts: pairs.into_iter().map(|(class, syntax)| (class.clone(), vec![syntax.clone()])).take(128).collect(),
             roles: Vec::new(),
         };
-        self.link(&proposal)
+        self.link(address, &proposal)
     }
 
     /// Sends one object and waits for the answer.
@@ -171,7 +173,7 @@ impl Sender {
         }
     }
 
-    fn settle(&self, one: &Due, verdict: &Verdict) {
+    pub(super) fn settle(&self, one: &Due, verdict: &Verdict) {
         let (name, retry) = (&self.destination.name, self.destination.retry());
         crash_point("before-settle");
         match verdict {
@@ -187,14 +189,17 @@ impl Sender {
             }
         }
         // What cannot be entered is due still: it is sent again, as the same object.
-        if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry)) {
-            tracing::error!(%error, "a delivery cannot be entered");
+        let instead = self.destination.instead.iter().find(|(refused, _)| refused.0.name() == one.form).map(|(_, other)| other.0.name());
+        match self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry, instead)) {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(destination = name, refused = one.form, sent = instead, count, "another form is sent instead"),
+            Err(error) => tracing::error!(%error, "a delivery cannot be entered"),
         }
     }
 }
 
 /// What a status says of the delivery (PS3.4 table B.2-1).
-fn verdict(status: Status, comment: &str) -> Verdict {
+pub(super) fn verdict(status: Status, comment: &str) -> Verdict {
     let why = || format!("status {status}{}{comment}", if comment.is_empty() { "" } else { ": " });
     if status.is_success() || status.is_warning() {
         Verdict::Stored(status.0)

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -14,14 +14,16 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
+use super::alerts::{About, Alert, Board};
 use super::config::ConfigError;
 use super::dicomweb::{self, Web};
 use super::scp::Scp;
 use super::settings::Current;
-use super::{NodeError, planned};
-use crate::jobs;
-use crate::store::{Store, StoreError};
+use super::{NodeError, plan};
+use crate::jobs::{self, Dead, DeadOrder};
+use crate::store::{AuditRecord, Store, StoreError};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -29,11 +31,17 @@ struct Interface {
     current: Arc<Current>,
     store: Arc<Store>,
     scp: Arc<Scp>,
+    board: Arc<Board>,
     token: Option<Arc<str>>,
 }
 
 /// Begins to answer where the configuration says; the address, or none.
-pub(super) async fn start(current: &Arc<Current>, store: &Arc<Store>, scp: &Arc<Scp>) -> Result<Option<SocketAddr>, NodeError> {
+pub(super) async fn start(
+    current: &Arc<Current>,
+    store: &Arc<Store>,
+    scp: &Arc<Scp>,
+    board: &Arc<Board>,
+) -> Result<Option<SocketAddr>, NodeError> {
     let config = current.get();
     let Some(address) = config.http.listen else { return Ok(None) };
     let token = match &config.http.token_file {
@@ -42,9 +50,14 @@ pub(super) async fn start(current: &Arc<Current>, store: &Arc<Store>, scp: &Arc<
     };
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
     let address = listener.local_addr()?;
-    let interface = Interface { current: Arc::clone(current), store: Arc::clone(store), scp: Arc::clone(scp), token };
+    let board = Arc::clone(board);
+    let interface = Interface { current: Arc::clone(current), store: Arc::clone(store), scp: Arc::clone(scp), board, token };
     let routes = Router::new()
         .route("/metrics", get(metrics))
+        .route("/alerts", get(alerts))
+        .route("/deliveries", get(deliveries))
+        .route("/deliveries/{destination}/{order}", post(order_all))
+        .route("/deliveries/{destination}/{uid}/{order}", post(order_one))
         .route("/jobs", get(all_jobs))
         .route("/jobs/{id}/retry", post(retry))
         .route("/jobs/{id}/cancel", post(cancel))
@@ -122,24 +135,92 @@ async fn metrics(State(interface): State<Interface>) -> Result<String, Problem> 
         (due, dead) = (due + waiting.due, dead + waiting.dead);
         uncommitted += if destination.commitment { waiting.stored } else { 0 };
     }
-    Ok(interface.scp.metrics.text(&[
+    let gauges = interface.scp.metrics.text(&[
         ("open_associations", "Associations that are open.", interface.scp.open_associations() as f64),
         ("studies_receiving", "Studies that are not complete yet.", receiving as f64),
         ("jobs_queued", "Jobs that wait.", queued as f64),
         ("deliveries_due", "Result instances that wait for a destination.", due as f64),
         ("deliveries_uncommitted", "Result instances that a destination has, and has not taken responsibility for.", uncommitted as f64),
         ("deliveries_dead", "Result instances that no destination will get without an order.", dead as f64),
-    ]))
+    ]);
+    Ok(gauges + &of_alerts(&interface.board.all()))
 }
 
-type JobRow = (i64, String, String, i64, String, bool, i64, i64, Option<i64>, Option<String>);
-const JOB: &str = "SELECT id, study_uid, package, generation, state, urgent, attempt, queued_ms, ended_ms, outcome FROM job";
+/// A gauge for each alert, in the Prometheus text format.
+fn of_alerts(alerts: &[Alert]) -> String {
+    let mut text = "# HELP roentgen_alert What people must know of: 1 as long as it is so.\n# TYPE roentgen_alert gauge\n".to_owned();
+    for Alert { about: About { code, subject }, .. } in alerts {
+        let subject = subject.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        text += &format!("roentgen_alert{{code=\"{code}\",subject=\"{subject}\"}} 1\n");
+    }
+    text
+}
 
-fn job((id, study_uid, package, generation, state, urgent, attempt, queued_ms, ended_ms, outcome): JobRow) -> Value {
+/// What is wrong at the moment.
+async fn alerts(State(interface): State<Interface>) -> Json<Vec<Alert>> {
+    Json(interface.board.all())
+}
+
+/// Which deliveries are listed.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    state: String,
+    destination: Option<String>,
+}
+
+/// Dead deliveries, the newest first.
+async fn deliveries(State(interface): State<Interface>, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Problem> {
+    if wanted.state != "dead" {
+        return Err(Problem::Conflict("only `state=dead` is listed; all of a study are in its trace"));
+    }
+    let dead = jobs::dead(interface.store.pool(), wanted.destination.as_deref(), 1000).await?;
+    let told = |Dead { sop_instance_uid, destination, study_uid, attempts, status, remark }| {
+        json!({
+            "sop_instance_uid": sop_instance_uid, "destination": destination, "study_instance_uid": study_uid, "state": "dead",
+            "attempts": attempts, "status": status, "remark": remark,
+        })
+    };
+    Ok(Json(dead.into_iter().map(told).collect()))
+}
+
+async fn order_all(interface: State<Interface>, Path((destination, order)): Path<(String, String)>) -> Result<Json<Value>, Problem> {
+    order_dead(interface, &destination, None, &order).await
+}
+
+async fn order_one(
+    interface: State<Interface>,
+    Path((destination, uid, order)): Path<(String, String, String)>,
+) -> Result<Json<Value>, Problem> {
+    order_dead(interface, &destination, Some(&uid), &order).await
+}
+
+async fn order_dead(State(interface): State<Interface>, destination: &str, uid: Option<&str>, order: &str) -> Result<Json<Value>, Problem> {
+    let kind = match order {
+        "retry" => DeadOrder::Retry,
+        "give-up" => DeadOrder::GiveUp,
+        _ => return Err(Problem::NotFound),
+    };
+    match jobs::order_dead(interface.store.pool(), destination, uid, kind).await? {
+        0 => Err(Problem::Conflict("no dead delivery there whose result is still here")),
+        count => {
+            let subject = uid.unwrap_or_default();
+            interface.store.audit(AuditRecord::ordered(subject, format!("{order} of {count} dead deliveries to {destination}")));
+            Ok(Json(json!({ "destination": destination, "count": count })))
+        }
+    }
+}
+
+type JobRow = (i64, String, String, i64, String, bool, i64, i64, Option<i64>, Option<String>, i64, String, bool);
+const JOB: &str =
+    "SELECT id, study_uid, package, generation, state, urgent, attempt, queued_ms, ended_ms, outcome, crashes, rules, kept FROM job";
+
+fn job((id, study_uid, package, generation, state, urgent, attempt, queued_ms, ended_ms, outcome, crashes, rules, kept): JobRow) -> Value {
     let outcome: Value = outcome.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     json!({
         "id": id, "study_instance_uid": study_uid, "package": package, "generation": generation, "state": state, "urgent": urgent,
-        "attempt": attempt, "queued_ms": queued_ms, "ended_ms": ended_ms, "outcome": outcome,
+        "attempt": attempt, "queued_ms": queued_ms, "ended_ms": ended_ms, "outcome": outcome, "crashes": crashes,
+        "rules": serde_json::from_str::<Value>(&rules).unwrap_or_default(), "kept": kept,
     })
 }
 
@@ -153,10 +234,10 @@ async fn all_jobs(State(interface): State<Interface>) -> Result<Json<Value>, Pro
 /// Everything that is known of a study.
 async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> Result<Json<Value>, Problem> {
     let pool = interface.store.pool();
-    type Study = (String, i64, bool, i64);
-    let query = sqlx::query_as("SELECT state, generation, cut_off, last_arrival_ms FROM study WHERE study_uid = ?");
+    type Study = (String, i64, bool, i64, bool);
+    let query = sqlx::query_as("SELECT state, generation, cut_off, last_arrival_ms, kept FROM study WHERE study_uid = ?");
     let study: Option<Study> = query.bind(&uid).fetch_optional(pool).await?;
-    let (state, generation, cut_off, last_arrival_ms) = study.ok_or(Problem::NotFound)?;
+    let (state, generation, cut_off, last_arrival_ms, kept) = study.ok_or(Problem::NotFound)?;
     let query =
         sqlx::query_as("SELECT series_uid, count(*), min(received_ms), max(received_ms) FROM instance WHERE study_uid = ? GROUP BY 1");
     let series: Vec<(String, i64, i64, i64)> = query.bind(&uid).fetch_all(pool).await?;
@@ -183,7 +264,7 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
     let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail });
     Ok(Json(json!({
         "study_instance_uid": uid, "state": state, "generation": generation, "cut_off": cut_off, "last_arrival_ms": last_arrival_ms,
-        "open": interface.store.is_open(&uid),
+        "kept": kept, "open": interface.store.is_open(&uid),
         "series": series.into_iter().map(of_series).collect::<Value>(),
         "jobs": jobs.into_iter().map(job).collect::<Value>(),
         "results": results.into_iter().map(of_result).collect::<Value>(),
@@ -194,23 +275,35 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
 
 /// Completes a study now.
 async fn complete(State(interface): State<Interface>, Path(uid): Path<String>) -> Result<Json<Value>, Problem> {
-    match jobs::complete_now(interface.store.pool(), &uid, &planned(&interface.current.get())).await? {
+    let (config, store, study, runtime) = (interface.current.get(), Arc::clone(&interface.store), uid.clone(), Handle::current());
+    let planned = tokio::task::spawn_blocking(move || plan::planned(&config, &store, &runtime, &study));
+    let planned = planned.await.map_err(std::io::Error::other)??;
+    match jobs::complete_now(interface.store.pool(), &uid, &planned).await? {
         true => Ok(Json(json!({ "study_instance_uid": uid, "state": "complete" }))),
         false => Err(Problem::Conflict("the study is not here, or complete already")),
     }
 }
 
 async fn retry(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'queued', not_before_ms = 0, ended_ms = NULL WHERE id = ? AND state IN ('failed', 'quarantined', 'cancelled')";
-    order(&interface, query, id, "only a job that failed, was cancelled or is in quarantine is tried again").await
+    let query = "UPDATE job SET state = 'queued', not_before_ms = 0, ended_ms = NULL, crashes = 0 WHERE id = ? AND state IN ('failed', 'quarantined', 'cancelled') AND EXISTS (SELECT 1 FROM study WHERE study.study_uid = job.study_uid AND study.kept = 1)";
+    order(
+        &interface,
+        query,
+        id,
+        "only a job that failed, was cancelled or is in quarantine is tried again, and only while its study is here",
+    )
+    .await
 }
 
 async fn cancel(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'cancelled' WHERE id = ? AND state IN ('queued', 'running')";
-    order(&interface, query, id, "only a job that waits or runs is cancelled").await
+    let query = "UPDATE job SET state = 'cancelled', ended_ms = unixepoch() * 1000 WHERE id = ? AND state IN ('queued', 'running', 'failed', 'quarantined')";
+    order(&interface, query, id, "a job that is done or cancelled is not cancelled").await
 }
 
 async fn order(interface: &Interface, query: &'static str, id: i64, otherwise: &'static str) -> Result<Json<Value>, Problem> {
     let changed = sqlx::query(query).bind(id).execute(interface.store.pool()).await?.rows_affected();
-    if changed == 1 { Ok(Json(json!({ "id": id }))) } else { Err(Problem::Conflict(otherwise)) }
+    if changed != 1 {
+        return Err(Problem::Conflict(otherwise));
+    }
+    Ok(Json(json!({ "id": id })))
 }

@@ -4,13 +4,15 @@
 //! scp      a thread an association       -> store (sealed, synced, then acknowledged)
 //! store    the indexer                   -> database
 //! node     the assembler                 complete studies -> jobs
-//! worker   one thread                    jobs -> results and deliveries
+//! worker   one thread, and a lane        jobs -> results and deliveries
 //! deliver  a thread a destination        deliveries -> their Storage SCP, and what it says of commitment -> deliveries
 //! reporter one thread                    answers to those who asked us for commitment
+//! retention, alerts                      a thread each: what is old goes, what is wrong is told
 //! ```
 //!
 //! They share nothing but store and database: each can stop or crash at any point and goes on from what is there.
 
+mod alerts;
 mod arrivals;
 mod classes;
 mod commitment;
@@ -18,7 +20,11 @@ mod config;
 mod deliver;
 mod dicomweb;
 mod http;
+mod lane;
 mod metrics;
+mod plan;
+mod post;
+mod retention;
 mod scp;
 mod settings;
 mod tls;
@@ -34,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use config::PackageConfig;
 pub use config::{Config, ConfigError};
@@ -41,12 +48,14 @@ pub use config::{Config, ConfigError};
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};
 use crate::geometry::Coded;
-use crate::jobs::{self, Planned};
+use crate::jobs::{self, Quiet};
 use crate::model::ModelError;
 use crate::store::{AuditRecord, Store, StoreError};
+use alerts::{Alerts, Board};
 use commitment::Reporter;
 use deliver::Senders;
 use metrics::Metrics;
+use retention::Retention;
 use scp::Scp;
 use settings::{Current, Settings, needs_restart};
 use worker::Worker;
@@ -123,6 +132,7 @@ pub struct Node {
     /// Where the HTTP interface is.
     http: Option<SocketAddr>,
     stopping: Arc<AtomicBool>,
+    given_up: Arc<Notify>,
     listeners: Vec<JoinHandle<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -142,7 +152,7 @@ impl Node {
         let runtime = Handle::current();
         let (settings, engines, options) = tokio::task::spawn_blocking(move || {
             let settings = Settings::load(config)?;
-            let engines = worker::load(&settings.package.iter().collect::<Vec<_>>(), &options)?;
+            let engines = lane::load(&settings.package.iter().collect::<Vec<_>>(), &options)?;
             Ok::<_, NodeError>((settings, engines, options))
         })
         .await
@@ -156,11 +166,12 @@ impl Node {
         }
         let addresses = bound.iter().map(|(listener, _)| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
         let scp = Arc::new(Scp::new(Arc::clone(&current), Arc::clone(&store), Arc::clone(&metrics), runtime.clone()));
-        let http = http::start(&current, &store, &scp).await?;
+        let board = Arc::new(Board::default());
+        let http = http::start(&current, &store, &scp, &board).await?;
 
-        let stopping = Arc::new(AtomicBool::new(false));
+        let (stopping, given_up) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let (listeners, threads) = (Vec::new(), Vec::new());
-        let mut node = Self { current, options, scp, store, addresses, http, stopping, listeners, threads };
+        let mut node = Self { current, options, scp, store, addresses, http, stopping, given_up, listeners, threads };
         for (listener, tls) in bound {
             let scp = Arc::clone(&node.scp);
             let thread = thread::Builder::new().name("listener".into()).spawn(move || scp.listen(&listener, tls))?;
@@ -168,14 +179,21 @@ impl Node {
         }
         let shared = || (Arc::clone(&node.current), Arc::clone(&node.store), Arc::clone(&metrics), runtime.clone());
         let (current, store, metrics, runtime) = shared();
-        let mut worker = Worker::new(current, (engines, node.options.clone()), store, metrics, runtime);
+        let (options, given_up) = (node.options.clone(), Arc::clone(&node.given_up));
+        let worker = Worker { current, store, metrics, runtime, options, given_up };
         let (current, store, metrics, runtime) = shared();
         let senders = Senders { current, store, metrics, runtime };
         let (current, store, _, runtime) = shared();
         let reporter = Reporter { current, store, runtime };
         let (current, store, _, runtime) = shared();
         let assembler = Assembler { current, store, runtime };
-        node.thread("worker", move |stopping| worker.run(stopping))?;
+        let (current, store, _, runtime) = shared();
+        let retention = Retention { current, store, runtime };
+        let (current, store, _, runtime) = shared();
+        let alerts = Alerts { current, store, runtime, board };
+        node.thread("worker", move |stopping| worker.run(engines, stopping))?;
+        node.thread("retention", move |stopping| retention.run(stopping))?;
+        node.thread("alerts", move |stopping| alerts.run(stopping))?;
         node.thread("senders", move |stopping| senders.run(stopping))?;
         node.thread("reporter", move |stopping| reporter.run(stopping))?;
         node.thread("assembler", move |stopping| assembler.run(stopping))?;
@@ -201,7 +219,7 @@ impl Node {
         let settings = Settings::load(config)?;
         let loaded = |package: &PackageConfig| old.package.iter().any(|old| old.name == package.name && old.results == package.results);
         let missing: Vec<&PackageConfig> = settings.package.iter().filter(|package| !loaded(package)).collect();
-        let engines = worker::load(&missing, &self.options)?;
+        let engines = lane::load(&missing, &self.options)?;
         self.current.replace(settings, engines);
         Ok(())
     }
@@ -220,6 +238,11 @@ impl Node {
     /// Where the HTTP interface is.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Comes when the node has given up running jobs, as too many runs did not end: it is to be stopped, and started again.
+    pub async fn given_up(&self) {
+        self.given_up.notified().await;
     }
 
     /// Takes no more associations, waits a while for those that are open and for the job that runs, and enters all that is sealed.
@@ -253,19 +276,22 @@ impl Assembler {
     fn run(&self, stopping: &AtomicBool) {
         while !stopping.load(Ordering::SeqCst) {
             let settings = self.current.get();
-            let planned = planned(&settings);
             let [quiet_ms, cut_off_ms] = [settings.study.quiet_s, settings.study.cut_off_s].map(config::millis);
             let is_open = |study_uid: &str| self.store.is_open(study_uid);
-            match self.runtime.block_on(jobs::complete(self.store.pool(), quiet_ms, cut_off_ms, is_open, &planned)) {
-                Ok(studies) => studies.iter().for_each(|study| tracing::info!(study, "a study is complete")),
-                Err(error) => tracing::error!(%error, "studies cannot be completed, trying again"),
+            let quiet = self.runtime.block_on(jobs::quiet(self.store.pool(), quiet_ms, cut_off_ms, is_open));
+            let completed = quiet.and_then(|quiet| quiet.iter().try_for_each(|study| self.complete(&settings, study)));
+            if let Err(error) = completed {
+                tracing::error!(%error, "studies cannot be completed, trying again");
             }
             thread::sleep(ASSEMBLY);
         }
     }
-}
 
-/// The jobs of each study.
-fn planned(config: &Config) -> Vec<Planned> {
-    config.package.iter().map(|p| Planned { package: p.name.clone(), urgent: p.urgent }).collect()
+    fn complete(&self, settings: &Config, quiet: &Quiet) -> Result<(), StoreError> {
+        let planned = plan::planned(settings, &self.store, &self.runtime, &quiet.study_uid)?;
+        if self.runtime.block_on(jobs::complete(self.store.pool(), quiet, &planned))? {
+            tracing::info!(study = quiet.study_uid, "a study is complete");
+        }
+        Ok(())
+    }
 }

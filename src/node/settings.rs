@@ -7,8 +7,10 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::{ClientConfig, ServerConfig};
+use ureq::Agent;
 
 use super::config::{Config, ConfigError, TlsClient};
+use super::post;
 use super::tls::{self, TlsChannel};
 use super::{Link, NodeError};
 use crate::codes::sha256_hex;
@@ -21,6 +23,8 @@ pub(super) struct Settings {
     config: Config,
     /// For each TLS listener, in their order.
     servers: Vec<Arc<ServerConfig>>,
+    /// What calls each DICOMweb destination, by its name.
+    agents: HashMap<String, Agent>,
     /// For each way to call by TLS.
     clients: Vec<(TlsClient, Arc<ClientConfig>)>,
 }
@@ -50,7 +54,12 @@ impl Settings {
         for (field, tls) in of_destinations.chain(of_peers) {
             clients.push((tls.clone(), tls::client(tls).map_err(wrong(field))?));
         }
-        Ok(Self { servers, clients, config })
+        let mut agents = HashMap::new();
+        for destination in config.destination.iter().filter(|destination| destination.url.is_some()) {
+            let agent = post::agent(&config, destination).map_err(wrong(format!("destination `{}`", destination.name)))?;
+            agents.insert(destination.name.clone(), agent);
+        }
+        Ok(Self { servers, agents, clients, config })
     }
 
     /// A name for exactly this configuration.
@@ -61,6 +70,11 @@ impl Settings {
     /// What the TLS listener of that number shows and asks for.
     pub(super) fn server(&self, n: usize) -> Arc<ServerConfig> {
         Arc::clone(&self.servers[n])
+    }
+
+    /// What calls the DICOMweb destination of that name.
+    pub(super) fn agent(&self, destination: &str) -> &Agent {
+        self.agents.get(destination).expect("every destination with a URL has one")
     }
 
     /// Asks for an association with whoever is at `address`, by TLS where that is configured.

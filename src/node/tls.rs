@@ -34,17 +34,23 @@ pub(super) fn server(listen: &TlsListen) -> Result<Arc<ServerConfig>, String> {
 /// # Errors
 /// What is wrong with which file.
 pub(super) fn client(tls: &TlsClient) -> Result<Arc<ClientConfig>, String> {
-    let (chain, key) = identity(&tls.certificate, &tls.key)?;
     let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
-    let config = config.with_root_certificates(authorities(&tls.ca)?).with_client_auth_cert(chain, key);
-    config.map(Arc::new).map_err(|error| format!("{}: {error}", tls.certificate.display()))
+    let config = config.with_root_certificates(authorities(&tls.ca)?);
+    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else { return Ok(Arc::new(config.with_no_client_auth())) };
+    let (chain, key) = identity(certificate, key)?;
+    config.with_client_auth_cert(chain, key).map(Arc::new).map_err(|error| format!("{}: {error}", certificate.display()))
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+/// What encrypts.
+pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates in a file, one at least.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = read.map_err(|error| format!("{}: {error}", path.display()))?;
     if certificates.is_empty() { Err(format!("{}: no certificate in it", path.display())) } else { Ok(certificates) }

@@ -1,130 +1,113 @@
-//! Running packages on complete studies: one job at a time, engines stay loaded.
+//! The worker: claims jobs, has a lane run them, and enters what became of them. It never runs anything itself, so that a run that does not
+//! end holds nobody up for ever:
+//!
+//! ```text
+//! runs -> ended                            done, or failed
+//! runs -> cancelled                        after `worker.longest_s`, or because somebody said so; it stops at the next operator of its graph
+//! cancelled -> ended                       failed, and tried again where it was too long
+//! cancelled -> given up                    after `worker.grace_s`: a fresh lane takes its place, and that counts as a crash
+//! given up for the third time              the worker ends, and the node with it: whoever started it starts it again
+//! ```
 
-use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
-use super::NodeError;
-use super::config::PackageConfig;
+use super::config::Config;
+use super::lane::{Engines, Failure, Lane, Made, Order, load};
 use super::metrics::Metrics;
 use super::settings::{Current, Settings};
-use crate::dataset::{DataSetFile, DatasetError, Instance};
-use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
-use crate::geometry::Coded;
+use crate::engine::Options;
 use crate::jobs::{self, Claimed, Ended, ResultObject};
-use crate::model::{Check, Eligible, Ineligible, PackageFolders};
-use crate::results::{Form, ResultsError, write_all};
-use crate::series::{Part, discover};
 use crate::store::{AuditRecord, Store, StoreError, crash_point};
 
-/// How often the queue is looked at, where nothing says that something is in it.
+/// How often queue and run are looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// Lanes that are given up before the process is: each may hold a processor and the memory of a run.
+const MAX_GIVEN_UP: u32 = 2;
 
 /// What runs the jobs.
 pub(super) struct Worker {
-    current: Arc<Current>,
-    /// Those of the job that runs.
-    settings: Arc<Settings>,
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
-    runtime: Handle,
-    options: Options,
-    /// Loaded packages, by their name in the configuration.
-    engines: HashMap<String, Engine>,
+    pub(super) current: Arc<Current>,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+    pub(super) options: Options,
+    /// Told when the worker has ended and will not go on.
+    pub(super) given_up: Arc<Notify>,
 }
 
-/// Loads these packages; the first that is wrong is told.
-pub(super) fn load(packages: &[&PackageConfig], options: &Options) -> Result<HashMap<String, Engine>, NodeError> {
-    let mut engines = HashMap::new();
-    for package in packages {
-        let name = || package.name.clone();
-        let found = PackageFolders::standard().find(&package.name).map_err(|source| NodeError::Package { name: name(), source })?;
-        let options = Options { maps: package.results.0.contains(Form::Map), ..options.clone() };
-        let engine = Engine::new(found, &options).map_err(|source| NodeError::Engine { name: name(), source: Box::new(source) })?;
-        let (version, device) = (engine.package().id.version_string(), engine.device());
-        tracing::info!(package = package.name, version, device, "a package is loaded");
-        engines.insert(name(), engine);
-    }
-    Ok(engines)
-}
-
-/// Why a job has no results.
-struct Failure {
-    outcome: Value,
-    may_pass: bool,
-}
-
-impl Failure {
-    fn of(error: &impl Coded, may_pass: bool) -> Self {
-        Self { outcome: json!({ "error": error.to_string(), "code": error.code() }), may_pass }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::of(&error, true)
-    }
+/// How a run came to its end.
+enum Run {
+    Ended(Result<Made, Failure>),
+    /// It does not end.
+    Stuck,
 }
 
 impl Worker {
-    /// With these packages, and what they were loaded with.
-    pub(super) fn new(
-        current: Arc<Current>,
-        (engines, options): (HashMap<String, Engine>, Options),
-        store: Arc<Store>,
-        metrics: Arc<Metrics>,
-        runtime: Handle,
-    ) -> Self {
-        Self { settings: current.get(), current, store, metrics, runtime, options, engines }
-    }
-
-    /// Runs jobs until `stopping`; the one that runs then is ended first.
-    pub(super) fn run(&mut self, stopping: &AtomicBool) {
+    /// Runs jobs until `stopping`; the one that runs then is ended first. Begins with these packages.
+    pub(super) fn run(&self, engines: Engines, stopping: &AtomicBool) {
+        let (mut lane, mut stuck) = (self.lane(engines), 0);
+        let mut seen: Option<Arc<Settings>> = None;
         while !stopping.load(Ordering::SeqCst) {
-            self.take_settings();
-            match self.runtime.block_on(jobs::claim(self.store.pool())) {
-                Ok(Some(job)) => self.job(&job),
-                Ok(None) => std::thread::sleep(POLL),
+            let settings = self.current.get();
+            let Some(open) = &lane else {
+                std::thread::sleep(POLL);
+                lane = self.fresh_lane(&settings);
+                continue;
+            };
+            let job = match self.runtime.block_on(jobs::claim(self.store.pool())) {
+                Ok(Some(job)) => job,
+                Ok(None) => {
+                    std::thread::sleep(POLL);
+                    continue;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the queue cannot be read, trying again");
                     std::thread::sleep(Duration::from_secs(1));
+                    continue;
+                }
+            };
+            let is_new = seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &settings));
+            let engines = if is_new { self.current.take_engines() } else { Engines::new() };
+            seen = Some(Arc::clone(&settings));
+            if let Run::Stuck = self.job(open, job, &settings, engines) {
+                stuck += 1;
+                lane = None;
+                if stuck > MAX_GIVEN_UP {
+                    tracing::error!(stuck, "runs do not end, and each holds a lane: the node stops, start it again");
+                    self.given_up.notify_one();
+                    return;
                 }
             }
         }
     }
 
-    /// Goes by new settings, where there are some: with the packages that were loaded for them, without those that they have no more.
-    fn take_settings(&mut self) {
-        let settings = self.current.get();
-        if !Arc::ptr_eq(&settings, &self.settings) {
-            self.engines.extend(self.current.take_engines());
-            self.engines.retain(|name, _| settings.package.iter().any(|package| package.name == *name));
-            self.settings = settings;
-        }
+    fn lane(&self, engines: Engines) -> Option<Lane> {
+        let lane = Lane::start(engines, self.options.clone(), Arc::clone(&self.store), self.runtime.clone());
+        lane.inspect_err(|error| tracing::error!(%error, "a lane cannot be started, trying again")).ok()
     }
 
-    fn job(&mut self, job: &Claimed) {
+    fn fresh_lane(&self, settings: &Settings) -> Option<Lane> {
+        let engines = load(&settings.package.iter().collect::<Vec<_>>(), &self.options);
+        self.lane(engines.inspect_err(|error| tracing::error!(%error, "a package cannot be loaded, trying again")).ok()?)
+    }
+
+    fn job(&self, lane: &Lane, job: Claimed, settings: &Arc<Settings>, engines: Engines) -> Run {
         let started = Instant::now();
         tracing::info!(job = job.id, study = job.study_uid, package = job.package, attempt = job.attempt, "a job begins");
-        let Some(package) = self.settings.package.iter().find(|p| p.name == job.package).cloned() else {
-            let outcome = json!({ "error": "the configuration names this package no more" });
-            return self.failed(job, &Failure { outcome, may_pass: false });
-        };
-        crash_point("job-running");
-        let caught = catch_unwind(AssertUnwindSafe(|| self.results(job, &package)));
-        match caught.unwrap_or_else(|_| Err(self.panicked(&package))) {
-            Ok((outcome, results)) => {
-                let finished = self.runtime.block_on(jobs::finish(self.store.pool(), job, &outcome, &results, &package.deliver));
+        let run = self.watch(lane, &job, settings, engines);
+        match &run {
+            Run::Ended(Ok((outcome, results))) => {
+                let goes_to = |result: &ResultObject| destinations(settings, &job, &result.form);
+                let finished = self.runtime.block_on(jobs::finish(self.store.pool(), &job, outcome, results, goes_to));
                 match finished {
                     Ok(Ended::TooLate) => {
-                        tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun")
+                        tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late: it was cancelled")
                     }
                     Ok(_) => {
                         crash_point("after-finish");
@@ -134,26 +117,66 @@ impl Worker {
                         let detail = format!("job {}, attempt {}: {} objects by {}", job.id, job.attempt, results.len(), job.package);
                         self.store.audit(AuditRecord::job(0, &job.study_uid, detail));
                     }
-                    Err(error) => self.failed(job, &error.into()),
+                    Err(error) => self.failed(&job, settings, &error.into()),
                 }
             }
-            Err(failure) => self.failed(job, &failure),
+            Run::Ended(Err(failure)) => self.failed(&job, settings, failure),
+            Run::Stuck => {
+                let failure = Failure::new("worker.stuck", "the run did not end when it was told to: its lane was given up", true);
+                let entered = self.runtime.block_on(jobs::crash(self.store.pool(), &job, &failure.outcome));
+                self.told(&job, "worker.stuck", entered);
+            }
+        }
+        run
+    }
+
+    /// Hands the job to the lane and waits, as long as it may take.
+    fn watch(&self, lane: &Lane, job: &Claimed, settings: &Arc<Settings>, engines: Engines) -> Run {
+        let (started, cancel) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+        let order = Order { job: job.clone(), settings: Arc::clone(settings), engines, cancel: Arc::clone(&cancel) };
+        if lane.orders.send(order).is_err() {
+            return Run::Stuck;
+        }
+        let longest = (settings.worker.longest_s > 0).then(|| Duration::from_secs(settings.worker.longest_s));
+        let mut cancelled: Option<(Instant, bool)> = None;
+        loop {
+            match lane.answers.recv_timeout(POLL) {
+                Ok(Err(failure)) if failure.cancelled && cancelled.is_some_and(|(_, too_long)| too_long) => {
+                    let seconds = settings.worker.longest_s;
+                    let error = format!("the run took longer than {seconds} s and was stopped: raise `worker.longest_s` if it may");
+                    return Run::Ended(Err(Failure::new("worker.too-long", &error, true)));
+                }
+                Ok(ended) => return Run::Ended(ended),
+                // Its thread has ended without an answer.
+                Err(RecvTimeoutError::Disconnected) => return Run::Stuck,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let too_long = longest.is_some_and(|longest| started.elapsed() > longest);
+            match cancelled {
+                Some((at, _)) if at.elapsed() > Duration::from_secs(settings.worker.grace_s) => return Run::Stuck,
+                Some(_) => {}
+                // What the database cannot say is asked again.
+                None if too_long || !self.runtime.block_on(jobs::is_running(self.store.pool(), job)).unwrap_or(true) => {
+                    tracing::warn!(job = job.id, attempt = job.attempt, too_long, "a run is told to stop");
+                    cancel.store(true, Ordering::Relaxed);
+                    cancelled = Some((Instant::now(), too_long));
+                }
+                None => {}
+            }
         }
     }
 
-    /// A broken promise in the engine ends this attempt, not the node. The engine is loaded again: nobody knows in what state it is.
-    fn panicked(&mut self, package: &PackageConfig) -> Failure {
-        match load(&[package], &self.options) {
-            Ok(engines) => self.engines.extend(engines),
-            Err(error) => tracing::error!(package = package.name, %error, "a package cannot be loaded again"),
-        }
-        Failure { outcome: json!({ "error": "the engine panicked, the log says where", "code": "node.panic" }), may_pass: true }
+    fn failed(&self, job: &Claimed, settings: &Config, failure: &Failure) {
+        let code = failure.outcome["code"].as_str().unwrap_or_default();
+        let attempts = settings.worker.attempts;
+        let entered = self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts));
+        self.told(job, code, entered);
     }
 
-    fn failed(&self, job: &Claimed, failure: &Failure) {
-        let code = failure.outcome["code"].as_str().unwrap_or_default().to_owned();
-        let attempts = self.settings.worker.attempts;
-        match self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts)) {
+    /// Tells what has been entered of a failure.
+    fn told(&self, job: &Claimed, code: &str, entered: Result<Ended, StoreError>) {
+        match entered {
+            Ok(Ended::TooLate) => tracing::info!(job = job.id, attempt = job.attempt, "a job was cancelled, its run has ended"),
             Ok(ended) => {
                 let again = ended == Ended::Again;
                 tracing::warn!(job = job.id, attempt = job.attempt, code, again, "a job failed");
@@ -167,101 +190,16 @@ impl Worker {
             Err(error) => tracing::error!(job = job.id, %error, "a failure cannot be entered"),
         }
     }
-
-    /// Analyses what the package takes of the study, and writes the results. What it does not take is no failure.
-    fn results(&mut self, job: &Claimed, package: &PackageConfig) -> Result<(Value, Vec<ResultObject>), Failure> {
-        let (files, earlier, cut_off) = self.runtime.block_on(async {
-            let cut_off = jobs::is_cut_off(self.store.pool(), &job.study_uid).await?; // before the files: it may be true of fewer than there are
-            let files = self.store.files_of_study(&job.study_uid).await?;
-            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?, cut_off))
-        })?;
-        let found = discover(&files);
-        let engine = self.engines.get_mut(&job.package).expect("every package of the configuration is loaded");
-        let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(engine.package().manifest.select.geometry)).collect();
-        let answers = engine.package().take(parts.iter().map(|part| engine.package().eligible(part)).collect());
-        let below = PathBuf::from("results").join(job.id.to_string());
-        // What an attempt left that came to no end; nobody knows of it.
-        match std::fs::remove_dir_all(self.store.folder().join(&below)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::from(error).into()),
-            _ => {}
-        }
-        let (mut verdicts, mut objects) = (Vec::new(), Vec::new());
-        for (part, answer) in parts.iter().zip(answers) {
-            let series_uid = &part.series.series_uid;
-            let mut verdict =
-                json!({ "series_instance_uid": series_uid, "part": part.number, "of": part.of, "instances": part.instances().len() });
-            match answer {
-                Err(reasons) => {
-                    let refused = reasons.iter().all(Ineligible::is_refusal);
-                    verdict["outcome"] = if refused { "refused" } else { "not-eligible" }.into();
-                    verdict["reasons"] =
-                        reasons.iter().map(|r| json!({ "code": r.code(), "message": found.shown_in(&r.to_string()) })).collect();
-                }
-                Ok(eligible) => {
-                    let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
-                    let folder = below.join(format!("{series_uid}{suffix}"));
-                    verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
-                    let written = analyse(engine, eligible, &earlier, cut_off, package, &self.store.folder().join(&folder))?;
-                    crash_point("series-written");
-                    verdict["outcome"] = "done".into();
-                    verdict["stages_s"] = written.stages;
-                    for (form, path) in written.files {
-                        objects.extend(result_object(form, &path, self.store.folder()).map_err(|error| Failure::of(&error, true))?);
-                    }
-                }
-            }
-            verdicts.push(verdict);
-        }
-        let left_out: Vec<Value> = found.skipped.iter().map(|s| json!({ "code": s.error.code() })).collect();
-        Ok((json!({ "series": verdicts, "unreadable": left_out, "cut_off": cut_off }), objects))
-    }
 }
 
-/// What was written of one series.
-struct Written {
-    files: Vec<(Form, PathBuf)>,
-    stages: Value,
-}
-
-fn analyse(
-    engine: &mut Engine,
-    eligible: Eligible,
-    earlier: &[crate::findings::Predecessor],
-    cut_off: bool,
-    package: &PackageConfig,
-    folder: &Path,
-) -> Result<Written, Failure> {
-    let cancel = AtomicBool::new(false);
-    let analysis = engine.analyse(eligible.stack, &cancel, &mut |_| {});
-    let Analysis { mut findings, image, mut timings } = analysis.map_err(|error| Failure::of(&error, may_pass(&error)))?;
-    findings.predecessors = earlier.to_vec();
-    if cut_off {
-        findings.warnings.push("the association that brought the last of the study was cut off: instances may be missing".into());
-    }
-    let written = timings.time(Stage::Write, &mut |_| {}, || write_all(&findings, &image, &package.results.0, folder));
-    let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;
-    let stages = timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();
-    Ok(Written { files: written.files, stages: Value::Object(stages) })
-}
-
-/// Whether the same may succeed later: what depends on this machine, not on study and package.
-fn may_pass(error: &EngineError) -> bool {
-    matches!(error, EngineError::Device(_) | EngineError::Infer(_) | EngineError::Postprocess(_))
-}
-
-/// A DICOM file as an object to be delivered; none for the others.
-fn result_object(form: Form, path: &Path, folder: &Path) -> Result<Option<ResultObject>, DatasetError> {
-    if path.extension().is_none_or(|extension| extension != "dcm") {
-        return Ok(None);
-    }
-    let file = DataSetFile::open(path)?;
-    let instance = Instance::read(path)?;
-    Ok(Some(ResultObject {
-        sop_instance_uid: file.sop_instance_uid,
-        sop_class_uid: file.sop_class_uid,
-        transfer_syntax_uid: file.transfer_syntax_uid,
-        series_uid: instance.series_uid,
-        form: form.name().to_owned(),
-        path: path.strip_prefix(folder).expect("results lie below the store's folder").to_owned(),
-    }))
+/// Where a result of that form goes: where its package says, and the rules that held of the study, and that take such.
+fn destinations(config: &Config, job: &Claimed, form: &str) -> Vec<String> {
+    let package = config.package.iter().filter(|package| package.name == job.package).flat_map(|package| &package.deliver);
+    let of_rules = config.rule.iter().filter(|rule| job.rules.contains(&rule.name)).flat_map(|rule| &rule.deliver);
+    let named: Vec<&String> = package.chain(of_rules).collect();
+    let takes = |name: &str| config.destination.iter().any(|one| one.name == name && one.takes(form));
+    let mut names: Vec<String> = named.into_iter().filter(|name| takes(name)).cloned().collect();
+    names.sort();
+    names.dedup();
+    names
 }

@@ -18,6 +18,13 @@ use crate::volume::{LabelMap, Volume};
 #[error(transparent)]
 pub struct PostprocessError(#[from] GpuError);
 
+impl PostprocessError {
+    /// What the device did wrong.
+    pub fn device(&self) -> &GpuError {
+        &self.0
+    }
+}
+
 impl Coded for PostprocessError {
     fn code(&self) -> &'static str {
         self.0.code()

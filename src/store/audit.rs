@@ -42,6 +42,16 @@ impl AuditRecord {
         Self { at_ms: now_ms(), event: "110103", action: "R", outcome, peer: peer.into(), subject: subject.into(), detail }
     }
 
+    /// Somebody ordered something (110100, Application Activity).
+    pub fn ordered(subject: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110100", action: "E", outcome: 0, peer: String::new(), subject: subject.into(), detail }
+    }
+
+    /// What was old was taken away (110105, DICOM Study Deleted).
+    pub fn removed(study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110105", action: "D", outcome: 0, peer: String::new(), subject: study_uid.into(), detail }
+    }
+
     /// The node started or stopped (110100, Application Activity).
     pub fn activity(detail: &str) -> Self {
         Self {

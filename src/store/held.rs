@@ -34,11 +34,18 @@ impl Store {
         if known_class_uid != sop_class_uid {
             return Ok(Held::OtherClass);
         }
-        let sealed = match File::open(self.path_of(&content)) {
-            Ok(mut file) => seal::sealed(&mut file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(if sealed.as_ref() == Some(&content) && !contested { Held::Whole } else { Held::NotAsSent })
+        Ok(if self.is_whole(&content)? && !contested { Held::Whole } else { Held::NotAsSent })
+    }
+
+    /// Reads the file of that content: whether its bytes are what was received.
+    ///
+    /// # Errors
+    /// Where the disk fails otherwise than by having lost the file.
+    pub(super) fn is_whole(&self, content: &str) -> Result<bool, StoreError> {
+        match File::open(self.path_of(content)) {
+            Ok(mut file) => Ok(seal::sealed(&mut file)?.as_deref() == Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }

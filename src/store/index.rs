@@ -12,6 +12,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::{self, AuditRecord};
 use super::receive::Announced;
+use super::remove::{self, Old};
 use super::{Shared, StoreError, now_ms};
 use crate::codes::Uid;
 
@@ -64,6 +65,8 @@ pub(super) enum Entry {
     Move(Arrival),
     /// One that is kept for people to look at, and why.
     Quarantine(Arrival, String),
+    /// What is old, and the destinations that must have committed their results (JSON).
+    Remove(Old, String),
     /// What is to be remembered.
     Audit(AuditRecord),
     /// An association that brought some of these studies has ended.
@@ -100,6 +103,7 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
             Entry::Instance(arrival) => enter_instance(&mut transaction, arrival).await?,
             Entry::Move(_) | Entry::Flush(_) => {}
             Entry::Quarantine(arrival, reason) => quarantine(&mut transaction, arrival, reason).await?,
+            Entry::Remove(old, committing) => remove::enter(shared, &mut transaction, old, committing).await?,
             Entry::Audit(record) => audit::append(&mut transaction, record).await?,
             Entry::Ended { studies, released } => {
                 for study_uid in studies {
@@ -133,6 +137,7 @@ async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arr
     if entered.rows_affected() == 0 {
         return Ok(()); // the same data set twice at a time
     }
+    sqlx::query("UPDATE study SET kept = 1 WHERE study_uid = ? AND kept = 0").bind(&arrival.study_uid).execute(&mut **transaction).await?;
     // A result of ours that comes back is nothing new of its study.
     let query = sqlx::query(
         "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)
@@ -171,7 +176,6 @@ fn moved(shared: &Shared, entry: &Entry) {
     let (arrival, to) = match entry {
         Entry::Instance(arrival) => {
             super::crash_point("after-enter");
-            shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             (arrival, shared.path_of(&arrival.content))
         }
         Entry::Move(arrival) => (arrival, shared.path_of(&arrival.content)),
@@ -188,11 +192,21 @@ fn moved(shared: &Shared, entry: &Entry) {
             }
             return;
         }
+        Entry::Remove(..) => {
+            super::crash_point("after-remove");
+            if let Err(error) = shared.runtime.block_on(remove::sweep(&shared.folder, &shared.pool)) {
+                tracing::error!(%error, "old files cannot be removed; that is tried again with the next ones");
+            }
+            return;
+        }
         Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
         Entry::Audit(_) => return,
     };
     let made = to.parent().map_or(Ok(()), fs::create_dir_all);
     if let Err(error) = made.and_then(|()| fs::rename(&arrival.path, &to)) {
         tracing::error!(%error, content = arrival.content, "an instance cannot be moved out of `incoming`");
+    }
+    if let Entry::Instance(_) = entry {
+        shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
     }
 }

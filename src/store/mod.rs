@@ -13,7 +13,7 @@
 //! 1. An instance is acknowledged only after its file is sealed and synced ([`Receiving::finish`]). The file is its own journal entry: its
 //!    preamble holds the hash of what follows, so that after a crash it is entered or, unfinished, thrown away.
 //! 2. A file leaves `incoming` only after the transaction that enters it is on disk.
-//! 3. A file in `instances` never changes. The same data set is the same file, whoever sends it, and whenever.
+//! 3. A file in `instances` never changes; one that the disk has damaged is replaced when the same data set comes again. The same data set is the same file, whoever sends it, and whenever.
 //! 4. A SOP Instance UID names one content. Other content under it goes to quarantine, and so does another patient's in a known study.
 
 mod audit;
@@ -24,6 +24,7 @@ mod held;
 mod index;
 mod objects;
 mod receive;
+mod remove;
 mod seal;
 mod space;
 #[cfg(test)]
@@ -40,11 +41,12 @@ use sqlx::SqlitePool;
 use tokio::runtime::Handle;
 
 pub use audit::{AuditRecord, Broken, verify};
-pub use crash::crash_point;
+pub use crash::{crash_point, loses_device};
 pub use error::StoreError;
 pub use held::Held;
 pub use objects::Object;
 pub use receive::{Announced, Kept, Receiving};
+pub use remove::Old;
 
 use crate::codes::Uid;
 use index::Entry;
@@ -94,6 +96,7 @@ impl Store {
         let lock = File::create(folder.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::InUse)?;
         let pool = database::open(&folder.join("node.sqlite")).await?;
+        remove::sweep(folder, &pool).await?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             pool,
@@ -122,6 +125,14 @@ impl Store {
     /// Where an instance of that content lies, once it is entered.
     pub fn path_of(&self, content: &str) -> PathBuf {
         self.shared.path_of(content)
+    }
+
+    /// Free space on its disk, MB.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn free_mb(&self) -> Result<u64, StoreError> {
+        self.space.free_mb()
     }
 
     /// The files of a study's instances.

@@ -24,8 +24,33 @@ impl Store {
     /// # Errors
     /// Where the database fails.
     pub async fn studies(&self, most: u32) -> Result<Vec<Uid>, StoreError> {
-        let query = sqlx::query_scalar("SELECT study_uid FROM study ORDER BY last_arrival_ms DESC, study_uid LIMIT ?");
+        let query = sqlx::query_scalar(
+            "SELECT study_uid FROM study WHERE kept = 1
+             OR EXISTS (SELECT 1 FROM job JOIN result ON result.job = job.id WHERE job.study_uid = study.study_uid AND job.kept = 1)
+             ORDER BY last_arrival_ms DESC, study_uid LIMIT ?",
+        );
         Ok(query.bind(most).fetch_all(self.pool()).await?)
+    }
+
+    /// An instance of each series of a study, with the title of its sender.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn one_of_each_series(&self, study_uid: &str, most: u32) -> Result<Vec<(PathBuf, String)>, StoreError> {
+        // With min() the other columns are those of its row.
+        let query =
+            sqlx::query_as("SELECT content, calling, min(sop_instance_uid) FROM instance WHERE study_uid = ? GROUP BY series_uid LIMIT ?");
+        let found: Vec<(String, String, Uid)> = query.bind(study_uid).bind(most).fetch_all(self.pool()).await?;
+        Ok(found.into_iter().map(|(content, calling, _)| (self.path_of(&content), calling)).collect())
+    }
+
+    /// How many instances went to quarantine since then.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn quarantined_since(&self, since_ms: i64) -> Result<i64, StoreError> {
+        let query = sqlx::query_scalar("SELECT count(*) FROM quarantine WHERE received_ms >= ?");
+        Ok(query.bind(since_ms).fetch_one(self.pool()).await?)
     }
 
     /// Study and series of an instance that was received.
@@ -54,7 +79,7 @@ impl Store {
              UNION ALL
              SELECT 1, sop_instance_uid, series_uid, NULL, path FROM result JOIN job ON job.id = result.job
              WHERE study_uid = ?1 AND series_uid = coalesce(?2, series_uid) AND sop_instance_uid = coalesce(?3, sop_instance_uid)
-             AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.sop_instance_uid = result.sop_instance_uid)
+             AND job.kept = 1 AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.sop_instance_uid = result.sop_instance_uid)
              ORDER BY made, series_uid, sop_instance_uid",
         );
         type Row = (i64, Uid, Uid, Option<String>, Option<String>);

@@ -194,6 +194,10 @@ enum Standing {
 }
 
 impl Store {
+    fn is_waiting(&self, sop_instance_uid: &str) -> bool {
+        self.shared.sealed().instances.contains_key(sop_instance_uid)
+    }
+
     fn standing(&self, arrival: &Arrival) -> Result<Standing, StoreError> {
         let query = sqlx::query_as(
             "SELECT (SELECT content FROM instance WHERE sop_instance_uid = ?), (SELECT patient_key FROM study WHERE study_uid = ?)",
@@ -201,7 +205,14 @@ impl Store {
         let query = query.bind(&arrival.sop_instance_uid).bind(&arrival.study_uid).fetch_one(self.pool());
         let (content, patient): (Option<String>, Option<String>) = self.shared.runtime.block_on(query)?;
         match content {
-            Some(known) if known == arrival.content => return Ok(Standing::Entered),
+            // What waits to be moved is whole, and not yet where it will be.
+            Some(known) if known == arrival.content && (self.is_waiting(&arrival.sop_instance_uid) || self.is_whole(&known)?) => {
+                return Ok(Standing::Entered);
+            }
+            Some(known) if known == arrival.content => {
+                // It goes the way of a new one, and takes the place of what the disk has damaged or lost.
+                tracing::warn!(content = known, "a damaged or lost instance has come again and is replaced");
+            }
             Some(_) => return Ok(Standing::Against(Contradiction::Content)),
             None if patient.is_some_and(|known| known != arrival.patient_key) => return Ok(Standing::Against(Contradiction::Patient)),
             None => {}

@@ -24,6 +24,12 @@ impl Space {
 
     /// Whether there is room for something new: refused before the disk is full, so that jobs that run can end.
     pub(super) fn check(&self) -> Result<(), StoreError> {
+        let free_mb = self.free_mb()?;
+        if free_mb < self.kept_mb { Err(StoreError::Full { free_mb, kept_mb: self.kept_mb }) } else { Ok(()) }
+    }
+
+    /// Free space, MB.
+    pub(super) fn free_mb(&self) -> Result<u64, StoreError> {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner); // a number is whole
         let free_mb = match *last {
             Some((at, free_mb)) if at.elapsed() < FRESH => free_mb,
@@ -34,6 +40,6 @@ impl Space {
                 free_mb
             }
         };
-        if free_mb < self.kept_mb { Err(StoreError::Full { free_mb, kept_mb: self.kept_mb }) } else { Ok(()) }
+        Ok(free_mb)
     }
 }

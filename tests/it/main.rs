@@ -11,6 +11,7 @@ mod inputs;
 mod marks;
 mod node;
 mod node_services;
+mod node_work;
 mod orientations;
 mod packages;
 mod pages;

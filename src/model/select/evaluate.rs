@@ -306,22 +306,35 @@ fn text(part: &Part<'_>, code: &'static str, attribute: &Attribute, rule: &TextR
     check
 }
 
+impl TagRule {
+    /// Whether it holds of one frame.
+    pub fn holds(&self, frame: &Frame) -> bool {
+        self.holds_of(&self.attribute.values(frame))
+    }
+
+    fn holds_of(&self, values: &[String]) -> bool {
+        let same = |value: &String, wanted: &String| match (self.attribute.number(value), wanted.parse::<f64>()) {
+            (Some(a), Ok(b)) => a == b,
+            _ => value.eq_ignore_ascii_case(wanted),
+        };
+        let is_one_of = |list: &[String]| values.iter().any(|v| list.iter().any(|w| same(v, w)));
+        match &self.condition {
+            Condition::Equals(list) => is_one_of(list),
+            Condition::NotEquals(list) => !is_one_of(list),
+            Condition::Matches(pattern) => values.iter().any(|v| pattern.matches(v)),
+            Condition::NotMatches(pattern) => !values.iter().any(|v| pattern.matches(v)),
+            Condition::Range(range) => {
+                !values.is_empty() && values.iter().all(|v| self.attribute.number(v).is_some_and(|n| range.holds(n)))
+            }
+            Condition::Present(wanted) => values.is_empty() != *wanted,
+        }
+    }
+}
+
 fn tag_rule(part: &Part<'_>, rule: &TagRule) -> Check {
     let TagRule { attribute, condition, because } = rule;
     let observed = Observed::of(part, attribute);
-    let same = |value: &String, wanted: &String| match (attribute.number(value), wanted.parse::<f64>()) {
-        (Some(a), Ok(b)) => a == b,
-        _ => value.eq_ignore_ascii_case(wanted),
-    };
-    let is_one_of = |values: &[String], list: &[String]| values.iter().any(|v| list.iter().any(|w| same(v, w)));
-    let passed = observed.all(|values| match condition {
-        Condition::Equals(list) => is_one_of(values, list),
-        Condition::NotEquals(list) => !is_one_of(values, list),
-        Condition::Matches(pattern) => values.iter().any(|v| pattern.matches(v)),
-        Condition::NotMatches(pattern) => !values.iter().any(|v| pattern.matches(v)),
-        Condition::Range(range) => !values.is_empty() && values.iter().all(|v| attribute.number(v).is_some_and(|n| range.holds(n))),
-        Condition::Present(wanted) => values.is_empty() != *wanted,
-    });
+    let passed = observed.all(|values| rule.holds_of(values));
     let wanted = match condition {
         Condition::Equals(list) => listed(list, "or"),
         Condition::NotEquals(list) => format!("anything but {}", listed(list, "or")),

@@ -1,0 +1,151 @@
+//! Taking away what is old: first from the database, in one transaction with the audit entry and a note of the files, then from the disk.
+//!
+//! The indexer does it, between the instances that it enters, so that a file which comes again at that moment is not taken for the old
+//! one. What a crash leaves of the files is removed at the next start, before anything else.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use super::audit::{self, AuditRecord};
+use super::index::Entry;
+use super::{Shared, Store, StoreError};
+use crate::codes::Uid;
+
+/// What is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Old {
+    /// The instances of a study.
+    Study(Uid),
+    /// The results of a job.
+    Results(i64),
+    /// An instance in quarantine, by its content.
+    Quarantined(String),
+}
+
+/// That a job is still at work, or a result of it on its way: due, dead, or to be committed by one of the destinations in `?1` (JSON).
+const AT_WORK: &str = "job.state IN ('queued', 'running') OR EXISTS (
+    SELECT 1 FROM result JOIN delivery USING (sop_instance_uid) WHERE result.job = job.id AND (
+        delivery.state IN ('due', 'dead')
+        OR delivery.state = 'stored' AND delivery.destination IN (SELECT value FROM json_each(?1))))";
+
+fn json(committing: &[String]) -> String {
+    serde_json::to_string(committing).expect("names are text")
+}
+
+impl Store {
+    /// The oldest of what came, was made, or went to quarantine before `before_ms`, and is not needed any more: all jobs of the study have
+    /// ended, and their results are where they are to go (`committing` names the destinations that must have committed them).
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn old_studies(&self, before_ms: i64, committing: &[String], most: u32) -> Result<Vec<Old>, StoreError> {
+        let query = sqlx::AssertSqlSafe(format!(
+            "SELECT study_uid FROM study WHERE kept = 1 AND state = 'complete' AND last_arrival_ms <= ?2
+             AND NOT EXISTS (SELECT 1 FROM job WHERE job.study_uid = study.study_uid AND ({AT_WORK}))
+             ORDER BY last_arrival_ms LIMIT ?3"
+        ));
+        let uids = sqlx::query_scalar(query).bind(json(committing)).bind(before_ms).bind(most).fetch_all(self.pool()).await?;
+        Ok(uids.into_iter().map(Old::Study).collect())
+    }
+
+    /// See [`Store::old_studies`].
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn old_results(&self, before_ms: i64, committing: &[String], most: u32) -> Result<Vec<Old>, StoreError> {
+        let query = sqlx::AssertSqlSafe(format!(
+            "SELECT id FROM job WHERE kept = 1 AND ended_ms IS NOT NULL AND ended_ms <= ?2 AND NOT ({AT_WORK}) ORDER BY ended_ms LIMIT ?3"
+        ));
+        let jobs = sqlx::query_scalar(query).bind(json(committing)).bind(before_ms).bind(most).fetch_all(self.pool()).await?;
+        Ok(jobs.into_iter().map(Old::Results).collect())
+    }
+
+    /// See [`Store::old_studies`].
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn old_quarantine(&self, before_ms: i64, most: u32) -> Result<Vec<Old>, StoreError> {
+        let query = sqlx::query_scalar("SELECT content FROM quarantine WHERE received_ms <= ? ORDER BY received_ms LIMIT ?");
+        let contents = query.bind(before_ms).bind(most).fetch_all(self.pool()).await?;
+        Ok(contents.into_iter().map(Old::Quarantined).collect())
+    }
+
+    /// Bytes of all instances that are here.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn bytes(&self) -> Result<u64, StoreError> {
+        let bytes: i64 = sqlx::query_scalar("SELECT bytes FROM held").fetch_one(self.pool()).await?;
+        Ok(u64::try_from(bytes).unwrap_or_default())
+    }
+
+    /// Takes it away, unless it is needed again by then.
+    pub fn remove(&self, old: Old, committing: &[String]) {
+        self.enter(Entry::Remove(old, json(committing)));
+    }
+}
+
+/// In the transaction of the indexer.
+pub(super) async fn enter(
+    shared: &Shared,
+    transaction: &mut Transaction<'_, Sqlite>,
+    old: &Old,
+    committing: &str,
+) -> Result<(), StoreError> {
+    match old {
+        Old::Study(study_uid) => study(shared, transaction, study_uid, committing).await,
+        Old::Results(job) => results(transaction, *job, committing).await,
+        Old::Quarantined(content) => quarantined(transaction, content).await,
+    }
+}
+
+async fn study(shared: &Shared, transaction: &mut Transaction<'_, Sqlite>, study_uid: &str, committing: &str) -> Result<(), StoreError> {
+    if shared.open().contains_key(study_uid) || shared.sealed().patients.contains_key(study_uid) {
+        return Ok(()); // it is being sent again
+    }
+    let query = sqlx::AssertSqlSafe(format!(
+        "UPDATE study SET kept = 0 WHERE study_uid = ?2 AND kept = 1 AND state = 'complete'
+         AND NOT EXISTS (SELECT 1 FROM job WHERE job.study_uid = study.study_uid AND ({AT_WORK}))"
+    ));
+    if sqlx::query(query).bind(committing).bind(study_uid).execute(&mut **transaction).await?.rows_affected() == 0 {
+        return Ok(());
+    }
+    let query = "INSERT OR IGNORE INTO removed SELECT 'instances/' || substr(content, 1, 2) || '/' || content || '.dcm' FROM instance WHERE study_uid = ?";
+    sqlx::query(query).bind(study_uid).execute(&mut **transaction).await?;
+    let query = sqlx::query("DELETE FROM instance WHERE study_uid = ?").bind(study_uid);
+    let count = query.execute(&mut **transaction).await?.rows_affected();
+    audit::append(transaction, &AuditRecord::removed(study_uid, format!("{count} instances removed, as they are old"))).await
+}
+
+async fn results(transaction: &mut Transaction<'_, Sqlite>, job: i64, committing: &str) -> Result<(), StoreError> {
+    let query = sqlx::AssertSqlSafe(format!("UPDATE job SET kept = 0 WHERE id = ?2 AND kept = 1 AND NOT ({AT_WORK}) RETURNING study_uid"));
+    let study_uid: Option<Uid> = sqlx::query_scalar(query).bind(committing).bind(job).fetch_optional(&mut **transaction).await?;
+    let Some(study_uid) = study_uid else { return Ok(()) };
+    sqlx::query("INSERT OR IGNORE INTO removed VALUES ('results/' || ?)").bind(job).execute(&mut **transaction).await?;
+    audit::append(transaction, &AuditRecord::removed(&study_uid, format!("results of job {job} removed, as they are old"))).await
+}
+
+async fn quarantined(transaction: &mut Transaction<'_, Sqlite>, content: &str) -> Result<(), StoreError> {
+    let query = sqlx::query_scalar("DELETE FROM quarantine WHERE content = ? RETURNING study_uid");
+    let study_uid: Option<Uid> = query.bind(content).fetch_optional(&mut **transaction).await?;
+    let Some(study_uid) = study_uid else { return Ok(()) };
+    sqlx::query("INSERT OR IGNORE INTO removed VALUES ('quarantine/' || ? || '.dcm')").bind(content).execute(&mut **transaction).await?;
+    audit::append(transaction, &AuditRecord::removed(&study_uid, "an instance in quarantine removed, as it is old".into())).await
+}
+
+/// Removes from the disk what the database has let go.
+pub(super) async fn sweep(folder: &std::path::Path, pool: &SqlitePool) -> Result<(), StoreError> {
+    let paths: Vec<String> = sqlx::query_scalar("SELECT path FROM removed").fetch_all(pool).await?;
+    for path in paths {
+        let full = folder.join(&path);
+        let removed = if full.is_dir() { fs::remove_dir_all(&full) } else { fs::remove_file(&full) };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        sqlx::query("DELETE FROM removed WHERE path = ?").bind(path).execute(pool).await?;
+    }
+    Ok(())
+}
