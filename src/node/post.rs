@@ -136,8 +136,8 @@ impl Multipart {
             let path = sender.store.folder().join(&one.path);
             let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
             let (bytes, file) = opened.map_err(|error| error.kind().to_string())?;
-            let syntax = &one.transfer_syntax_uid;
-            body.text(format!("\r\n--{}\r\nContent-Type: application/dicom; transfer-syntax={syntax}\r\n\r\n", body.boundary));
+            // Without the transfer syntax, which stands in the file: Orthanc 1.10 refuses the parameter.
+            body.text(format!("\r\n--{}\r\nContent-Type: application/dicom\r\n\r\n", body.boundary));
             body.add(bytes, file.take(bytes));
         }
         body.text(format!("\r\n--{}--\r\n", body.boundary));

@@ -35,15 +35,12 @@ impl Retention {
                 thread::sleep(POLL);
                 continue;
             }
-            // As long as there is more, without a pause but the indexer's.
-            match self.pass(&self.current.get()) {
-                Ok(0) => next = Instant::now() + EVERY,
-                Ok(count) => tracing::info!(count, "what was old is removed"),
-                Err(error) => {
-                    tracing::error!(%error, "what is old cannot be looked for, trying again");
-                    next = Instant::now() + EVERY;
-                }
-            }
+            let count = self.pass(&self.current.get()).unwrap_or_else(|error| {
+                tracing::error!(%error, "what is old cannot be looked for, trying again");
+                0
+            });
+            // What somebody needs again by now stays, and is found again.
+            next = Instant::now() + if count < AT_A_TIME as usize { EVERY } else { POLL };
         }
     }
 
@@ -53,7 +50,7 @@ impl Retention {
         let asks = config.destination.iter().filter(|destination| destination.commitment);
         let committing: Vec<String> = asks.map(|destination| destination.name.clone()).collect();
         let before = |days: f64| (days > 0.0).then(|| now_ms() - (days * DAY_MS) as i64);
-        let mut old = self.runtime.block_on(async {
+        let old = self.runtime.block_on(async {
             let mut old: Vec<Old> = Vec::new();
             if let Some(before_ms) = before(received_days) {
                 old.extend(self.store.old_studies(before_ms, &committing, AT_A_TIME).await?);
@@ -66,13 +63,30 @@ impl Retention {
             }
             Ok::<_, StoreError>(old)
         })?;
-        // One at a time: the next may not have to go.
-        if old.is_empty() && received_gb > 0.0 && self.runtime.block_on(self.store.bytes())? as f64 > received_gb * GB {
-            old = self.runtime.block_on(self.store.old_studies(now_ms(), &committing, 1))?;
+        let mut count = 0;
+        for one in old {
+            self.store.remove(one, &committing);
+            count += 1;
         }
-        let count = old.len();
-        old.into_iter().for_each(|one| self.store.remove(one, &committing));
         self.store.flush();
+        if received_gb > 0.0 && self.over(received_gb)? {
+            // One by one: the next may not have to go.
+            for one in self.runtime.block_on(self.store.old_studies(now_ms(), &committing, AT_A_TIME))? {
+                self.store.remove(one, &committing);
+                self.store.flush();
+                count += 1;
+                if !self.over(received_gb)? {
+                    break;
+                }
+            }
+        }
+        if count > 0 {
+            tracing::info!(count, "what is old is taken away");
+        }
         Ok(count)
+    }
+
+    fn over(&self, gb: f64) -> Result<bool, StoreError> {
+        Ok(self.runtime.block_on(self.store.bytes())? as f64 > gb * GB)
     }
 }

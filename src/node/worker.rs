@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::config::Config;
-use super::lane::{Engines, Failure, Lane, Made, Order, load};
+use super::lane::{Engines, Failure, Lane, Made, Order};
 use super::metrics::Metrics;
 use super::settings::{Current, Settings};
 use crate::engine::Options;
@@ -57,7 +57,7 @@ impl Worker {
             let settings = self.current.get();
             let Some(open) = &lane else {
                 std::thread::sleep(POLL);
-                lane = self.fresh_lane(&settings);
+                lane = self.lane(Engines::new()); // it loads what a job needs
                 continue;
             };
             let job = match self.runtime.block_on(jobs::claim(self.store.pool())) {
@@ -90,11 +90,6 @@ impl Worker {
     fn lane(&self, engines: Engines) -> Option<Lane> {
         let lane = Lane::start(engines, self.options.clone(), Arc::clone(&self.store), self.runtime.clone());
         lane.inspect_err(|error| tracing::error!(%error, "a lane cannot be started, trying again")).ok()
-    }
-
-    fn fresh_lane(&self, settings: &Settings) -> Option<Lane> {
-        let engines = load(&settings.package.iter().collect::<Vec<_>>(), &self.options);
-        self.lane(engines.inspect_err(|error| tracing::error!(%error, "a package cannot be loaded, trying again")).ok()?)
     }
 
     fn job(&self, lane: &Lane, job: Claimed, settings: &Arc<Settings>, engines: Engines) -> Run {

@@ -2,7 +2,8 @@
 //! nothing is lost and nothing done twice.
 //!
 //! `ROENTGEN_CRASH_AT=after-seal:5` ends the process at the fifth time that it comes to `after-seal`; `ROENTGEN_HANG_AT` lets the thread
-//! that comes there sleep for ever (`job-running:every`: each that comes), and `ROENTGEN_LOSE_AT` has it find its device lost. Builds without debug assertions have none of it.
+//! that comes there sleep for ever (`job-running:every`: each that comes), and `ROENTGEN_LOSE_AT` has it find its device lost. Builds without
+//! debug assertions have none of it.
 //!
 //! ```text
 //! after-seal       an instance is sealed and synced, nobody knows of it yet
@@ -45,24 +46,27 @@ mod told {
         Lose,
     }
 
-    /// For `every`.
-    const EVERY: u64 = u64::MAX;
-
-    /// A point, and how often the process comes to it until it happens there.
-    type Point = Option<(String, AtomicU64)>;
+    /// Where it happens.
+    struct Point {
+        name: String,
+        every: bool,
+        /// How often the process comes there until it happens.
+        left: AtomicU64,
+    }
 
     /// Whether it is to happen here and now.
     pub(super) fn at(fault: Fault, name: &str) -> bool {
-        static TOLD: [OnceLock<Point>; 3] = [const { OnceLock::new() }; 3];
+        static TOLD: [OnceLock<Option<Point>>; 3] = [const { OnceLock::new() }; 3];
         let variable = ["ROENTGEN_CRASH_AT", "ROENTGEN_HANG_AT", "ROENTGEN_LOSE_AT"][fault as usize];
         let told = TOLD[fault as usize].get_or_init(|| {
             let text = std::env::var(variable).ok()?;
-            let (point, times) = text.split_once(':').unwrap_or((&text, "1"));
-            let times = if times == "every" { EVERY } else { times.parse().expect("it is `point`, `point:times` or `point:every`") };
-            Some((point.to_owned(), AtomicU64::new(times)))
+            let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
+            let every = times == "every";
+            let left = if every { 0 } else { times.parse().expect("it is `point`, `point:times` or `point:every`") };
+            Some(Point { name: name.to_owned(), every, left: AtomicU64::new(left) })
         });
-        let now = |left: &AtomicU64| left.load(Ordering::SeqCst) == EVERY || left.fetch_sub(1, Ordering::SeqCst) == 1;
-        told.as_ref().is_some_and(|(point, left)| point == name && now(left))
+        let now = |point: &Point| point.every || point.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        told.as_ref().is_some_and(|point| point.name == name && now(point))
     }
 }
 

@@ -137,6 +137,78 @@ fn what_was_acknowledged_survives_and_nothing_else() {
 }
 
 #[test]
+fn what_is_old_goes_and_may_come_again() {
+    let mut bench = Bench::new();
+    let one = slice(1);
+    bench.receive(&one).expect("kept");
+    let execute = |bench: &Bench, query: &'static str| {
+        let pool = bench.store.as_ref().expect("started").pool();
+        bench.runtime.block_on(sqlx::query(query).execute(pool)).expect("entered");
+    };
+    let remove = |bench: &Bench| {
+        let store = bench.store.as_ref().expect("started");
+        store.flush();
+        let old = bench.runtime.block_on(store.old_studies(i64::MAX, &["B".into()], 9)).expect("read");
+        // What was found is asked for again when it goes: all of it goes in, or nothing.
+        store.remove(Old::Study(one.study_uid.clone()), &["B".into()]);
+        store.flush();
+        (old.len(), bench.files("instances").len(), bench.count("SELECT count(*) FROM instance"), bench.count("SELECT bytes FROM held") > 0)
+    };
+    let here = (0, 1, 1, true);
+    assert_eq!(remove(&bench), here, "it is being received");
+    execute(&bench, "UPDATE study SET state = 'complete'");
+    execute(
+        &bench,
+        "INSERT INTO job (study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms)
+         SELECT study_uid, 'p', 1, 'running', 0, 1, 0, 0 FROM study",
+    );
+    assert_eq!(remove(&bench), here, "a job runs");
+    execute(&bench, "UPDATE job SET state = 'done', ended_ms = 1");
+    execute(&bench, "INSERT INTO result VALUES ('9', 1, '', '', '', 'sr', 'results/1/x/sr.dcm')");
+    for (destination, state, what) in [("A", "due", "is on its way"), ("A", "dead", "is dead"), ("B", "stored", "is to be committed")] {
+        let store = bench.store.as_ref().expect("started");
+        let query = sqlx::query("INSERT OR REPLACE INTO delivery VALUES ('9', ?, ?, 1, 0, NULL, NULL, 0, NULL)");
+        bench.runtime.block_on(query.bind(destination).bind(state).execute(store.pool())).expect("entered");
+        assert_eq!(remove(&bench), here, "a result {what}");
+        execute(&bench, "UPDATE delivery SET state = 'stored'");
+        execute(&bench, "UPDATE delivery SET state = 'committed' WHERE destination = 'B'");
+    }
+    bench.store.as_ref().expect("started").study_opened(&one.study_uid);
+    assert_eq!(remove(&bench), (1, 1, 1, true), "an association brings more of it");
+    bench.stop();
+    bench.start();
+    assert_eq!(remove(&bench), (1, 0, 0, false));
+    assert_eq!(bench.count("SELECT count(*) FROM removed"), 0);
+    assert_eq!(bench.count("SELECT count(*) FROM audit WHERE event = '110105'"), 1);
+    assert!(matches!(bench.receive(&one).expect("kept"), Kept::New { .. }));
+    bench.stop();
+    bench.start();
+    assert_eq!(bench.files("instances").len(), 1);
+    assert_eq!(bench.count("SELECT kept FROM study"), 1);
+}
+
+#[test]
+fn what_the_disk_has_damaged_is_replaced() {
+    let mut bench = Bench::new();
+    bench.receive(&slice(1)).expect("kept");
+    bench.stop();
+    bench.start();
+    let path = bench.files("instances").remove(0);
+    let whole = fs::read(&path).expect("readable");
+    for spoil in [|bytes: &mut Vec<u8>| bytes.truncate(200), |bytes: &mut Vec<u8>| bytes.clear(), |bytes: &mut Vec<u8>| bytes[300] ^= 1] {
+        let mut bytes = whole.clone();
+        spoil(&mut bytes);
+        fs::write(&path, bytes).expect("written");
+        assert!(matches!(bench.receive(&slice(1)).expect("kept"), Kept::New { .. }));
+        bench.stop();
+        bench.start();
+        assert!(fs::read(&path).expect("readable") == whole);
+    }
+    assert!(matches!(bench.receive(&slice(1)).expect("kept"), Kept::Again { .. }));
+    assert_eq!((bench.count("SELECT count(*) FROM instance"), bench.files("incoming").len()), (1, 0));
+}
+
+#[test]
 fn a_store_says_no_before_the_disk_is_full() {
     let mut bench = Bench::new();
     let twice = bench.runtime.block_on(Store::open(bench.folder.path(), 0)).map(|_| ());

@@ -23,6 +23,8 @@ from pathlib import Path
 import onnx
 import pydicom
 from onnx import TensorProto, helper
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pynetdicom import AE, evt
 
 from node_bench import SEG, SR, Refusing, Study
 from programs import dcmtk
@@ -300,24 +302,22 @@ def retention(place):
         node = restarted(place, node)
         running[:] = [node]
         need(until(lambda: not files('instances'), 30), 'what a crash left was not removed')
-        late.stop()
+        late.shutdown()
     return 'kept while a destination waits; then instances and results gone, from QIDO too; resent: taken, not run again; a kill in between leaves nothing'
 
 
-def at_port(port):
-    """A destination that takes everything, on that port."""
-    from pynetdicom import AE, evt
+def at_port(port, classes=(SR, SEG)):
+    """A destination that takes all of these, on that port."""
     ae = AE(ae_title='OTHER')
-    for one in (SR, SEG):
-        ae.add_supported_context(one, ['1.2.840.10008.1.2.1', '1.2.840.10008.1.2'])
+    for one in classes:
+        ae.add_supported_context(one, [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
     server = ae.start_server(('127.0.0.1', port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0)])
-    server.stop = server.shutdown
     return server
 
 
 def quota(place):
     """The oldest studies go where there are too many bytes."""
-    one_size = sum(len(dataset.PixelData) for dataset in place.study.datasets)
+    one_size = sum(path.stat().st_size for path in place.study.write(place.folder / 'size').iterdir())
     with ended(place.node(f'\n[retain]\nreceived_gb = {2.5 * one_size / 1e9}\n')) as (node,):
         studies = [place.study.variant(f'quota-{n}') for n in range(3)]
         for study in studies:
@@ -448,8 +448,10 @@ def stow(place):
         need(here == made, f'in Orthanc: {here}, made: {made}')
         need('secret-1' not in node.log(), 'the token is in the log')
         for path in (node.data / 'results').rglob('*.dcm'):
-            sent, kept = (pydicom.dcmread(path) for path in (path, path))
-            name = next(row['ID'] for row in pacs.get('/instances?expand') if row['MainDicomTags']['SOPInstanceUID'] == sent.SOPInstanceUID)
+            sent = pydicom.dcmread(path)
+            name = next((row['ID'] for row in pacs.get('/instances?expand') if row['MainDicomTags']['SOPInstanceUID'] == sent.SOPInstanceUID), '')
+            if not name:
+                continue  # told above
             kept = pydicom.dcmread(pydicom.filebase.DicomBytesIO(fetch(f'{pacs.http}/instances/{name}/file')[1]))
             need(sent == kept, f'{path.name} is not what Orthanc has')
     return 'Orthanc has SR and SEG; 0122H for one, 503 twice, 400 for one, no answer, nobody there: each instance its own verdict'
@@ -485,12 +487,13 @@ def stow_tls(place):
 
 def instead(place):
     """A label map is refused: the segmentation in bits goes instead, and only then."""
-    takes_all, takes_bits = Refusing(lambda _: 0, (SR, SEG, LABELMAP)), Refusing(lambda _: 0, (SR, SEG))
+    new, old = free_port(), free_port()
+    servers = at_port(new, (SR, SEG, LABELMAP)), at_port(old)
     more = 'instead = { labelmap = "seg" }'
-    tables = destination('NEW', takes_all.port, more) + destination('OLD', takes_bits.port, more)
+    tables = destination('NEW', new, more) + destination('OLD', old, more)
     with contextlib.ExitStack() as stack, ended(place.node(tables, deliver=['NEW', 'OLD'], results='sr,labelmap,seg')) as (node,):
-        stack.callback(takes_all.stop)
-        stack.callback(takes_bits.stop)
+        for server in servers:
+            stack.callback(server.shutdown)
         one = place.study.variant('instead')
         place.send(node, one)
         job_in(node, one, ['done'])
