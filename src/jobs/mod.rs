@@ -11,6 +11,7 @@
 //! delivery  due -> stored                    the destination answered with success or a warning
 //!           due -> due                       a failure that may pass, after a while that doubles
 //!           due -> dead                      a failure that will not pass, or too many
+//!           dead -> due                      somebody says so
 //!           stored -> committed              the destination took responsibility for it, by the last transaction that asked for that
 //!           stored -> due                    the destination says that it has not got it: it is sent again
 //!           stored -> dead                   the same, too often
@@ -32,7 +33,9 @@ mod study;
 #[cfg(test)]
 mod tests;
 
-pub use delivery::{Answered, Asked, Due, Retry, Verdict, Waiting, answered, ask, due, not_asked, settle, unanswered, waiting};
+pub use delivery::{
+    Answered, Asked, Due, Retry, Taken, Verdict, Waiting, answered, ask, due, not_asked, send_again, settle, taken, unanswered, waiting,
+};
 pub use queue::{Claimed, Ended, ResultObject, claim, earlier_reports, fail, finish, recover};
 pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};
 pub use study::{Planned, complete, complete_now, is_cut_off};

@@ -68,6 +68,21 @@ impl AuditRecord {
         Self { at_ms: now_ms(), event: "110103", action: "E", outcome, peer: String::new(), subject: study_uid.into(), detail }
     }
 
+    /// Somebody gave an order about a study by HTTP (110100, Application Activity).
+    pub fn order(peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110100", action: "E", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
+    }
+
+    /// Somebody retrieved objects of a study (110103, DICOM Instances Accessed).
+    pub fn retrieved(peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110103", action: "R", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
+    }
+
+    /// Somebody searched (110112, Query); in a study, or everywhere.
+    pub fn query(peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110112", action: "E", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
+    }
+
     fn sha256(&self, previous: &str) -> String {
         let fields = [
             previous,

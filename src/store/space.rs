@@ -24,16 +24,21 @@ impl Space {
 
     /// Whether there is room for something new: refused before the disk is full, so that jobs that run can end.
     pub(super) fn check(&self) -> Result<(), StoreError> {
+        let free_mb = self.free_mb()?;
+        if free_mb < self.kept_mb { Err(StoreError::Full { free_mb, kept_mb: self.kept_mb }) } else { Ok(()) }
+    }
+
+    /// What the disk has left, as of a moment ago.
+    pub(super) fn free_mb(&self) -> Result<u64, StoreError> {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner); // a number is whole
-        let free_mb = match *last {
-            Some((at, free_mb)) if at.elapsed() < FRESH => free_mb,
+        match *last {
+            Some((at, free_mb)) if at.elapsed() < FRESH => Ok(free_mb),
             _ => {
                 let disk = rustix::fs::statvfs(&self.folder).map_err(std::io::Error::from)?;
                 let free_mb = disk.f_bavail.saturating_mul(disk.f_frsize) / MB;
                 *last = Some((Instant::now(), free_mb));
-                free_mb
+                Ok(free_mb)
             }
-        };
-        if free_mb < self.kept_mb { Err(StoreError::Full { free_mb, kept_mb: self.kept_mb }) } else { Ok(()) }
+        }
     }
 }
