@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod inspect;
+mod notify;
 mod run;
 mod serve;
 mod setup;

@@ -1,23 +1,25 @@
 //! Sending results to their destinations (C-STORE SCU, PS3.4 annex B): a thread a destination, so that one that is down holds up no other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use super::Link;
 use super::config::Destination;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Step};
 use super::settings::{Current, Settings};
+use super::trail::{Times, between, next_id};
 use crate::codes::Uid;
 use crate::dataset::DataSetFile;
 use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
 use crate::geometry::Coded;
 use crate::jobs::{self, Due, Verdict};
-use crate::store::{AuditRecord, Store, crash_point};
+use crate::store::{AuditRecord, Store, crash_point, now_ms};
 
 /// Objects of one association at most.
 const BATCH: u32 = 100;
@@ -94,12 +96,20 @@ impl Sender {
 
     /// Sends these over one association. Whatever happens, each has a verdict afterwards.
     fn send(&self, due: &[Due], stopping: &AtomicBool) {
+        let _span = tracing::error_span!("delivery", delivery = next_id(), destination = self.destination.name).entered();
         let mut rest = due.iter();
+        // Jobs that something was taken of, and when the last of it was.
+        let mut taken = BTreeMap::new();
         let ended = self.associate(due).and_then(|mut association| {
             for (one, message_id) in rest.by_ref().zip(1..) {
                 // A failure of the connection leaves this one and the rest; it comes back through `failed`.
                 match self.store_one(&mut association, one, message_id) {
-                    Ok(verdict) => self.settle(one, &verdict),
+                    Ok(verdict) => {
+                        self.settle(one, &verdict);
+                        if matches!(verdict, Verdict::Stored(_)) {
+                            taken.insert(one.job, now_ms());
+                        }
+                    }
                     Err(error) => {
                         let verdict = Verdict::Again(None, error.to_string());
                         self.settle(one, &verdict);
@@ -113,13 +123,27 @@ impl Sender {
             }
             association.release()
         });
+        taken.into_iter().for_each(|(job, at_ms)| self.tell_times(job, at_ms));
         if let Err(error) = ended {
-            tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a delivery failed");
+            tracing::warn!(%error, code = error.code(), "a delivery failed");
             let transient = error.is_transient();
             for one in rest {
                 let why = error.to_string();
                 self.settle(one, &if transient { Verdict::Again(None, why) } else { Verdict::Dead(None, why) });
             }
+        }
+    }
+
+    /// Where all results of a job are at the destination: where the time went since the last instance came.
+    fn tell_times(&self, job: i64, at_ms: i64) {
+        match self.runtime.block_on(jobs::taken(self.store.pool(), &self.destination.name, job)) {
+            Ok(Some(taken)) => {
+                let Some(times) = Times::of(&taken.outcome, between(taken.ended_ms, at_ms)) else { return };
+                self.metrics.took(Step::Turnaround, Duration::from_secs_f64(times.total()));
+                tracing::error_span!("job", job, study = taken.study_uid).in_scope(|| times.log());
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, job, "the times of a job cannot be read"),
         }
     }
 
@@ -159,13 +183,21 @@ impl Sender {
             .with_text(Element::AffectedSopInstanceUid, &one.sop_instance_uid)
             .with(Element::Priority, 0)
             .with_data_set();
-        association.send_with(context_id, &command, &mut file.data_set)?;
-        match association.receive()? {
+        let (began, mut counted) = (Instant::now(), Counting { inner: &mut file.data_set, bytes: 0 });
+        association.send_with(context_id, &command, &mut counted)?;
+        let bytes = counted.bytes;
+        let answer = association.receive()?;
+        self.metrics.took(Step::Deliver, began.elapsed());
+        match answer {
             Message::Command(_, answer) if answer.is_response_to(Request::CStore) => {
                 if answer.number(Element::MessageIdBeingRespondedTo) != Some(message_id) {
                     return Err(DimseError::Protocol { what: "an answer to another message", reason: 2 });
                 }
-                Ok(verdict(answer.status(), answer.text(Element::ErrorComment)))
+                let verdict = verdict(answer.status(), answer.text(Element::ErrorComment));
+                if matches!(verdict, Verdict::Stored(_)) {
+                    self.metrics.delivered_bytes.add(bytes);
+                }
+                Ok(verdict)
             }
             _ => Err(DimseError::Protocol { what: "no answer to a C-STORE", reason: 2 }),
         }
@@ -183,13 +215,27 @@ impl Sender {
             Verdict::Again(..) => self.metrics.delivery_failures.add(1),
             Verdict::Dead(_, why) => {
                 self.metrics.delivery_failures.add(1);
-                tracing::error!(destination = name, instance = one.sop_instance_uid, why, "a delivery is dead");
+                tracing::error!(job = one.job, instance = one.sop_instance_uid, why, "a delivery is dead");
             }
         }
         // What cannot be entered is due still: it is sent again, as the same object.
         if let Err(error) = self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry)) {
             tracing::error!(%error, "a delivery cannot be entered");
         }
+    }
+}
+
+/// Counts what is read.
+struct Counting<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
     }
 }
 

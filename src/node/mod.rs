@@ -20,8 +20,10 @@ mod dicomweb;
 mod http;
 mod metrics;
 mod scp;
+mod server;
 mod settings;
 mod tls;
+mod trail;
 mod worker;
 
 use std::io;
@@ -36,7 +38,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 
 use config::PackageConfig;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, LogFormat};
 
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};

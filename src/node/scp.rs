@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 
@@ -17,9 +18,10 @@ use super::Link;
 use super::arrivals::Arrivals;
 use super::classes::{self, COMMITMENT, VERIFICATION};
 use super::commitment::Owed;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Step};
 use super::settings::{Current, Settings};
 use super::tls::TlsChannel;
+use super::trail::next_id;
 use crate::codes::Uid;
 use crate::dimse::{
     Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
@@ -101,12 +103,13 @@ impl Scp {
     }
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr, tls: Option<usize>) {
+        let _span = tracing::error_span!("association", association = next_id(), %peer).entered();
         let settings = self.current.get();
         let most = settings.limits.associations + MAX_PENDING;
         let Some(_connection) = Counted::below(most, &self.connections) else { return };
         let ended = self.channel(stream, peer, tls, &settings).and_then(|channel| self.associate(channel, peer, &settings));
         if let Err(error) = ended {
-            tracing::warn!(%peer, %error, code = crate::geometry::Coded::code(&error), "an association ended early");
+            tracing::warn!(%error, code = crate::geometry::Coded::code(&error), "an association ended early");
         }
     }
 
@@ -148,7 +151,7 @@ impl Scp {
         let calling = pending.request.calling.clone();
         if let Some(rejection) = rejection {
             self.metrics.rejected.add(1);
-            tracing::warn!(%peer, %calling, called = %pending.request.called, reason = rejection.meaning(), "an association is rejected");
+            tracing::warn!(%calling, called = %pending.request.called, reason = rejection.meaning(), "an association is rejected");
             if !rejection.is_transient() {
                 self.store.audit(AuditRecord::security_alert(&format!("{calling} at {peer}"), rejection.meaning()));
             }
@@ -160,13 +163,13 @@ impl Scp {
         let association = pending.accept(contexts, roles, (1, 1))?;
         self.metrics.associations.add(1);
         let arrivals = Arrivals::new(&self.store, calling.as_str());
-        let mut session = Session { scp: self, settings, association, peer, arrivals, owed: Owed::default() };
+        let mut session = Session { scp: self, settings, association, arrivals, owed: Owed::default() };
         let ended = session.serve();
         session.let_go();
         let Session { association, arrivals, .. } = session;
         let (new, again) = arrivals.end(ended.is_ok());
         if new + again > 0 {
-            tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
+            tracing::info!(%calling, new, again, released = ended.is_ok(), "an association brought instances");
         }
         match ended {
             Ok(()) => association.accept_release(),
@@ -211,7 +214,6 @@ pub(super) struct Session<'a> {
     pub(super) scp: &'a Scp,
     pub(super) settings: &'a Settings,
     pub(super) association: Link,
-    pub(super) peer: SocketAddr,
     arrivals: Arrivals,
     /// Answers to requests for commitment.
     pub(super) owed: Owed,
@@ -267,8 +269,8 @@ impl Session<'_> {
         }
         match kept {
             Ok(Kept::New { .. } | Kept::Again { .. }) => {}
-            Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
-            Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
+            Ok(Kept::Quarantined) => tracing::warn!("other content under a known SOP Instance UID is in quarantine"),
+            Err(error) => tracing::warn!(%status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
         }
         let response = command.response(status);
         let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
@@ -277,6 +279,7 @@ impl Session<'_> {
 
     /// Receives the data set. The inner error is for the peer, and the association goes on.
     fn keep(&mut self, announced: Announced) -> Result<Result<Kept, StoreError>, DimseError> {
+        let (metrics, began) = (&self.scp.metrics, Instant::now());
         let mut receiving = match self.scp.store.receive(announced) {
             Ok(receiving) => receiving,
             Err(error) => {
@@ -285,10 +288,14 @@ impl Session<'_> {
             }
         };
         while let Some(fragment) = self.association.next_fragment()? {
-            self.scp.metrics.received_bytes.add(fragment.len() as u64);
+            metrics.received_bytes.add(fragment.len() as u64);
             receiving.write(fragment);
         }
-        Ok(receiving.finish())
+        metrics.took(Step::Receive, began.elapsed());
+        let came = Instant::now();
+        let kept = receiving.finish();
+        metrics.took(Step::Seal, came.elapsed());
+        Ok(kept)
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Settings {
     config: Config,
     /// For each TLS listener, in their order.
     servers: Vec<Arc<ServerConfig>>,
+    /// For the HTTP interface.
+    http_server: Option<Arc<ServerConfig>>,
     /// For each way to call by TLS.
     clients: Vec<(TlsClient, Arc<ClientConfig>)>,
 }
@@ -42,15 +44,20 @@ impl Settings {
         let wrong = |field: String| move |problem: String| ConfigError::Value { field, problem };
         let mut servers = Vec::new();
         for listen in &config.tls_listen {
-            servers.push(tls::server(listen).map_err(wrong(format!("tls_listen {}", listen.address)))?);
+            let server = tls::server(&listen.certificate, &listen.key, Some(&listen.client_ca));
+            servers.push(server.map_err(wrong(format!("tls_listen {}", listen.address)))?);
         }
+        let http_server = match &config.http.tls {
+            Some(tls) => Some(tls::server(&tls.certificate, &tls.key, tls.client_ca.as_deref()).map_err(wrong("http.tls".into()))?),
+            None => None,
+        };
         let of_destinations = config.destination.iter().filter_map(|d| Some((format!("destination `{}`", d.name), d.tls.as_ref()?)));
         let of_peers = config.peer.iter().filter_map(|p| Some((format!("peer `{}`", p.ae_title.0), p.tls.as_ref()?)));
         let mut clients = Vec::new();
         for (field, tls) in of_destinations.chain(of_peers) {
             clients.push((tls.clone(), tls::client(tls).map_err(wrong(field))?));
         }
-        Ok(Self { servers, clients, config })
+        Ok(Self { servers, http_server, clients, config })
     }
 
     /// A name for exactly this configuration.
@@ -61,6 +68,11 @@ impl Settings {
     /// What the TLS listener of that number shows and asks for.
     pub(super) fn server(&self, n: usize) -> Arc<ServerConfig> {
         Arc::clone(&self.servers[n])
+    }
+
+    /// What the HTTP interface shows and asks for; none where it is not by TLS.
+    pub(super) fn http_server(&self) -> Option<Arc<ServerConfig>> {
+        self.http_server.clone()
     }
 
     /// Asks for an association with whoever is at `address`, by TLS where that is configured.

@@ -13,16 +13,17 @@ use tokio::runtime::Handle;
 
 use super::NodeError;
 use super::config::PackageConfig;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Step};
 use super::settings::{Current, Settings};
+use super::trail::between;
 use crate::dataset::{DataSetFile, DatasetError, Instance};
-use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
+use crate::engine::{Analysis, Engine, EngineError, Options, Stage, Timings};
 use crate::geometry::Coded;
 use crate::jobs::{self, Claimed, Ended, ResultObject};
 use crate::model::{Check, Eligible, Ineligible, PackageFolders};
 use crate::results::{Form, ResultsError, write_all};
 use crate::series::{Part, discover};
-use crate::store::{AuditRecord, Store, StoreError, crash_point};
+use crate::store::{AuditRecord, Store, StoreError, crash_point, now_ms};
 
 /// How often the queue is looked at, where nothing says that something is in it.
 const POLL: Duration = Duration::from_millis(200);
@@ -112,7 +113,13 @@ impl Worker {
 
     fn job(&mut self, job: &Claimed) {
         let started = Instant::now();
-        tracing::info!(job = job.id, study = job.study_uid, package = job.package, attempt = job.attempt, "a job begins");
+        let _span = tracing::error_span!("job", job = job.id, attempt = job.attempt, study = job.study_uid).entered();
+        let (quiet, queue) = (between(job.last_instance_ms, job.queued_ms), between(job.queued_ms, now_ms()));
+        if job.attempt == 1 {
+            self.metrics.took(Step::Quiet, quiet);
+            self.metrics.took(Step::Queue, queue);
+        }
+        tracing::info!(package = job.package, quiet_s = quiet.as_secs_f64(), queue_s = queue.as_secs_f64(), "a job begins");
         let Some(package) = self.settings.package.iter().find(|p| p.name == job.package).cloned() else {
             let outcome = json!({ "error": "the configuration names this package no more" });
             return self.failed(job, &Failure { outcome, may_pass: false });
@@ -120,17 +127,19 @@ impl Worker {
         crash_point("job-running");
         let caught = catch_unwind(AssertUnwindSafe(|| self.results(job, &package)));
         match caught.unwrap_or_else(|_| Err(self.panicked(&package))) {
-            Ok((outcome, results)) => {
+            Ok((mut outcome, results)) => {
+                let times = [quiet, queue, started.elapsed()].map(|time| time.as_secs_f64());
+                outcome["times_s"] = json!({ "quiet": times[0], "queue": times[1], "job": times[2] });
                 let finished = self.runtime.block_on(jobs::finish(self.store.pool(), job, &outcome, &results, &package.deliver));
                 match finished {
                     Ok(Ended::TooLate) => {
-                        tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late, another has begun")
+                        tracing::warn!("an attempt ended too late, another has begun")
                     }
                     Ok(_) => {
                         crash_point("after-finish");
                         self.metrics.jobs_done.add(1);
-                        let seconds = started.elapsed().as_secs_f64();
-                        tracing::info!(job = job.id, objects = results.len(), seconds, "a job is done");
+                        self.metrics.took(Step::Job, started.elapsed());
+                        tracing::info!(objects = results.len(), seconds = started.elapsed().as_secs_f64(), "a job is done");
                         let detail = format!("job {}, attempt {}: {} objects by {}", job.id, job.attempt, results.len(), job.package);
                         self.store.audit(AuditRecord::job(0, &job.study_uid, detail));
                     }
@@ -156,7 +165,7 @@ impl Worker {
         match self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts)) {
             Ok(ended) => {
                 let again = ended == Ended::Again;
-                tracing::warn!(job = job.id, attempt = job.attempt, code, again, "a job failed");
+                tracing::warn!(code, again, "a job failed");
                 if !again {
                     self.metrics.jobs_failed.add(1);
                     let detail = format!("job {}, attempt {}: failed ({code})", job.id, job.attempt);
@@ -164,7 +173,7 @@ impl Worker {
                 }
             }
             // It stays in the state `running` and is taken up at the next start.
-            Err(error) => tracing::error!(job = job.id, %error, "a failure cannot be entered"),
+            Err(error) => tracing::error!(%error, "a failure cannot be entered"),
         }
     }
 
@@ -203,8 +212,9 @@ impl Worker {
                     verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
                     let written = analyse(engine, eligible, &earlier, cut_off, package, &self.store.folder().join(&folder))?;
                     crash_point("series-written");
+                    self.metrics.analysed(&job.package, &engine.device(), &written.timings);
                     verdict["outcome"] = "done".into();
-                    verdict["stages_s"] = written.stages;
+                    verdict["stages_s"] = stages_of(&written.timings);
                     for (form, path) in written.files {
                         objects.extend(result_object(form, &path, self.store.folder()).map_err(|error| Failure::of(&error, true))?);
                     }
@@ -220,7 +230,11 @@ impl Worker {
 /// What was written of one series.
 struct Written {
     files: Vec<(Form, PathBuf)>,
-    stages: Value,
+    timings: Timings,
+}
+
+fn stages_of(timings: &Timings) -> Value {
+    Value::Object(timings.0.iter().map(|(stage, time)| (stage.to_string(), time.as_secs_f64().into())).collect())
 }
 
 fn analyse(
@@ -240,8 +254,7 @@ fn analyse(
     }
     let written = timings.time(Stage::Write, &mut |_| {}, || write_all(&findings, &image, &package.results.0, folder));
     let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;
-    let stages = timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();
-    Ok(Written { files: written.files, stages: Value::Object(stages) })
+    Ok(Written { files: written.files, timings })
 }
 
 /// Whether the same may succeed later: what depends on this machine, not on study and package.
