@@ -71,7 +71,7 @@ fn the_integrators_guide_does_what_it_says() {
     let binaries = Path::new(env!("CARGO_BIN_EXE_roentgen")).parent().expect("a folder");
     let path = format!("{}:{}:/usr/sbin", binaries.display(), std::env::var("PATH").expect("a PATH"));
     let mut bash = Command::new("timeout");
-    bash.args(["--kill-after=5", "240", "bash", "guide.sh"]).current_dir(folder.path()).env("PATH", path);
+    bash.args(["--kill-after=5", "400", "bash", "guide.sh"]).current_dir(folder.path()).env("PATH", path);
     let output = String::from_utf8_lossy(&bash.output().expect("bash").stdout).into_owned();
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
     let logs = || format!("{output}\n--- node.log\n{}\n--- orthanc.log\n{}", read("node.log"), read("orthanc.log"));
