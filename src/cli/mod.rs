@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod inspect;
+mod notify;
 mod run;
 mod serve;
 mod setup;

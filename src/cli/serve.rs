@@ -7,9 +7,10 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::Outcome;
+use super::notify::notify;
 use crate::engine::Options;
 use crate::geometry::Coded;
-use crate::node::{Config, Node};
+use crate::node::{Config, LogFormat, Node};
 
 /// Run as a DICOM node: take studies by C-STORE, run packages on them, send the results on.
 ///
@@ -23,7 +24,8 @@ use crate::node::{Config, Node};
 /// Stops on SIGTERM and Ctrl-C: takes no more associations, lets those that are open and the job
 /// that runs come to an end. A kill loses nothing that was acknowledged.
 ///
-/// The log goes to stderr, as JSON with `--log-json`; ROENTGEN_LOG sets what is logged (`info`).
+/// The log goes to stderr, as the configuration's `log` says, or as JSON with `--log-json`; ROENTGEN_LOG
+/// sets what is logged (`info`). systemd is told when the node is ready (Type=notify).
 #[derive(Args)]
 #[command(after_help = super::EXIT_CODES, verbatim_doc_comment)]
 pub(super) struct Serve {
@@ -35,7 +37,7 @@ pub(super) struct Serve {
     #[arg(long)]
     print_config: bool,
 
-    /// Log in JSON, a line each.
+    /// Log in JSON, whatever the configuration says: an object a line.
     #[arg(long)]
     log_json: bool,
 
@@ -57,11 +59,12 @@ impl Serve {
         }
         let filter = EnvFilter::try_from_env("ROENTGEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        if self.log_json {
+        if self.log_json || config.log == LogFormat::Json {
             log.json().init()
         } else {
             log.init()
         }
+        std::panic::set_hook(Box::new(log_panic));
         let options = Options {
             device: config.worker.device.parse().map_err(|e| anyhow::anyhow!("worker.device: {e}"))?,
             provider: config.worker.provider.parse().map_err(|e| anyhow::anyhow!("worker.provider: {e}"))?,
@@ -77,6 +80,7 @@ impl Serve {
         if let Some(address) = node.http() {
             tracing::info!(%address, "listening for HTTP");
         }
+        notify("READY=1");
         let mut given_up = false;
         while let Event::Reload = runtime.block_on(async {
             tokio::select! {
@@ -84,6 +88,7 @@ impl Serve {
                 () = node.given_up() => { given_up = true; Event::Stop }
             }
         }) {
+            notify("RELOADING=1");
             let path = self.config.as_deref().expect("a node runs by a configuration");
             match node.reload(path) {
                 Ok(()) => tracing::info!("the configuration is replaced"),
@@ -96,12 +101,21 @@ impl Serve {
                     );
                 }
             }
+            notify("READY=1");
         }
+        notify("STOPPING=1");
         tracing::info!("stopping");
         node.stop();
         anyhow::ensure!(!given_up, "runs do not end, see the log: start the node again");
         Ok(Outcome::AllDone)
     }
+}
+
+/// Says where a promise was broken. What was formatted into the message may be of a patient, and is not told.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("a message with values, left out");
+    tracing::error!(place, message, "a panic");
 }
 
 /// What somebody wants of a node that runs.

@@ -17,6 +17,7 @@ mod layout;
 mod part10;
 mod pixels;
 mod stored;
+mod stored_frames;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -40,5 +41,6 @@ pub use instance::{Instance, PixelFormat};
 pub use part10::{Beginning, DataSetFile, beginning};
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
 pub use stored::StoreAnswer;
+pub use stored_frames::stored_frames;
 pub use streamed::{Writable, write_object};
 pub use web::{Candidate, Level, Query, Stored, json};

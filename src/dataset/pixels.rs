@@ -372,14 +372,14 @@ impl Hashing {
 }
 
 /// The whole file, and its SHA-256.
-fn read_whole(instance: &Instance) -> Result<(Vec<u8>, String), DatasetError> {
+pub(super) fn read_whole(instance: &Instance) -> Result<(Vec<u8>, String), DatasetError> {
     let bytes = read_file(&instance.path)?;
     let sha256 = crate::codes::sha256_hex(&bytes);
     Ok((bytes, sha256))
 }
 
 /// The layout of a file that was read again, when it is still the file whose header was read.
-fn same_layout(instance: &Instance, bytes: Vec<u8>) -> Result<Layout<'static>, DatasetError> {
+pub(super) fn same_layout(instance: &Instance, bytes: Vec<u8>) -> Result<Layout<'static>, DatasetError> {
     let path = instance.path.as_path();
     let layout = Layout::of(Source::of_bytes(bytes), path)?;
     let prefix = layout.pixels.offset().unwrap_or(layout.header.end);
@@ -485,10 +485,10 @@ fn palette_of(instance: &Instance) -> Result<Option<Palette>, DatasetError> {
 
 /// How uncompressed samples lie in bytes.
 #[derive(Debug, Clone, Copy)]
-struct Native {
-    offset: usize,
+pub(super) struct Native {
+    pub(super) offset: usize,
     /// Bits of one frame.
-    frame_bits: usize,
+    pub(super) frame_bits: usize,
     /// Bytes of all frames, without padding.
     total_bytes: usize,
     /// Bytes of pixel data beyond the frames.
@@ -503,7 +503,7 @@ struct Native {
 impl Native {
     /// Of the pixel data of a whole file, whose stated length has to be that of its frames, or more by what
     /// [`Native::check_surplus`] accepts.
-    fn of(instance: &Instance) -> Result<Self, DatasetError> {
+    pub(super) fn of(instance: &Instance) -> Result<Self, DatasetError> {
         let mut native = Self::of_frame(instance);
         let (offset, length) = match instance.place.pixels {
             PixelData::Native { offset, length, word } => {

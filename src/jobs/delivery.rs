@@ -27,6 +27,8 @@ pub struct Due {
     pub attempts: i64,
     /// Its form, as configurations name it.
     pub form: String,
+    /// The job that made it.
+    pub job: i64,
 }
 
 /// What an attempt came to.
@@ -67,12 +69,12 @@ impl Retry {
 /// Where the database fails.
 pub async fn due(pool: &SqlitePool, destination: &str, most: u32) -> Result<Vec<Due>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT result.sop_instance_uid, result.sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form
+        "SELECT result.sop_instance_uid, result.sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form, job.id
          FROM delivery JOIN result USING (sop_instance_uid) JOIN job ON job.id = result.job
          WHERE destination = ? AND delivery.state = 'due' AND delivery.not_before_ms <= ? ORDER BY result.job, result.sop_instance_uid LIMIT ?",
     );
-    let rows: Vec<(Uid, Uid, Uid, String, Uid, i64, String)> = query.bind(destination).bind(now_ms()).bind(most).fetch_all(pool).await?;
-    let due = |(sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form): (_, _, _, String, _, _, _)| Due {
+    let rows: Vec<(Uid, Uid, Uid, String, Uid, i64, String, i64)> = query.bind(destination).bind(now_ms()).bind(most).fetch_all(pool).await?;
+    let due = |(sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form, job): (_, _, _, String, _, _, _, _)| Due {
         sop_instance_uid,
         sop_class_uid,
         transfer_syntax_uid,
@@ -80,8 +82,38 @@ pub async fn due(pool: &SqlitePool, destination: &str, most: u32) -> Result<Vec<
         study_uid,
         attempts,
         form,
+        job,
     };
     Ok(rows.into_iter().map(due).collect())
+}
+
+/// A job all of whose results a destination has taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The study.
+    pub study_uid: Uid,
+    /// When the job ended, ms since 1970.
+    pub ended_ms: i64,
+    /// What the job said of itself.
+    pub outcome: serde_json::Value,
+}
+
+/// The job, where its results are all at the destination and commitment was not asked for yet; none where something of it is due or dead.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn taken(pool: &SqlitePool, destination: &str, job: i64) -> Result<Option<Taken>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT study_uid, ended_ms, outcome FROM job WHERE id = ?1 AND state = 'done' AND NOT EXISTS
+            (SELECT 1 FROM result JOIN delivery USING (sop_instance_uid)
+             WHERE result.job = ?1 AND destination = ?2 AND (delivery.state <> 'stored' OR asked > 0))",
+    );
+    let found: Option<(Uid, i64, String)> = query.bind(job).bind(destination).fetch_optional(pool).await?;
+    Ok(found.map(|(study_uid, ended_ms, outcome)| Taken {
+        study_uid,
+        ended_ms,
+        outcome: serde_json::from_str(&outcome).unwrap_or_default(),
+    }))
 }
 
 /// Enters what an attempt came to. What may succeed later waits; after the last attempt it is dead, unless there is something `instead` of
@@ -214,6 +246,19 @@ pub async fn order_dead(pool: &SqlitePool, destination: &str, sop_instance_uid: 
          AND EXISTS (SELECT 1 FROM result JOIN job ON job.id = result.job WHERE result.sop_instance_uid = delivery.sop_instance_uid AND kept = 1)",
     );
     Ok(query.bind(state).bind(destination).bind(sop_instance_uid).execute(pool).await?.rows_affected())
+}
+
+/// Because somebody says so, what waits or is dead of a study's results is due now, and counts as not tried yet. How many that
+/// are, over all destinations.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn send_again(pool: &SqlitePool, study_uid: &str) -> Result<u64, StoreError> {
+    let query = sqlx::query(
+        "UPDATE delivery SET state = 'due', attempts = 0, not_before_ms = 0 WHERE state IN ('due', 'dead') AND sop_instance_uid IN
+            (SELECT sop_instance_uid FROM result JOIN job ON job.id = result.job WHERE study_uid = ? AND kept = 1)",
+    );
+    Ok(query.bind(study_uid).execute(pool).await?.rows_affected())
 }
 
 /// Results of one job that a destination is to take responsibility for.

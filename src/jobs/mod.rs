@@ -35,8 +35,8 @@ mod study;
 mod tests;
 
 pub use delivery::{
-    Answered, Asked, Dead, DeadOrder, Due, Retry, Verdict, Waiting, answered, ask, dead, due, not_asked, order_dead, overdue, settle,
-    unanswered, waiting,
+    Answered, Asked, Dead, DeadOrder, Due, Retry, Taken, Verdict, Waiting, answered, ask, dead, due, not_asked, order_dead, overdue,
+    send_again, settle, taken, unanswered, waiting,
 };
 pub use queue::{Claimed, DeadJobs, Ended, ResultObject, claim, crash, dead_jobs, earlier_reports, fail, finish, is_running, recover};
 pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};

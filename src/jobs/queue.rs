@@ -30,6 +30,10 @@ pub struct Claimed {
     pub attempt: i64,
     /// Names of the rules that held of the study when it was queued.
     pub rules: Vec<String>,
+    /// When it was queued, ms since 1970.
+    pub queued_ms: i64,
+    /// When the last instance came that it is to see, ms since 1970.
+    pub last_instance_ms: i64,
 }
 
 /// A DICOM object that a job has made.
@@ -68,13 +72,21 @@ pub async fn claim(pool: &SqlitePool) -> Result<Option<Claimed>, StoreError> {
     let query = sqlx::query_as(
         "UPDATE job SET state = 'running', attempt = attempt + 1 WHERE id =
             (SELECT id FROM job WHERE state = 'queued' AND not_before_ms <= ? ORDER BY urgent DESC, queued_ms, id LIMIT 1)
-         RETURNING id, study_uid, package, generation, attempt, rules",
+         RETURNING id, study_uid, package, generation, attempt, rules, queued_ms, coalesce((SELECT max(received_ms) FROM instance
+            WHERE instance.study_uid = job.study_uid AND received_ms <= job.queued_ms), queued_ms)",
     );
-    let claimed: Option<(i64, String, String, i64, i64, String)> = query.bind(now_ms()).fetch_optional(pool).await?;
-    Ok(claimed.map(|(id, study_uid, package, generation, attempt, rules)| {
-        let rules = serde_json::from_str(&rules).expect("rules are written as JSON");
-        Claimed { id, study_uid, package, generation, attempt, rules }
-    }))
+    let claimed: Option<(i64, String, String, i64, i64, String, i64, i64)> = query.bind(now_ms()).fetch_optional(pool).await?;
+    let claimed = claimed.map(|(id, study_uid, package, generation, attempt, rules, queued_ms, last_instance_ms)| Claimed {
+        id,
+        study_uid,
+        package,
+        generation,
+        attempt,
+        rules: serde_json::from_str(&rules).expect("rules are written as JSON"),
+        queued_ms,
+        last_instance_ms,
+    });
+    Ok(claimed)
 }
 
 /// Whether this attempt is the job's, and neither cancelled nor at its end.

@@ -195,6 +195,9 @@ fn each_destination_gets_each_result() {
     let waiting = bench.runtime.block_on(waiting(bench.store.pool(), "A")).expect("read");
     assert_eq!(waiting, Waiting { due: 0, stored: 1, dead: 1 });
     assert_eq!(bench.due("B").len(), 2);
+    let again = |study_uid| bench.runtime.block_on(send_again(bench.store.pool(), study_uid)).expect("entered");
+    assert_eq!((again("9.9"), again("1.2")), (0, 3), "one of A and two of B");
+    assert_eq!(bench.due("A").iter().map(|d| (d.sop_instance_uid.as_str(), d.attempts)).collect::<Vec<_>>(), [("1.2.4", 0)]);
 }
 
 #[test]

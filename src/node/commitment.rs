@@ -18,6 +18,7 @@ use super::deliver::Sender;
 use super::metrics::Metrics;
 use super::scp::Session;
 use super::settings::{Current, Settings};
+use super::trail::next_id;
 use crate::dataset::{Commitment, Reference};
 use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Role, Status};
 use crate::geometry::Coded;
@@ -77,7 +78,7 @@ impl Session<'_, '_> {
             (COMMITMENT_INSTANCE, Some(ASK), Some(data)) => match Commitment::read(data) {
                 Ok(asked) => self.asked(context_id, asked),
                 Err(error) => {
-                    tracing::warn!(peer = %self.peer, code = error.code(), "a request for storage commitment cannot be read");
+                    tracing::warn!(code = error.code(), "a request for storage commitment cannot be read");
                     Status::INVALID_ARGUMENT
                 }
             },
@@ -113,7 +114,7 @@ impl Session<'_, '_> {
         if response.status().is_success() {
             entered(self.scp.runtime.block_on(jobs::report_sent(self.scp.store.pool(), report.id)));
         } else {
-            tracing::warn!(peer = %self.peer, status = %response.status(), "an answer to a request for storage commitment is not taken");
+            tracing::warn!(status = %response.status(), "an answer to a request for storage commitment is not taken");
             entered(self.scp.runtime.block_on(jobs::let_go(self.scp.store.pool(), Some(report.id))));
         }
     }
@@ -203,6 +204,7 @@ impl Reporter {
     }
 
     fn send(&self, report: &Report) {
+        let _span = tracing::error_span!("commitment", delivery = next_id(), calling = report.calling).entered();
         let settings = self.current.get();
         let peer = settings.peer.iter().find(|peer| peer.ae_title.0.as_str() == report.calling && peer.address.is_some());
         let (sent, retry) = match peer.and_then(|peer| Some((peer, peer.address.as_ref()?))) {
@@ -212,12 +214,7 @@ impl Reporter {
         match sent {
             Ok(()) => entered(self.runtime.block_on(jobs::report_sent(self.store.pool(), report.id))),
             Err(why) => {
-                tracing::warn!(
-                    calling = report.calling,
-                    why,
-                    attempt = report.attempts + 1,
-                    "an answer to a request for storage commitment is not taken"
-                );
+                tracing::warn!(why, attempt = report.attempts + 1, "an answer to a request for storage commitment is not taken");
                 entered(self.runtime.block_on(jobs::report_failed(self.store.pool(), report, &why, retry)).map(|_| ()));
             }
         }
@@ -276,12 +273,15 @@ impl Sender {
                 return false;
             }
         };
+        let _span = tracing::error_span!("commitment", delivery = next_id(), destination = name, study = asked.study_uid).entered();
+        self.metrics.asked(&asked.transaction_uid);
         let why = match self.request(&asked, stopping) {
             Ok(()) => return true,
             Err(NotAsked::Association(error)) => error.to_string(),
             Err(NotAsked::Status(status)) => format!("status {status} to the request for storage commitment"),
         };
-        tracing::warn!(destination = name, why, "a destination cannot be asked for storage commitment, trying again");
+        self.metrics.settled(&asked.transaction_uid, false);
+        tracing::warn!(why, "a destination cannot be asked for storage commitment, trying again");
         let wait_ms = self.destination.retry().first_ms.min(again.first_ms);
         entered(self.runtime.block_on(jobs::not_asked(self.store.pool(), name, &asked, &why, wait_ms)));
         true
@@ -307,7 +307,7 @@ impl Sender {
             Ok(true) => drop(association.accept_release()),
             Ok(false) => drop(association.release()),
             Err(error) => {
-                tracing::info!(destination = self.destination.name, %error, "the association ended before an answer came");
+                tracing::info!(%error, "the association ended before an answer came");
                 association.abort(&error);
             }
         }
@@ -401,6 +401,7 @@ impl Desk<'_> {
                 }
             };
             self.metrics.committed.add(entered.committed);
+            self.metrics.settled(&answer.transaction_uid, entered.study_uid.is_some());
             let Some(study_uid) = entered.study_uid else {
                 tracing::info!(destination = name, "an answer to a storage commitment that is waited for no more");
                 continue;

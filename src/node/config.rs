@@ -52,6 +52,8 @@ impl Coded for ConfigError {
 pub struct Config {
     /// Folder for everything that is received, made and known.
     pub data: PathBuf,
+    /// How the log is written.
+    pub log: LogFormat,
     /// Our title, which callers must name.
     pub ae_title: Text<AeTitle>,
     /// Where associations are taken.
@@ -82,6 +84,17 @@ pub struct Config {
     pub alert: AlertConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
+}
+
+/// How the log is written, to stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: an object a line.
+    Json,
 }
 
 /// A listener for TLS 1.2 and 1.3 (BCP 195). Its files are read again when the configuration is.
@@ -364,9 +377,33 @@ pub struct HttpConfig {
     /// Where it listens; nowhere where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// A file with the token that callers show. Without one only this machine is listened to.
+    /// A file with the token that callers show. Without one, and without `tls.client_ca`, only this machine is listened to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Connections at a time; one more is closed at once.
+    pub connections: usize,
+    /// For the head of a request: from the connection, or from the answer before, to its last byte.
+    pub head_s: u64,
+    /// The longest body of a request, MB.
+    pub body_mb: u64,
+    /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host` in the URLs of answers: where a proxy in front sets them, and nobody else can.
+    pub forwarded: bool,
+    /// By TLS alone, where this is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+}
+
+/// TLS 1.2 and 1.3 of the HTTP interface. Its files are read again when the configuration is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTls {
+    /// Our certificate and those between it and the authority, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities whose certificates callers must show, PEM; they need show none where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
 }
 
 /// How a destination is reached.
@@ -433,6 +470,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: "roentgen-node".into(),
+            log: LogFormat::default(),
             ae_title: Text("ROENTGEN".parse().expect("a title")),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 11112))],
             tls_listen: Vec::new(),
@@ -483,7 +521,8 @@ impl Default for AlertConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 11180))), token_file: None }
+        let listen = Some(SocketAddr::from(([127, 0, 0, 1], 11180)));
+        Self { listen, token_file: None, connections: 64, head_s: 30, body_mb: 16384, forwarded: false, tls: None }
     }
 }
 
@@ -510,7 +549,8 @@ impl Config {
         let listeners = self.tls_listen.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
         let of_destinations = self.destination.iter_mut().filter_map(|destination| destination.tls.as_mut());
         let called = of_destinations.chain(self.peer.iter_mut().filter_map(|peer| peer.tls.as_mut()));
-        listeners.chain(called.flat_map(|tls| tls.certificate.iter_mut().chain(&mut tls.key).chain([&mut tls.ca])))
+        let http = self.http.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key].into_iter().chain(&mut tls.client_ca));
+        listeners.chain(http).chain(called.flat_map(|tls| tls.certificate.iter_mut().chain(&mut tls.key).chain([&mut tls.ca])))
     }
 
     /// As TOML with every default.
@@ -563,8 +603,15 @@ impl Config {
         if [received_days, received_gb, results_days, quarantine_days].iter().any(|n| !n.is_finite() || *n < 0.0) {
             return wrong("retain".into(), "days and GB are 0 or more");
         }
-        if self.http.token_file.is_none() && self.http.listen.is_some_and(|address| !address.ip().is_loopback()) {
-            return wrong("http.listen".into(), "not on this machine alone: give a token_file, or listen on 127.0.0.1");
+        for (field, value) in [("connections", self.http.connections as u64), ("head_s", self.http.head_s), ("body_mb", self.http.body_mb)]
+        {
+            if value == 0 {
+                return wrong(format!("http.{field}"), "0: nobody gets an answer; leave http.listen out where that is meant");
+            }
+        }
+        let known = self.http.token_file.is_some() || self.http.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if !known && self.http.listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return wrong("http.listen".into(), "not on this machine alone: give a token_file or tls.client_ca, or listen on 127.0.0.1");
         }
         Ok(())
     }
@@ -771,6 +818,8 @@ client_ca = "ca.pem"
                 "sends seg instead of labelmap, and package `ct-tissue` does not make it",
             ),
             ("[[peer]]", "http = { listen = \"0.0.0.0:80\" }\n[[peer]]", "http.listen: not on this machine alone"),
+            ("[[peer]]", "http = { head_s = 0 }\n[[peer]]", "http.head_s: 0"),
+            ("ae_title", "log = \"xml\"\nae_title", "line 2"),
         ] {
             let error = EXAMPLE.replacen(from, to, 1).parse::<Config>().expect_err(to).to_string();
             assert!(error.contains(expected), "{to}: {error}");

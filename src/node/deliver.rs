@@ -2,23 +2,25 @@
 //! down holds up no other.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use super::Link;
 use super::config::{Destination, Reached};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Step};
 use super::settings::{Current, Settings};
+use super::trail::{Times, between, next_id};
 use crate::codes::Uid;
 use crate::dataset::DataSetFile;
 use crate::dimse::{AeTitle, Command, DimseError, Element, Message, Proposal, Request, Status};
 use crate::geometry::Coded;
 use crate::jobs::{self, Due, Verdict};
-use crate::store::{AuditRecord, Store, crash_point};
+use crate::store::{AuditRecord, Store, crash_point, now_ms};
 
 /// Objects of one association at most.
 const BATCH: u32 = 100;
@@ -95,6 +97,7 @@ impl Sender {
 
     /// Sends these over one association. Each that was tried has a verdict of its own afterwards; what was not is due as before.
     fn send(&self, due: &[Due], stopping: &AtomicBool) {
+        let _span = tracing::error_span!("delivery", delivery = next_id(), destination = self.destination.name).entered();
         let (title, address) = match self.destination.reached() {
             Reached::Dimse(title, address) => (title, address),
             Reached::Web(url) => return self.post(url, due),
@@ -103,7 +106,7 @@ impl Sender {
             Ok(association) => association,
             Err(error) => {
                 // Nobody has seen an instance: nothing is wrong with any of them, and somebody will put the destination right.
-                tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a destination takes no association");
+                tracing::warn!(%error, code = error.code(), "a destination takes no association");
                 return due.iter().for_each(|one| self.settle(one, &Verdict::Again(None, error.to_string())));
             }
         };
@@ -111,7 +114,7 @@ impl Sender {
             match self.store_one(&mut association, one, message_id) {
                 Ok(verdict) => self.settle(one, &verdict),
                 Err(error) => {
-                    tracing::warn!(destination = self.destination.name, %error, code = error.code(), "a delivery failed");
+                    tracing::warn!(%error, code = error.code(), "a delivery failed");
                     self.settle(one, &Verdict::Again(None, error.to_string()));
                     return association.abort(&error);
                 }
@@ -121,7 +124,20 @@ impl Sender {
             }
         }
         if let Err(error) = association.release() {
-            tracing::info!(destination = self.destination.name, %error, "an association did not end well; each instance has its answer");
+            tracing::info!(%error, "an association did not end well; each instance has its answer");
+        }
+    }
+
+    /// Where all results of a job are at the destination: where the time went since the last instance came.
+    fn tell_times(&self, job: i64, at_ms: i64) {
+        match self.runtime.block_on(jobs::taken(self.store.pool(), &self.destination.name, job)) {
+            Ok(Some(taken)) => {
+                let Some(times) = Times::of(&taken.outcome, between(taken.ended_ms, at_ms)) else { return };
+                self.metrics.took(Step::Turnaround, Duration::from_secs_f64(times.total()));
+                tracing::error_span!("job", job, study = taken.study_uid).in_scope(|| times.log());
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, job, "the times of a job cannot be read"),
         }
     }
 
@@ -161,13 +177,21 @@ impl Sender {
             .with_text(Element::AffectedSopInstanceUid, &one.sop_instance_uid)
             .with(Element::Priority, 0)
             .with_data_set();
-        association.send_with(context_id, &command, &mut file.data_set)?;
-        match association.receive()? {
+        let (began, mut counted) = (Instant::now(), Counting { inner: &mut file.data_set, bytes: 0 });
+        association.send_with(context_id, &command, &mut counted)?;
+        let bytes = counted.bytes;
+        let answer = association.receive()?;
+        self.metrics.took(Step::Deliver, began.elapsed());
+        match answer {
             Message::Command(_, answer) if answer.is_response_to(Request::CStore) => {
                 if answer.number(Element::MessageIdBeingRespondedTo) != Some(message_id) {
                     return Err(DimseError::Protocol { what: "an answer to another message", reason: 2 });
                 }
-                Ok(verdict(answer.status(), answer.text(Element::ErrorComment)))
+                let verdict = verdict(answer.status(), answer.text(Element::ErrorComment));
+                if matches!(verdict, Verdict::Stored(_)) {
+                    self.metrics.delivered_bytes.add(bytes);
+                }
+                Ok(verdict)
             }
             _ => Err(DimseError::Protocol { what: "no answer to a C-STORE", reason: 2 }),
         }
@@ -185,16 +209,31 @@ impl Sender {
             Verdict::Again(..) => self.metrics.delivery_failures.add(1),
             Verdict::Dead(_, why) => {
                 self.metrics.delivery_failures.add(1);
-                tracing::error!(destination = name, instance = one.sop_instance_uid, why, "a delivery is dead");
+                tracing::error!(job = one.job, instance = one.sop_instance_uid, why, "a delivery is dead");
             }
         }
         // What cannot be entered is due still: it is sent again, as the same object.
         let instead = self.destination.instead.iter().find(|(refused, _)| refused.0.name() == one.form).map(|(_, other)| other.0.name());
         match self.runtime.block_on(jobs::settle(self.store.pool(), name, one, verdict, retry, instead)) {
+            Ok(0) if matches!(verdict, Verdict::Stored(_)) => self.tell_times(one.job, now_ms()),
             Ok(0) => {}
-            Ok(count) => tracing::warn!(destination = name, refused = one.form, sent = instead, count, "another form is sent instead"),
+            Ok(count) => tracing::warn!(refused = one.form, sent = instead, count, "another form is sent instead"),
             Err(error) => tracing::error!(%error, "a delivery cannot be entered"),
         }
+    }
+}
+
+/// Counts what is read.
+struct Counting<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The HTTP interface: whether the node is well, what it counts, what became of a study, a few orders; and DICOMweb.
 //!
-//! On this machine alone unless a token is configured. Answers hold UIDs, states and reasons, and no patient text but those of
+//! On this machine alone unless a token or certificates of callers are configured. Answers hold UIDs, states and reasons, and no patient text but those of
 //! DICOMweb.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
@@ -19,11 +19,16 @@ use tokio::runtime::Handle;
 use super::alerts::{About, Alert, Board};
 use super::config::ConfigError;
 use super::dicomweb::{self, Web};
+use super::metrics::{Gauge, labels};
 use super::scp::Scp;
+use super::server::{Caller, Server};
 use super::settings::Current;
 use super::{NodeError, plan};
 use crate::jobs::{self, Dead, DeadOrder};
-use crate::store::{AuditRecord, Store, StoreError};
+use crate::store::{AuditRecord, Store, StoreError, now_ms};
+
+/// What the interface is, for programs.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -56,23 +61,24 @@ pub(super) async fn start(
         .route("/metrics", get(metrics))
         .route("/alerts", get(alerts))
         .route("/deliveries", get(deliveries))
-        .route("/deliveries/{destination}/{order}", post(order_all))
-        .route("/deliveries/{destination}/{uid}/{order}", post(order_one))
+        .route("/deliveries/{destination}/retry", post(|state, caller, to| order_all(state, caller, to, DeadOrder::Retry)))
+        .route("/deliveries/{destination}/give-up", post(|state, caller, to| order_all(state, caller, to, DeadOrder::GiveUp)))
+        .route("/deliveries/{destination}/{uid}/retry", post(|state, caller, to| order_one(state, caller, to, DeadOrder::Retry)))
+        .route("/deliveries/{destination}/{uid}/give-up", post(|state, caller, to| order_one(state, caller, to, DeadOrder::GiveUp)))
         .route("/jobs", get(all_jobs))
         .route("/jobs/{id}/retry", post(retry))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/studies/{uid}/trace", get(trace))
         .route("/studies/{uid}/complete", post(complete))
+        .route("/studies/{uid}/deliver", post(deliver))
         .nest(dicomweb::ROOT, Web::new(current, store, &scp.metrics).routes())
         .route_layer(middleware::from_fn_with_state(interface.clone(), authorize))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
         .with_state(interface);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "the HTTP interface has ended");
-        }
-    });
+    let (current, store, metrics) = (Arc::clone(current), Arc::clone(store), Arc::clone(&scp.metrics));
+    tokio::spawn(Server { current, store, metrics, routes }.run(listener));
     Ok(Some(address))
 }
 
@@ -101,14 +107,26 @@ impl IntoResponse for Problem {
 }
 
 /// Lets in who shows the token, where there is one.
-async fn authorize(State(interface): State<Interface>, request: Request, next: Next) -> Response {
+async fn authorize(State(interface): State<Interface>, Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
     let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let admitted = interface.token.as_ref().is_none_or(|token| shown.is_some_and(|shown| same(shown.as_bytes(), token.as_bytes())));
     if admitted {
         next.run(request).await
     } else {
-        (StatusCode::UNAUTHORIZED, Json(json!({ "error": "show the token: Authorization: Bearer .." }))).into_response()
+        audit(&interface.store, AuditRecord::security_alert(&caller.peer.to_string(), "HTTP without the token")).await;
+        (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Bearer")],
+            Json(json!({ "error": "show the token: Authorization: Bearer .." })),
+        )
+            .into_response()
     }
+}
+
+/// Notes something; on a thread for that, since it waits where the store is behind.
+pub(super) async fn audit(store: &Arc<Store>, record: AuditRecord) {
+    let store = Arc::clone(store);
+    let _ = tokio::task::spawn_blocking(move || store.audit(record)).await; // a panic there was told there
 }
 
 /// Compares in a time that depends on the lengths alone.
@@ -123,37 +141,48 @@ async fn ready(State(interface): State<Interface>) -> Response {
     if answers && !stopping { "ready\n".into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response() }
 }
 
-async fn metrics(State(interface): State<Interface>) -> Result<String, Problem> {
-    let pool = interface.store.pool();
-    let (receiving, queued): (i64, i64) =
-        sqlx::query_as("SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), (SELECT count(*) FROM job WHERE state = 'queued')")
-            .fetch_one(pool)
-            .await?;
-    let (mut due, mut dead, mut uncommitted) = (0, 0, 0);
+async fn metrics(State(interface): State<Interface>) -> Result<Response, Problem> {
+    let (pool, scp) = (interface.store.pool(), &interface.scp);
+    let query = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), count(*), min(queued_ms) FROM job WHERE state = 'queued'",
+    );
+    let (receiving, queued, oldest_ms): (i64, i64, Option<i64>) = query.fetch_one(pool).await?;
+    let oldest_s = oldest_ms.map_or(0.0, |queued_ms| (now_ms() - queued_ms).max(0) as f64 / 1000.0);
+    let (mut due, mut dead, mut uncommitted, mut of_each) = (0, 0, 0, Vec::new());
     for destination in &interface.current.get().destination {
         let waiting = jobs::waiting(pool, &destination.name).await?;
         (due, dead) = (due + waiting.due, dead + waiting.dead);
         uncommitted += if destination.commitment { waiting.stored } else { 0 };
+        for (state, count) in [("due", waiting.due), ("stored", waiting.stored), ("dead", waiting.dead)] {
+            of_each.push((labels(&[("destination", &destination.name), ("state", state)]), count as f64));
+        }
     }
-    let gauges = interface.scp.metrics.text(&[
-        ("open_associations", "Associations that are open.", interface.scp.open_associations() as f64),
-        ("studies_receiving", "Studies that are not complete yet.", receiving as f64),
-        ("jobs_queued", "Jobs that wait.", queued as f64),
-        ("deliveries_due", "Result instances that wait for a destination.", due as f64),
-        ("deliveries_uncommitted", "Result instances that a destination has, and has not taken responsibility for.", uncommitted as f64),
-        ("deliveries_dead", "Result instances that no destination will get without an order.", dead as f64),
-    ]);
-    Ok(gauges + &of_alerts(&interface.board.all()))
-}
-
-/// A gauge for each alert, in the Prometheus text format.
-fn of_alerts(alerts: &[Alert]) -> String {
-    let mut text = "# HELP roentgen_alert What people must know of: 1 as long as it is so.\n# TYPE roentgen_alert gauge\n".to_owned();
-    for Alert { about: About { code, subject }, .. } in alerts {
-        let subject = subject.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        text += &format!("roentgen_alert{{code=\"{code}\",subject=\"{subject}\"}} 1\n");
-    }
-    text
+    let gauges = [
+        Gauge::labelled("build_info", "The version that runs.", [(labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0)]),
+        Gauge::new("open_associations", "Associations that are open.", scp.open_associations() as f64),
+        Gauge::new("studies_receiving", "Studies that are not complete yet.", receiving as f64),
+        Gauge::new("jobs_queued", "Jobs that wait.", queued as f64),
+        Gauge::new("jobs_oldest_queued_seconds", "How long the oldest of them waits.", oldest_s),
+        Gauge::new("deliveries_due", "Result instances that wait for a destination.", due as f64),
+        Gauge::new(
+            "deliveries_uncommitted",
+            "Result instances that a destination has, and has not taken responsibility for.",
+            uncommitted as f64,
+        ),
+        Gauge::new("deliveries_dead", "Result instances that no destination will get without an order.", dead as f64),
+        Gauge::labelled(
+            "destination_instances",
+            "The same by destination; `stored` with those that nobody will take responsibility for.",
+            of_each,
+        ),
+        Gauge::labelled(
+            "alert",
+            "What people must know of: 1 as long as it is so.",
+            interface.board.all().iter().map(|alert| (labels(&[("code", alert.about.code), ("subject", &alert.about.subject)]), 1.0)),
+        ),
+        Gauge::new("store_free_bytes", "What the store's disk has left.", interface.store.free_mb()? as f64 * f64::from(1 << 20)),
+    ];
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], scp.metrics.text(&gauges)).into_response())
 }
 
 /// What is wrong at the moment.
@@ -184,31 +213,38 @@ async fn deliveries(State(interface): State<Interface>, Query(wanted): Query<Wan
     Ok(Json(dead.into_iter().map(told).collect()))
 }
 
-async fn order_all(interface: State<Interface>, Path((destination, order)): Path<(String, String)>) -> Result<Json<Value>, Problem> {
-    order_dead(interface, &destination, None, &order).await
-}
-
-async fn order_one(
-    interface: State<Interface>,
-    Path((destination, uid, order)): Path<(String, String, String)>,
+/// An order about all dead deliveries to a destination, or about one of them.
+async fn order_dead(
+    State(interface): State<Interface>,
+    Extension(caller): Extension<Caller>,
+    destination: String,
+    uid: Option<String>,
+    order: DeadOrder,
 ) -> Result<Json<Value>, Problem> {
-    order_dead(interface, &destination, Some(&uid), &order).await
-}
-
-async fn order_dead(State(interface): State<Interface>, destination: &str, uid: Option<&str>, order: &str) -> Result<Json<Value>, Problem> {
-    let kind = match order {
-        "retry" => DeadOrder::Retry,
-        "give-up" => DeadOrder::GiveUp,
-        _ => return Err(Problem::NotFound),
-    };
-    match jobs::order_dead(interface.store.pool(), destination, uid, kind).await? {
+    match jobs::order_dead(interface.store.pool(), &destination, uid.as_deref(), order).await? {
         0 => Err(Problem::Conflict("no dead delivery there whose result is still here")),
         count => {
-            let subject = uid.unwrap_or_default();
-            interface.store.audit(AuditRecord::ordered(subject, format!("{order} of {count} dead deliveries to {destination}")));
+            let done = match order {
+                DeadOrder::Retry => "are due again",
+                DeadOrder::GiveUp => "are given up",
+            };
+            ordered(&interface, &caller, uid.as_deref().unwrap_or_default(), format!("{count} dead deliveries to {destination} {done}")).await;
             Ok(Json(json!({ "destination": destination, "count": count })))
         }
     }
+}
+
+async fn order_all(state: State<Interface>, caller: Extension<Caller>, to: Path<String>, order: DeadOrder) -> Result<Json<Value>, Problem> {
+    order_dead(state, caller, to.0, None, order).await
+}
+
+async fn order_one(
+    state: State<Interface>,
+    caller: Extension<Caller>,
+    Path((to, uid)): Path<(String, String)>,
+    order: DeadOrder,
+) -> Result<Json<Value>, Problem> {
+    order_dead(state, caller, to, Some(uid), order).await
 }
 
 type JobRow = (i64, String, String, i64, String, bool, i64, i64, Option<i64>, Option<String>, i64, String, bool);
@@ -274,36 +310,67 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
 }
 
 /// Completes a study now.
-async fn complete(State(interface): State<Interface>, Path(uid): Path<String>) -> Result<Json<Value>, Problem> {
+async fn complete(
+    State(interface): State<Interface>,
+    Extension(caller): Extension<Caller>,
+    Path(uid): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (config, store, study, runtime) = (interface.current.get(), Arc::clone(&interface.store), uid.clone(), Handle::current());
     let planned = tokio::task::spawn_blocking(move || plan::planned(&config, &store, &runtime, &study));
     let planned = planned.await.map_err(std::io::Error::other)??;
     match jobs::complete_now(interface.store.pool(), &uid, &planned).await? {
-        true => Ok(Json(json!({ "study_instance_uid": uid, "state": "complete" }))),
+        true => {
+            ordered(&interface, &caller, &uid, "the study is complete".into()).await;
+            Ok(Json(json!({ "study_instance_uid": uid, "state": "complete" })))
+        }
         false => Err(Problem::Conflict("the study is not here, or complete already")),
     }
 }
 
-async fn retry(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'queued', not_before_ms = 0, ended_ms = NULL, crashes = 0 WHERE id = ? AND state IN ('failed', 'quarantined', 'cancelled') AND EXISTS (SELECT 1 FROM study WHERE study.study_uid = job.study_uid AND study.kept = 1)";
-    order(
-        &interface,
-        query,
-        id,
-        "only a job that failed, was cancelled or is in quarantine is tried again, and only while its study is here",
-    )
-    .await
-}
-
-async fn cancel(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'cancelled', ended_ms = unixepoch() * 1000 WHERE id = ? AND state IN ('queued', 'running', 'failed', 'quarantined')";
-    order(&interface, query, id, "a job that is done or cancelled is not cancelled").await
-}
-
-async fn order(interface: &Interface, query: &'static str, id: i64, otherwise: &'static str) -> Result<Json<Value>, Problem> {
-    let changed = sqlx::query(query).bind(id).execute(interface.store.pool()).await?.rows_affected();
-    if changed != 1 {
-        return Err(Problem::Conflict(otherwise));
+/// Sends what waits or is dead of a study's results, now.
+async fn deliver(
+    State(interface): State<Interface>,
+    Extension(caller): Extension<Caller>,
+    Path(uid): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let results = jobs::send_again(interface.store.pool(), &uid).await?;
+    if results == 0 {
+        return Err(Problem::Conflict("nothing of this study waits for a destination, and nothing is dead"));
     }
+    ordered(&interface, &caller, &uid, format!("{results} results are sent again")).await;
+    Ok(Json(json!({ "study_instance_uid": uid, "results": results })))
+}
+
+async fn retry(state: State<Interface>, caller: Extension<Caller>, id: Path<i64>) -> Result<Json<Value>, Problem> {
+    let query = "UPDATE job SET state = 'queued', not_before_ms = 0, ended_ms = NULL, crashes = 0
+                 WHERE id = ? AND state IN ('failed', 'quarantined', 'cancelled')
+                 AND EXISTS (SELECT 1 FROM study WHERE study.study_uid = job.study_uid AND study.kept = 1) RETURNING study_uid";
+    let otherwise = "only a job that failed, was cancelled or is in quarantine is tried again, and only while its study is here";
+    order(state, &caller, query, id, "retried", otherwise).await
+}
+
+async fn cancel(state: State<Interface>, caller: Extension<Caller>, id: Path<i64>) -> Result<Json<Value>, Problem> {
+    let query = "UPDATE job SET state = 'cancelled', ended_ms = unixepoch() * 1000
+                 WHERE id = ? AND state IN ('queued', 'running', 'failed', 'quarantined') RETURNING study_uid";
+    order(state, &caller, query, id, "cancelled", "a job that is done or cancelled is not cancelled").await
+}
+
+async fn order(
+    State(interface): State<Interface>,
+    caller: &Caller,
+    query: &'static str,
+    Path(id): Path<i64>,
+    done: &str,
+    otherwise: &'static str,
+) -> Result<Json<Value>, Problem> {
+    let study: Option<(String,)> = sqlx::query_as(query).bind(id).fetch_optional(interface.store.pool()).await?;
+    let Some((study,)) = study else { return Err(Problem::Conflict(otherwise)) };
+    ordered(&interface, caller, &study, format!("job {id} is {done}")).await;
     Ok(Json(json!({ "id": id })))
+}
+
+/// Notes an order.
+async fn ordered(interface: &Interface, caller: &Caller, study: &str, what: String) {
+    tracing::info!(study, what, "an order");
+    audit(&interface.store, AuditRecord::order(&caller.peer.to_string(), study, what)).await;
 }

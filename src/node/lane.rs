@@ -15,9 +15,10 @@ use tokio::runtime::Handle;
 
 use super::NodeError;
 use super::config::{DeviceLoss, PackageConfig};
+use super::metrics::Metrics;
 use super::settings::Settings;
 use crate::dataset::{DataSetFile, DatasetError, Instance};
-use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
+use crate::engine::{Analysis, Engine, EngineError, Options, Stage, Timings};
 use crate::findings::Predecessor;
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError};
@@ -101,6 +102,8 @@ pub(super) struct Order {
     pub(super) engines: Engines,
     /// Set when the run is to stop.
     pub(super) cancel: Arc<AtomicBool>,
+    /// What its lines of the log belong to.
+    pub(super) span: tracing::Span,
 }
 
 /// A lane as the worker sees it. Dropped, it ends with the run that it is at, if that ends.
@@ -111,10 +114,10 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Starts one with these packages.
-    pub(super) fn start(engines: Engines, options: Options, store: Arc<Store>, runtime: Handle) -> io::Result<Self> {
+    pub(super) fn start(engines: Engines, options: Options, store: Arc<Store>, metrics: Arc<Metrics>, runtime: Handle) -> io::Result<Self> {
         let (orders, taken) = sync_channel::<Order>(1);
         let (given, answers) = sync_channel(1);
-        let mut track = Track { engines, options, store, runtime };
+        let mut track = Track { engines, options, store, metrics, runtime };
         thread::Builder::new().name("lane".into()).spawn(move || {
             while let Ok(order) = taken.recv() {
                 if given.send(track.run(order)).is_err() {
@@ -131,11 +134,13 @@ struct Track {
     engines: Engines,
     options: Options,
     store: Arc<Store>,
+    metrics: Arc<Metrics>,
     runtime: Handle,
 }
 
 impl Track {
-    fn run(&mut self, Order { job, settings, engines, cancel }: Order) -> Result<Made, Failure> {
+    fn run(&mut self, Order { job, settings, engines, cancel, span }: Order) -> Result<Made, Failure> {
+        let _span = span.entered();
         self.engines.extend(engines);
         self.engines.retain(|name, _| settings.package.iter().any(|package| package.name == *name));
         let Some(package) = settings.package.iter().find(|package| package.name == job.package) else {
@@ -156,7 +161,7 @@ impl Track {
             Err(failure) if failure.device_loss => failure,
             ended => return ended,
         };
-        tracing::error!(job = job.id, code = loss.outcome["code"].as_str(), policy = %policy, "the device is lost");
+        tracing::error!(code = loss.outcome["code"].as_str(), policy = %policy, "the device is lost");
         match policy {
             DeviceLoss::Retry => Err(loss),
             DeviceLoss::Fail => Err(Failure { may_pass: false, ..loss }),
@@ -225,7 +230,9 @@ impl Track {
                     crash_point("series-written");
                     verdict["outcome"] = "done".into();
                     verdict["device"] = engine.device().into();
-                    verdict["stages_s"] = written.stages;
+                    self.metrics.analysed(&job.package, &engine.device(), &written.timings);
+                    verdict["stages_s"] =
+                        written.timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();
                     for (form, path) in written.files {
                         objects.extend(result_object(form, &path, self.store.folder()).map_err(|error| Failure::of(&error, true))?);
                     }
@@ -251,7 +258,7 @@ struct Context<'a> {
 /// What was written of one series.
 struct Written {
     files: Vec<(Form, PathBuf)>,
-    stages: Value,
+    timings: Timings,
 }
 
 fn analyse(engine: &mut Engine, eligible: Eligible, context: &Context<'_>) -> Result<Written, Failure> {
@@ -267,8 +274,7 @@ fn analyse(engine: &mut Engine, eligible: Eligible, context: &Context<'_>) -> Re
     let write = || write_all(&findings, &image, &context.package.results.0, context.folder);
     let written = timings.time(Stage::Write, &mut |_| {}, write);
     let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;
-    let stages = timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();
-    Ok(Written { files: written.files, stages: Value::Object(stages) })
+    Ok(Written { files: written.files, timings })
 }
 
 /// A DICOM file as an object to be delivered; none for the others.

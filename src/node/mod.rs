@@ -26,8 +26,10 @@ mod plan;
 mod post;
 mod retention;
 mod scp;
+mod server;
 mod settings;
 mod tls;
+mod trail;
 mod worker;
 
 use std::io;
@@ -43,7 +45,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use config::PackageConfig;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, LogFormat};
 
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};

@@ -13,6 +13,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 
@@ -20,9 +21,10 @@ use super::Link;
 use super::arrivals::Arrivals;
 use super::classes::{self, COMMITMENT, VERIFICATION};
 use super::commitment::Owed;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Step};
 use super::settings::{Current, Settings};
 use super::tls::TlsChannel;
+use super::trail::next_id;
 use crate::codes::Uid;
 use crate::dataset::is_decodable;
 use crate::dimse::{
@@ -105,12 +107,13 @@ impl Scp {
     }
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr, tls: Option<usize>) {
+        let _span = tracing::error_span!("association", association = next_id(), %peer).entered();
         let settings = self.current.get();
         let most = settings.limits.associations + MAX_PENDING;
         let Some(_connection) = Counted::below(most, &self.connections) else { return };
         let ended = self.channel(stream, peer, tls, &settings).and_then(|channel| self.associate(channel, peer, &settings));
         if let Err(error) = ended {
-            tracing::warn!(%peer, %error, code = crate::geometry::Coded::code(&error), "an association ended early");
+            tracing::warn!(%error, code = crate::geometry::Coded::code(&error), "an association ended early");
         }
     }
 
@@ -152,7 +155,7 @@ impl Scp {
         let calling = pending.request.calling.clone();
         if let Some(rejection) = rejection {
             self.metrics.rejected.add(1);
-            tracing::warn!(%peer, %calling, called = %pending.request.called, reason = rejection.meaning(), "an association is rejected");
+            tracing::warn!(%calling, called = %pending.request.called, reason = rejection.meaning(), "an association is rejected");
             if !rejection.is_transient() {
                 self.store.audit(AuditRecord::security_alert(&format!("{calling} at {peer}"), rejection.meaning()));
             }
@@ -167,7 +170,7 @@ impl Scp {
         let arrivals = Arrivals::new(&self.store, calling.as_str());
         let (ended, association, arrivals) = thread::scope(|scope| {
             let mut session =
-                Session { scp: self, settings, association, peer, arrivals, owed: Owed::default(), scope, window, storing: VecDeque::new() };
+                Session { scp: self, settings, association, arrivals, owed: Owed::default(), scope, window, storing: VecDeque::new() };
             let ended = session.serve();
             session.let_go();
             // What was whole when it was cut off is kept, and nobody hears of it.
@@ -178,7 +181,7 @@ impl Scp {
         });
         let (new, again) = arrivals.end(ended.is_ok());
         if new + again > 0 {
-            tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
+            tracing::info!(%calling, new, again, released = ended.is_ok(), "an association brought instances");
         }
         match ended {
             Ok(()) => association.accept_release(),
@@ -228,7 +231,6 @@ pub(super) struct Session<'scope, 'env> {
     pub(super) scp: &'env Scp,
     pub(super) settings: &'env Settings,
     pub(super) association: Link,
-    pub(super) peer: SocketAddr,
     arrivals: Arrivals,
     /// Answers to requests for commitment.
     pub(super) owed: Owed,
@@ -290,6 +292,7 @@ impl Session<'_, '_> {
         } else {
             Err(StoreError::NotAsAnnounced { what: "SOP Class UID" })
         };
+        let (metrics, began) = (&self.scp.metrics, Instant::now());
         let mut receiving = match receiving {
             Ok(receiving) => receiving,
             Err(error) => {
@@ -298,14 +301,22 @@ impl Session<'_, '_> {
             }
         };
         while let Some(fragment) = self.association.next_fragment()? {
-            self.scp.metrics.received_bytes.add(fragment.len() as u64);
+            metrics.received_bytes.add(fragment.len() as u64);
             receiving.write(fragment);
         }
+        metrics.took(Step::Receive, began.elapsed());
+        let finish = move || {
+            let came = Instant::now();
+            let kept = receiving.finish();
+            metrics.took(Step::Seal, came.elapsed());
+            kept
+        };
         if self.window == 1 {
-            return self.answer(context_id, &command, receiving.finish());
+            let kept = finish();
+            return self.answer(context_id, &command, kept);
         }
         let finishing = thread::Builder::new().name("finish".into()).stack_size(STACK_BYTES);
-        let finishing = finishing.spawn_scoped(self.scope, move || receiving.finish())?;
+        let finishing = finishing.spawn_scoped(self.scope, finish)?;
         self.storing.push_back(Storing { context_id, command, finishing });
         Ok(())
     }
@@ -334,8 +345,8 @@ impl Session<'_, '_> {
         self.scp.metrics.stored(status);
         match kept {
             Ok(Kept::New { .. } | Kept::Again { .. }) => {}
-            Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
-            Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(error), "an instance is refused"),
+            Ok(Kept::Quarantined) => tracing::warn!("other content under a known SOP Instance UID is in quarantine"),
+            Err(error) => tracing::warn!(%status, code = crate::geometry::Coded::code(error), "an instance is refused"),
         }
         if let Ok(kept) = kept {
             self.arrivals.add(kept);

@@ -25,6 +25,8 @@ pub(super) struct Settings {
     servers: Vec<Arc<ServerConfig>>,
     /// What calls each DICOMweb destination, by its name.
     agents: HashMap<String, Agent>,
+    /// For the HTTP interface.
+    http_server: Option<Arc<ServerConfig>>,
     /// For each way to call by TLS.
     clients: Vec<(TlsClient, Arc<ClientConfig>)>,
 }
@@ -46,8 +48,13 @@ impl Settings {
         let wrong = |field: String| move |problem: String| ConfigError::Value { field, problem };
         let mut servers = Vec::new();
         for listen in &config.tls_listen {
-            servers.push(tls::server(listen).map_err(wrong(format!("tls_listen {}", listen.address)))?);
+            let server = tls::server(&listen.certificate, &listen.key, Some(&listen.client_ca));
+            servers.push(server.map_err(wrong(format!("tls_listen {}", listen.address)))?);
         }
+        let http_server = match &config.http.tls {
+            Some(tls) => Some(tls::server(&tls.certificate, &tls.key, tls.client_ca.as_deref()).map_err(wrong("http.tls".into()))?),
+            None => None,
+        };
         let of_destinations = config.destination.iter().filter_map(|d| Some((format!("destination `{}`", d.name), d.tls.as_ref()?)));
         let of_peers = config.peer.iter().filter_map(|p| Some((format!("peer `{}`", p.ae_title.0), p.tls.as_ref()?)));
         let mut clients = Vec::new();
@@ -59,7 +66,7 @@ impl Settings {
             let agent = post::agent(&config, destination).map_err(wrong(format!("destination `{}`", destination.name)))?;
             agents.insert(destination.name.clone(), agent);
         }
-        Ok(Self { servers, agents, clients, config })
+        Ok(Self { servers, http_server, agents, clients, config })
     }
 
     /// A name for exactly this configuration.
@@ -75,6 +82,11 @@ impl Settings {
     /// What calls the DICOMweb destination of that name.
     pub(super) fn agent(&self, destination: &str) -> &Agent {
         self.agents.get(destination).expect("every destination with a URL has one")
+    }
+
+    /// What the HTTP interface shows and asks for; none where it is not by TLS.
+    pub(super) fn http_server(&self) -> Option<Arc<ServerConfig>> {
+        self.http_server.clone()
     }
 
     /// Asks for an association with whoever is at `address`, by TLS where that is configured.

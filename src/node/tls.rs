@@ -13,20 +13,24 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 
-use super::config::{TlsClient, TlsListen};
+use super::config::TlsClient;
 use crate::dimse::{Channel, TcpChannel};
 
-/// What a listener shows and asks for, read from its files.
+/// What a listener shows, and asks for where there is a `client_ca`, read from its files.
 ///
 /// # Errors
 /// What is wrong with which file.
-pub(super) fn server(listen: &TlsListen) -> Result<Arc<ServerConfig>, String> {
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(&listen.client_ca)?), provider()).build();
-    let clients = clients.map_err(|error| format!("{}: {error}", listen.client_ca.display()))?;
-    let (chain, key) = identity(&listen.certificate, &listen.key)?;
+pub(super) fn server(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, String> {
+    let (chain, key) = identity(certificate, key)?;
     let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
-    let config = config.with_client_cert_verifier(clients).with_single_cert(chain, key);
-    config.map(Arc::new).map_err(|error| format!("{}: {error}", listen.certificate.display()))
+    let config = match client_ca {
+        Some(client_ca) => {
+            let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(client_ca)?), provider()).build();
+            config.with_client_cert_verifier(clients.map_err(|error| format!("{}: {error}", client_ca.display()))?)
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.with_single_cert(chain, key).map(Arc::new).map_err(|error| format!("{}: {error}", certificate.display()))
 }
 
 /// What we show and ask for where we call, read from its files.

@@ -14,16 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::config::Config;
 use super::lane::{Engines, Failure, Lane, Made, Order};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Step};
 use super::settings::{Current, Settings};
+use super::trail::between;
 use crate::engine::Options;
 use crate::jobs::{self, Claimed, Ended, ResultObject};
-use crate::store::{AuditRecord, Store, StoreError, crash_point};
+use crate::store::{AuditRecord, Store, StoreError, crash_point, now_ms};
 
 /// How often queue and run are looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -88,27 +90,36 @@ impl Worker {
     }
 
     fn lane(&self, engines: Engines) -> Option<Lane> {
-        let lane = Lane::start(engines, self.options.clone(), Arc::clone(&self.store), self.runtime.clone());
+        let lane = Lane::start(engines, self.options.clone(), Arc::clone(&self.store), Arc::clone(&self.metrics), self.runtime.clone());
         lane.inspect_err(|error| tracing::error!(%error, "a lane cannot be started, trying again")).ok()
     }
 
     fn job(&self, lane: &Lane, job: Claimed, settings: &Arc<Settings>, engines: Engines) -> Run {
         let started = Instant::now();
-        tracing::info!(job = job.id, study = job.study_uid, package = job.package, attempt = job.attempt, "a job begins");
+        let _span = tracing::error_span!("job", job = job.id, attempt = job.attempt, study = job.study_uid).entered();
+        let (quiet, queue) = (between(job.last_instance_ms, job.queued_ms), between(job.queued_ms, now_ms()));
+        if job.attempt == 1 {
+            self.metrics.took(Step::Quiet, quiet);
+            self.metrics.took(Step::Queue, queue);
+        }
+        tracing::info!(package = job.package, quiet_s = quiet.as_secs_f64(), queue_s = queue.as_secs_f64(), "a job begins");
         let run = self.watch(lane, &job, settings, engines);
         match &run {
             Run::Ended(Ok((outcome, results))) => {
+                let mut outcome = outcome.clone();
+                let times = [quiet, queue, started.elapsed()].map(|time| time.as_secs_f64());
+                outcome["times_s"] = json!({ "quiet": times[0], "queue": times[1], "job": times[2] });
                 let goes_to = |result: &ResultObject| destinations(settings, &job, &result.form);
-                let finished = self.runtime.block_on(jobs::finish(self.store.pool(), &job, outcome, results, goes_to));
+                let finished = self.runtime.block_on(jobs::finish(self.store.pool(), &job, &outcome, results, goes_to));
                 match finished {
                     Ok(Ended::TooLate) => {
-                        tracing::warn!(job = job.id, attempt = job.attempt, "an attempt ended too late: it was cancelled")
+                        tracing::warn!("an attempt ended too late: it was cancelled")
                     }
                     Ok(_) => {
                         crash_point("after-finish");
                         self.metrics.jobs_done.add(1);
-                        let seconds = started.elapsed().as_secs_f64();
-                        tracing::info!(job = job.id, objects = results.len(), seconds, "a job is done");
+                        self.metrics.took(Step::Job, started.elapsed());
+                        tracing::info!(objects = results.len(), seconds = started.elapsed().as_secs_f64(), "a job is done");
                         let detail = format!("job {}, attempt {}: {} objects by {}", job.id, job.attempt, results.len(), job.package);
                         self.store.audit(AuditRecord::job(0, &job.study_uid, detail));
                     }
@@ -128,7 +139,8 @@ impl Worker {
     /// Hands the job to the lane and waits, as long as it may take.
     fn watch(&self, lane: &Lane, job: &Claimed, settings: &Arc<Settings>, engines: Engines) -> Run {
         let (started, cancel) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-        let order = Order { job: job.clone(), settings: Arc::clone(settings), engines, cancel: Arc::clone(&cancel) };
+        let (cancelled_by, span) = (Arc::clone(&cancel), tracing::Span::current());
+        let order = Order { job: job.clone(), settings: Arc::clone(settings), engines, cancel: cancelled_by, span };
         if lane.orders.send(order).is_err() {
             return Run::Stuck;
         }
@@ -152,7 +164,7 @@ impl Worker {
                 Some(_) => {}
                 // What the database cannot say is asked again.
                 None if too_long || !self.runtime.block_on(jobs::is_running(self.store.pool(), job)).unwrap_or(true) => {
-                    tracing::warn!(job = job.id, attempt = job.attempt, too_long, "a run is told to stop");
+                    tracing::warn!(too_long, "a run is told to stop");
                     cancel.store(true, Ordering::Relaxed);
                     cancelled = Some((Instant::now(), too_long));
                 }
@@ -171,10 +183,10 @@ impl Worker {
     /// Tells what has been entered of a failure.
     fn told(&self, job: &Claimed, code: &str, entered: Result<Ended, StoreError>) {
         match entered {
-            Ok(Ended::TooLate) => tracing::info!(job = job.id, attempt = job.attempt, "a job was cancelled, its run has ended"),
+            Ok(Ended::TooLate) => tracing::info!("a job was cancelled, its run has ended"),
             Ok(ended) => {
                 let again = ended == Ended::Again;
-                tracing::warn!(job = job.id, attempt = job.attempt, code, again, "a job failed");
+                tracing::warn!(code, again, "a job failed");
                 if !again {
                     self.metrics.jobs_failed.add(1);
                     let detail = format!("job {}, attempt {}: failed ({code})", job.id, job.attempt);
@@ -182,7 +194,7 @@ impl Worker {
                 }
             }
             // It stays in the state `running` and is taken up at the next start.
-            Err(error) => tracing::error!(job = job.id, %error, "a failure cannot be entered"),
+            Err(error) => tracing::error!(%error, "a failure cannot be entered"),
         }
     }
 }

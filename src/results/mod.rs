@@ -28,6 +28,7 @@ mod picture;
 mod plane;
 mod presentation;
 mod raster;
+mod rendered;
 mod rtstruct;
 mod seg;
 mod segments;
@@ -50,6 +51,7 @@ pub(crate) use html::Markup;
 pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
 pub use picture::picture;
+pub use rendered::{RenderError, rendered, to_jpeg, to_png};
 pub use seg::segmentation;
 pub use window::Window;
 

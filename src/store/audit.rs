@@ -42,11 +42,6 @@ impl AuditRecord {
         Self { at_ms: now_ms(), event: "110103", action: "R", outcome, peer: peer.into(), subject: subject.into(), detail }
     }
 
-    /// Somebody ordered something (110100, Application Activity).
-    pub fn ordered(subject: &str, detail: String) -> Self {
-        Self { at_ms: now_ms(), event: "110100", action: "E", outcome: 0, peer: String::new(), subject: subject.into(), detail }
-    }
-
     /// What was old was taken away (110105, DICOM Study Deleted).
     pub fn removed(study_uid: &str, detail: String) -> Self {
         Self { at_ms: now_ms(), event: "110105", action: "D", outcome: 0, peer: String::new(), subject: study_uid.into(), detail }
@@ -76,6 +71,21 @@ impl AuditRecord {
     /// A job read a study and made something of it (110103, DICOM Instances Accessed).
     pub fn job(outcome: u8, study_uid: &str, detail: String) -> Self {
         Self { at_ms: now_ms(), event: "110103", action: "E", outcome, peer: String::new(), subject: study_uid.into(), detail }
+    }
+
+    /// Somebody gave an order by HTTP about a study, or about a result (110100, Application Activity).
+    pub fn order(peer: &str, subject: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110100", action: "E", outcome: 0, peer: peer.into(), subject: subject.into(), detail }
+    }
+
+    /// Somebody retrieved objects of a study (110103, DICOM Instances Accessed).
+    pub fn retrieved(peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110103", action: "R", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
+    }
+
+    /// Somebody searched (110112, Query); in a study, or everywhere.
+    pub fn query(peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110112", action: "E", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
     }
 
     fn sha256(&self, previous: &str) -> String {

@@ -145,6 +145,14 @@ impl Store {
         Ok(contents.iter().map(|(content,)| self.path_of(content)).collect())
     }
 
+    /// Free space on its disk, MB.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn free_mb(&self) -> Result<u64, StoreError> {
+        self.space.free_mb()
+    }
+
     /// An association has brought the first of a study: it is not complete before that has ended.
     pub fn study_opened(&self, study_uid: &str) {
         *self.shared.open().entry(study_uid.to_owned()).or_default() += 1;

@@ -31,15 +31,14 @@ impl Space {
     /// Free space, MB.
     pub(super) fn free_mb(&self) -> Result<u64, StoreError> {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner); // a number is whole
-        let free_mb = match *last {
-            Some((at, free_mb)) if at.elapsed() < FRESH => free_mb,
+        match *last {
+            Some((at, free_mb)) if at.elapsed() < FRESH => Ok(free_mb),
             _ => {
                 let disk = rustix::fs::statvfs(&self.folder).map_err(std::io::Error::from)?;
                 let free_mb = disk.f_bavail.saturating_mul(disk.f_frsize) / MB;
                 *last = Some((Instant::now(), free_mb));
-                free_mb
+                Ok(free_mb)
             }
-        };
-        Ok(free_mb)
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the node does beside receiving and sending: storage commitment, TLS, DICOMweb, and its peers' view of them.
+//! What the node does beside receiving and sending: storage commitment, TLS, DICOMweb, HTTP, what operators see; and its peers' view of it.
 
 use std::path::Path;
 
@@ -26,4 +26,14 @@ fn tls_lets_in_whom_it_should_and_nobody_else() {
 #[test]
 fn what_is_stored_by_http_is_found_and_comes_back() {
     check("check_dicomweb.py");
+}
+
+#[test]
+fn the_http_interface_is_what_its_description_says() {
+    check("check_http.py");
+}
+
+#[test]
+fn operators_see_what_happens_and_no_patients() {
+    check("check_operations.py");
 }

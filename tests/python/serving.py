@@ -82,7 +82,7 @@ class Program:
 class Node(Program):
     """`roentgen serve`: `config` and `tables` are TOML beside data, ae_title, listen and http."""
 
-    def __init__(self, binary, folder, config='', data='data', tables='', port=None):
+    def __init__(self, binary, folder, config='', data='data', tables='', port=None, ready=None):
         self.folder, self.data = Path(folder), Path(folder) / data
         self.port, http = port or free_port(), free_port()
         self.http = f'http://127.0.0.1:{http}'
@@ -91,7 +91,8 @@ class Node(Program):
         self.tables = f'\n[http]\nlisten = "127.0.0.1:{http}"\n'
         self.configure(tables)
         super().__init__(folder, data, binary, 'serve', '--config', self.path)
-        if not until(lambda: not self.alive() or fetch_quietly(f'{self.http}/readyz'), 60):
+        ready = ready or (lambda node: fetch_quietly(f'{node.http}/readyz'))
+        if not until(lambda: not self.alive() or ready(self), 60):
             sys.exit(f'the node is not ready:\n{self.log()}')
         if not self.alive():
             sys.exit(f'the node does not start:\n{self.log()}')

@@ -3,6 +3,7 @@
 //! All that touches disk or database runs on threads for that, with bounded channels between: neither a request nor an answer is in memory
 //! as a whole. Behind the same door as the rest of the HTTP interface.
 
+mod frames;
 mod multipart;
 mod qido;
 mod stow;
@@ -11,13 +12,15 @@ mod wado;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::classes::EXPLICIT;
 use super::metrics::Metrics;
+use super::server::Caller;
 use super::settings::Current;
 use crate::store::{Store, StoreError};
 
@@ -63,6 +66,9 @@ impl Web {
             .route("/studies/{study}/series/{series}/instances", get(qido::instances))
             .route("/studies/{study}/series/{series}/instances/{instance}", get(wado::instance))
             .route("/studies/{study}/series/{series}/instances/{instance}/metadata", get(wado::instance_metadata))
+            .route("/studies/{study}/series/{series}/instances/{instance}/rendered", get(frames::instance_rendered))
+            .route("/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", get(frames::frames))
+            .route("/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered", get(frames::frame_rendered))
             .with_state(self)
     }
 }
@@ -114,8 +120,6 @@ impl IntoResponse for Refusal {
 }
 
 /// Where the caller finds us: by the name that he called.
-fn base(headers: &HeaderMap) -> String {
-    let printable = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]_".contains(&b));
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(printable);
-    host.map_or_else(|| ROOT.to_owned(), |host| format!("http://{host}{ROOT}"))
+fn base(caller: &Caller) -> String {
+    format!("{}{ROOT}", caller.base.as_deref().unwrap_or_default())
 }

@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, Query as Parameters, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{JSON, Refusal, Web, base};
-use crate::codes::Uid;
+use crate::codes::{Uid, is_uid};
 use crate::dataset::{Candidate, Instance, Level, Query, json};
-use crate::store::{Object, StoreError};
+use crate::node::server::Caller;
+use crate::store::{AuditRecord, Object, StoreError};
 
 /// Answers to one search.
 const MAX_ANSWERS: usize = 1000;
@@ -22,43 +25,48 @@ const CUT: &str = "299 roentgen \"the search went through the newest 5000 studie
 
 type Pairs = Parameters<Vec<(String, String)>>;
 
-pub(super) async fn studies(web: State<Web>, headers: HeaderMap, pairs: Pairs) -> Result<Response, Refusal> {
-    search(web, &headers, pairs, Level::Study, None, None).await
+pub(super) async fn studies(web: State<Web>, caller: Extension<Caller>, pairs: Pairs) -> Result<Response, Refusal> {
+    search(web, &caller, pairs, Level::Study, None, None).await
 }
 
-pub(super) async fn all_series(web: State<Web>, headers: HeaderMap, pairs: Pairs) -> Result<Response, Refusal> {
-    search(web, &headers, pairs, Level::Series, None, None).await
+pub(super) async fn all_series(web: State<Web>, caller: Extension<Caller>, pairs: Pairs) -> Result<Response, Refusal> {
+    search(web, &caller, pairs, Level::Series, None, None).await
 }
 
-pub(super) async fn all_instances(web: State<Web>, headers: HeaderMap, pairs: Pairs) -> Result<Response, Refusal> {
-    search(web, &headers, pairs, Level::Instance, None, None).await
+pub(super) async fn all_instances(web: State<Web>, caller: Extension<Caller>, pairs: Pairs) -> Result<Response, Refusal> {
+    search(web, &caller, pairs, Level::Instance, None, None).await
 }
 
-pub(super) async fn series(web: State<Web>, Path(study): Path<String>, headers: HeaderMap, pairs: Pairs) -> Result<Response, Refusal> {
-    search(web, &headers, pairs, Level::Series, Some(study), None).await
+pub(super) async fn series(
+    web: State<Web>,
+    Path(study): Path<String>,
+    caller: Extension<Caller>,
+    pairs: Pairs,
+) -> Result<Response, Refusal> {
+    search(web, &caller, pairs, Level::Series, Some(study), None).await
 }
 
 pub(super) async fn instances_of_study(
     web: State<Web>,
     Path(study): Path<String>,
-    headers: HeaderMap,
+    caller: Extension<Caller>,
     pairs: Pairs,
 ) -> Result<Response, Refusal> {
-    search(web, &headers, pairs, Level::Instance, Some(study), None).await
+    search(web, &caller, pairs, Level::Instance, Some(study), None).await
 }
 
 pub(super) async fn instances(
     web: State<Web>,
     Path((study, series)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Extension<Caller>,
     pairs: Pairs,
 ) -> Result<Response, Refusal> {
-    search(web, &headers, pairs, Level::Instance, Some(study), Some(series)).await
+    search(web, &caller, pairs, Level::Instance, Some(study), Some(series)).await
 }
 
 async fn search(
     State(web): State<Web>,
-    headers: &HeaderMap,
+    caller: &Caller,
     Parameters(pairs): Pairs,
     level: Level,
     study: Option<Uid>,
@@ -66,9 +74,19 @@ async fn search(
 ) -> Result<Response, Refusal> {
     let query = Query::read(&pairs, MAX_ANSWERS).map_err(|why| Refusal::Status(StatusCode::BAD_REQUEST, why))?;
     let _place = web.reading.try_acquire().map_err(|_| Refusal::busy())?;
-    let (base, worker) = (base(headers), web.clone());
+    let (base, worker) = (base(caller), web.clone());
     let search = Search { web: worker, query, level, series, base, answers: Vec::new(), left_out: 0 };
-    let (answers, cut) = tokio::task::spawn_blocking(move || search.run(study)).await.map_err(|_| Refusal::broken())??;
+    let (peer, span) = (caller.peer, tracing::Span::current());
+    let searched = tokio::task::spawn_blocking(move || {
+        let _span = span.entered();
+        // What was searched for may name a patient: it is not noted.
+        let subject = study.as_deref().filter(|study| is_uid(study)).unwrap_or_default().to_owned();
+        let store = Arc::clone(&search.web.store);
+        let found = search.run(study)?;
+        store.audit(AuditRecord::query(&peer.to_string(), &subject, format!("QIDO-RS: {} answers", found.0.len())));
+        Ok::<_, StoreError>(found)
+    });
+    let (answers, cut) = searched.await.map_err(|_| Refusal::broken())??;
     let mut response = ([(header::CONTENT_TYPE, JSON)], format!("[{}]", answers.join(","))).into_response();
     if cut {
         response.headers_mut().insert(header::WARNING, HeaderValue::from_static(CUT));

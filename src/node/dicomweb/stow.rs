@@ -1,8 +1,9 @@
 //! Store transactions (STOW-RS, PS3.18 10.5): DICOM files in the parts of a request, each on disk before it is answered for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,7 +20,9 @@ use crate::dimse::Status;
 use crate::geometry::Coded;
 use crate::node::arrivals::Arrivals;
 use crate::node::classes;
+use crate::node::metrics::Step;
 use crate::node::scp::answer_of;
+use crate::node::server::Caller;
 use crate::store::{Announced, Receiving, Store};
 
 /// What is written as the sender's title.
@@ -31,12 +34,18 @@ const SOP_CLASS_NOT_SUPPORTED: u16 = 0x0122;
 const TRANSFER_SYNTAX_NOT_SUPPORTED: u16 = 0xC122;
 const NOT_DICOM: u16 = 0xC000;
 
-pub(super) async fn any_study(State(web): State<Web>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    store(web, None, &headers, body).await
+pub(super) async fn any_study(
+    State(web): State<Web>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    store(web, &caller, None, &headers, body).await
 }
 
 pub(super) async fn one_study(
     State(web): State<Web>,
+    caller: Extension<Caller>,
     Path(study_uid): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -44,19 +53,24 @@ pub(super) async fn one_study(
     if !is_uid(&study_uid) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "no UID"));
     }
-    store(web, Some(study_uid), &headers, body).await
+    store(web, &caller, Some(study_uid), &headers, body).await
 }
 
-async fn store(web: Web, study_uid: Option<Uid>, headers: &HeaderMap, mut body: Body) -> Result<Response, Refusal> {
+async fn store(web: Web, caller: &Caller, study_uid: Option<Uid>, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(boundary);
     let wanted = "multipart/related; type=\"application/dicom\"; boundary=.. is wanted";
     let multipart = Multipart::new(kind.ok_or_else(|| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted))?);
+    let settings = web.current.get();
+    let most_bytes = settings.http.body_mb.saturating_mul(1 << 20);
+    if body.size_hint().lower() > most_bytes {
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "longer than http.body_mb: send it in several requests"));
+    }
     let _place = web.storing.try_acquire().map_err(|_| Refusal::busy())?;
-    let patience = web.current.get().patience().pdu;
     let (pieces, incoming) = mpsc::channel(PIECES);
-    let upload = Upload::new(&web, study_uid, base(headers));
-    let stored = tokio::task::spawn_blocking(move || upload.run(multipart, incoming));
-    while let Some(piece) = next_piece(&mut body, patience).await {
+    let (upload, span) = (Upload::new(&web, study_uid, base(caller)), tracing::Span::current());
+    let stored = tokio::task::spawn_blocking(move || span.in_scope(|| upload.run(multipart, incoming)));
+    let mut coming = Coming { body, patience: settings.patience().pdu, waited: Duration::ZERO, bytes: 0, left: most_bytes };
+    while let Some(piece) = coming.next().await {
         if pieces.send(piece).await.is_err() {
             break; // it has seen enough
         }
@@ -73,15 +87,37 @@ async fn store(web: Web, study_uid: Option<Uid>, headers: &HeaderMap, mut body: 
     Ok((status, [(header::CONTENT_TYPE, JSON)], stored.json()).into_response())
 }
 
-/// The next piece of a body; none at its end, where it fails, and where nothing comes for too long.
-async fn next_piece(body: &mut Body, patience: Duration) -> Option<Bytes> {
-    while !body.is_end_stream() {
-        let frame = tokio::time::timeout(patience, body.frame()).await.ok()??.ok()?;
-        if let Ok(data) = frame.into_data() {
+/// What must come of a body within the time for a PDU, or be its end: who sends a byte now and then gains nothing.
+const PACE_BYTES: u64 = 64 << 10;
+
+/// A body that comes in.
+struct Coming {
+    body: Body,
+    patience: Duration,
+    /// How long the next [`PACE_BYTES`] were waited for, and what of them has come.
+    waited: Duration,
+    bytes: u64,
+    /// What may come at most.
+    left: u64,
+}
+
+impl Coming {
+    /// The next piece; none at the end, where it fails, where it comes too slowly, and where it is too long.
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.body.is_end_stream() {
+            let began = Instant::now();
+            let frame = tokio::time::timeout(self.patience.checked_sub(self.waited)?, self.body.frame()).await.ok()??.ok()?;
+            self.waited += began.elapsed();
+            let Ok(data) = frame.into_data() else { continue };
+            self.left = self.left.checked_sub(data.len() as u64)?;
+            self.bytes += data.len() as u64;
+            if self.bytes >= PACE_BYTES {
+                (self.waited, self.bytes) = (Duration::ZERO, 0);
+            }
             return Some(data);
         }
+        None
     }
-    None
 }
 
 /// A request on its way to the disk.
@@ -96,7 +132,7 @@ struct Upload {
 enum Part<'s> {
     /// Its file meta group is not there yet.
     Beginning(Vec<u8>),
-    DataSet(Box<Receiving<'s>>, Reference),
+    DataSet(Box<Receiving<'s>>, Reference, Instant),
     /// It is passed over.
     Refused,
 }
@@ -165,7 +201,7 @@ impl Upload {
     fn data<'s>(&'s self, part: &mut Part<'s>, data: &[u8], stored: &mut Stored) {
         match part {
             Part::Refused => {}
-            Part::DataSet(receiving, _) => {
+            Part::DataSet(receiving, ..) => {
                 self.web.metrics.received_bytes.add(data.len() as u64);
                 receiving.write(data);
             }
@@ -202,7 +238,7 @@ impl Upload {
                 study_uid: self.study_uid.clone(),
             };
             match self.store.receive(announced) {
-                Ok(receiving) => return Part::DataSet(Box::new(receiving), reference),
+                Ok(receiving) => return Part::DataSet(Box::new(receiving), reference, Instant::now()),
                 Err(error) => answer_of(&Err(error)).0.0,
             }
         };
@@ -212,12 +248,16 @@ impl Upload {
     }
 
     fn end(&self, part: Part<'_>, stored: &mut Stored, arrivals: &mut Arrivals) {
-        let (receiving, reference) = match part {
-            Part::DataSet(receiving, reference) => (receiving, reference),
+        let (receiving, reference, began) = match part {
+            Part::DataSet(receiving, reference, began) => (receiving, reference, began),
             Part::Beginning(_) => return stored.other.push(NOT_DICOM),
             Part::Refused => return,
         };
+        let metrics = &self.web.metrics;
+        metrics.took(Step::Receive, began.elapsed());
+        let came = Instant::now();
         let kept = receiving.finish();
+        metrics.took(Step::Seal, came.elapsed());
         let (status, _) = answer_of(&kept);
         self.web.metrics.stored(status);
         match kept {

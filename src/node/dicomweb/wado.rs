@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,7 +18,8 @@ use super::multipart::parameter;
 use super::{JSON, PIECES, Refusal, Web};
 use crate::codes::{sha256_hex, uid_by_name};
 use crate::dataset::{DataSetFile, Instance, json};
-use crate::store::Object;
+use crate::node::server::Caller;
+use crate::store::{AuditRecord, Object};
 
 /// Bytes of a file at a time.
 const PIECE_BYTES: usize = 128 << 10;
@@ -25,39 +28,51 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Preamble of a file: ours holds a seal that is nobody else's business.
 const PREAMBLE_BYTES: usize = 128;
 
-pub(super) async fn study(web: State<Web>, Path(study): Path<String>, headers: HeaderMap) -> Result<Response, Refusal> {
-    files(web, &headers, &study, None, None).await
+pub(super) async fn study(
+    web: State<Web>,
+    caller: Extension<Caller>,
+    Path(study): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    files(web, &caller, &headers, &study, None, None).await
 }
 
 pub(super) async fn series(
     web: State<Web>,
+    caller: Extension<Caller>,
     Path((study, series)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    files(web, &headers, &study, Some(&series), None).await
+    files(web, &caller, &headers, &study, Some(&series), None).await
 }
 
 pub(super) async fn instance(
     web: State<Web>,
+    caller: Extension<Caller>,
     Path((study, series, instance)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    files(web, &headers, &study, Some(&series), Some(&instance)).await
+    files(web, &caller, &headers, &study, Some(&series), Some(&instance)).await
 }
 
-pub(super) async fn study_metadata(web: State<Web>, Path(study): Path<String>) -> Result<Response, Refusal> {
-    metadata(web, &study, None, None).await
+pub(super) async fn study_metadata(web: State<Web>, caller: Extension<Caller>, Path(study): Path<String>) -> Result<Response, Refusal> {
+    metadata(web, &caller, &study, None, None).await
 }
 
-pub(super) async fn series_metadata(web: State<Web>, Path((study, series)): Path<(String, String)>) -> Result<Response, Refusal> {
-    metadata(web, &study, Some(&series), None).await
+pub(super) async fn series_metadata(
+    web: State<Web>,
+    caller: Extension<Caller>,
+    Path((study, series)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    metadata(web, &caller, &study, Some(&series), None).await
 }
 
 pub(super) async fn instance_metadata(
     web: State<Web>,
+    caller: Extension<Caller>,
     Path((study, series, instance)): Path<(String, String, String)>,
 ) -> Result<Response, Refusal> {
-    metadata(web, &study, Some(&series), Some(&instance)).await
+    metadata(web, &caller, &study, Some(&series), Some(&instance)).await
 }
 
 /// What of the stored transfer syntaxes a client takes.
@@ -98,12 +113,15 @@ fn streamed(
     web: &Web,
     kind: &str,
     place: OwnedSemaphorePermit,
+    record: AuditRecord,
     write: impl FnOnce(&mut Outlet) -> io::Result<()> + Send + 'static,
 ) -> Response {
     let (pieces, body) = Channel::new(PIECES);
     let mut outlet = Outlet { pieces, runtime: web.runtime.clone() };
+    let (store, span) = (Arc::clone(&web.store), tracing::Span::current());
     tokio::task::spawn_blocking(move || {
-        let _place = place;
+        let (_place, _span) = (place, span.entered());
+        store.audit(record);
         if let Err(error) = write(&mut outlet) {
             // The client sees that the answer is not whole.
             tracing::warn!(%error, "an answer is cut off");
@@ -130,13 +148,19 @@ impl Outlet {
     }
 }
 
-async fn found(web: &Web, study: &str, series: Option<&str>, instance: Option<&str>) -> Result<Vec<Object>, Refusal> {
+/// What no file holds by chance.
+pub(super) fn boundary(study: &str) -> String {
+    sha256_hex(uid_by_name(&["boundary", study, &crate::store::now_ms().to_string()]).as_bytes())[..32].to_owned()
+}
+
+pub(super) async fn found(web: &Web, study: &str, series: Option<&str>, instance: Option<&str>) -> Result<Vec<Object>, Refusal> {
     let objects = web.store.objects(study, series, instance).await?;
     if objects.is_empty() { Err(Refusal::not_found()) } else { Ok(objects) }
 }
 
 async fn files(
     State(web): State<Web>,
+    caller: &Caller,
     headers: &HeaderMap,
     study: &str,
     series: Option<&str>,
@@ -158,10 +182,10 @@ async fn files(
             return Err(refused());
         }
     }
-    // No file holds this by chance.
-    let boundary = sha256_hex(uid_by_name(&["boundary", study, &crate::store::now_ms().to_string()]).as_bytes())[..32].to_owned();
+    let boundary = boundary(study);
     let kind = format!("multipart/related; type=\"application/dicom\"; boundary={boundary}");
-    Ok(streamed(&web, &kind, place, move |out| {
+    let record = AuditRecord::retrieved(&caller.peer.to_string(), study, format!("WADO-RS: {} instances", objects.len()));
+    Ok(streamed(&web, &kind, place, record, move |out| {
         for object in &objects {
             let known = DataSetFile::open(&object.path).map_err(io::Error::other)?;
             let syntax = known.transfer_syntax_uid;
@@ -183,10 +207,17 @@ async fn files(
     }))
 }
 
-async fn metadata(State(web): State<Web>, study: &str, series: Option<&str>, instance: Option<&str>) -> Result<Response, Refusal> {
+async fn metadata(
+    State(web): State<Web>,
+    caller: &Caller,
+    study: &str,
+    series: Option<&str>,
+    instance: Option<&str>,
+) -> Result<Response, Refusal> {
     let place = web.reading.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;
     let objects = found(&web, study, series, instance).await?;
-    Ok(streamed(&web, JSON, place, move |out| {
+    let record = AuditRecord::retrieved(&caller.peer.to_string(), study, format!("WADO-RS: metadata of {} instances", objects.len()));
+    Ok(streamed(&web, JSON, place, record, move |out| {
         for (n, object) in objects.iter().enumerate() {
             let header = Instance::read(&object.path).map_err(io::Error::other)?;
             let header = header.attributes.to_object(&object.path).map_err(io::Error::other)?;
