@@ -16,6 +16,7 @@ mod instance;
 mod layout;
 mod part10;
 mod pixels;
+mod query;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -38,5 +39,6 @@ pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
 pub use part10::{Beginning, DataSetFile, beginning};
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
+pub use query::{Identity, SeriesMatch, StudyMatch, identifier, series_of_study, studies_of_patient, study_began, whole_study};
 pub use streamed::{Writable, write_object};
 pub use web::{Candidate, Level, Query, Stored, json};
