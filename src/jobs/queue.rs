@@ -147,6 +147,29 @@ pub async fn fail(
     })
 }
 
+/// Tries again what failed, was cancelled or is in quarantine, because somebody says so; where its search for earlier studies came to no
+/// end or failed, with that. False for any other job.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn try_again(pool: &SqlitePool, job: i64) -> Result<bool, StoreError> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let query = sqlx::query(
+        "UPDATE job SET not_before_ms = 0, ended_ms = NULL,
+            state = iif(EXISTS (SELECT 1 FROM search WHERE job = ?1 AND state IN ('due', 'failed')), 'waiting', 'queued')
+         WHERE id = ?1 AND state IN ('failed', 'quarantined', 'cancelled')",
+    );
+    let changed = query.bind(job).execute(&mut *transaction).await?.rows_affected() == 1;
+    if changed {
+        let query = sqlx::query(
+            "UPDATE search SET state = 'due', attempts = 0, not_before_ms = 0, since_ms = ? WHERE job = ? AND state IN ('due', 'failed')",
+        );
+        query.bind(now_ms()).bind(job).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(changed)
+}
+
 /// At the start: what ran when the process went down is queued again, or in quarantine when that happened twice. The jobs in quarantine.
 ///
 /// # Errors

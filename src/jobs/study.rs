@@ -2,6 +2,7 @@
 
 use sqlx::SqlitePool;
 
+use super::census::Evidence;
 use crate::codes::Uid;
 use crate::store::{StoreError, now_ms};
 
@@ -12,41 +13,72 @@ pub struct Planned {
     pub package: String,
     /// Before all that is not urgent.
     pub urgent: bool,
+    /// The archive whose earlier studies it waits for.
+    pub priors_from: Option<String>,
 }
 
-/// Completes the studies that nothing came of for `quiet_ms` (`cut_off_ms` where the last association was cut off), but those that
-/// `is_open` says more may come of, and queues a job for each package. Their UIDs.
+/// When a study is complete.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Nothing came for this long, and what brought the last was released, or all is here that should be.
+    pub quiet_ms: i64,
+    /// Nothing came for this long, whatever is missing.
+    pub cut_off_ms: i64,
+    /// Where something is missing then, it is not complete until it comes or somebody says so.
+    pub hold_incomplete: bool,
+    /// Senders whose source is asked how many instances a study has, before it is complete.
+    pub asked_senders: Vec<String>,
+}
+
+/// Completes the studies that are by these rules, but those that `is_open` says more may come of, and queues a job for each package. Their
+/// UIDs, each with its reason.
 ///
 /// # Errors
 /// Where the database fails.
 pub async fn complete(
     pool: &SqlitePool,
-    quiet_ms: i64,
-    cut_off_ms: i64,
+    waits: &Waits,
     is_open: impl Fn(&str) -> bool,
     packages: &[Planned],
-) -> Result<Vec<Uid>, StoreError> {
+) -> Result<Vec<(Uid, String)>, StoreError> {
     let now = now_ms();
     let query = sqlx::query_as(
-        "SELECT study_uid, last_arrival_ms FROM study
-         WHERE state = 'receiving' AND last_arrival_ms <= CASE cut_off WHEN 0 THEN ? ELSE ? END ORDER BY last_arrival_ms",
+        "SELECT study_uid, last_arrival_ms, cut_off FROM study WHERE state = 'receiving' AND last_arrival_ms <= ? ORDER BY last_arrival_ms",
     );
-    let quiet: Vec<(Uid, i64)> = query.bind(now - quiet_ms).bind(now - cut_off_ms).fetch_all(pool).await?;
+    let quiet: Vec<(Uid, i64, bool)> = query.bind(now - waits.quiet_ms.min(waits.cut_off_ms)).fetch_all(pool).await?;
     let mut completed = Vec::new();
-    for (study_uid, last_arrival_ms) in quiet.into_iter().filter(|(study_uid, _)| !is_open(study_uid)) {
-        if complete_one(pool, &study_uid, Some(last_arrival_ms), packages).await? {
-            completed.push(study_uid);
+    for (study_uid, last_arrival_ms, cut_off) in quiet.into_iter().filter(|(study_uid, ..)| !is_open(study_uid)) {
+        let evidence = Evidence::of(&mut *pool.acquire().await?, &study_uid, &waits.asked_senders).await?;
+        let quiet_ms = now - last_arrival_ms;
+        let released = !cut_off && evidence.missing == 0;
+        let by_then_ms = if released || evidence.is_whole() { waits.quiet_ms } else { waits.cut_off_ms };
+        // An answer of the source is waited for as long as for a study that was cut off.
+        let unasked = evidence.open && quiet_ms < waits.cut_off_ms;
+        if quiet_ms < by_then_ms || unasked || (evidence.missing > 0 && waits.hold_incomplete) {
+            continue;
+        }
+        let how = format!("{} and quiet for {} s", if cut_off { "cut off" } else { "released" }, by_then_ms / 1000);
+        let end = End {
+            last_arrival_ms: Some(last_arrival_ms),
+            reason: evidence.reason(&how),
+            whole: evidence.is_whole(),
+            missing: evidence.missing,
+        };
+        if complete_one(pool, &study_uid, &end, packages).await? {
+            completed.push((study_uid, end.reason));
         }
     }
     Ok(completed)
 }
 
-/// Completes one study at once, because somebody says so. False where it is not there or complete already.
+/// Completes one study at once, because somebody says so; one that is held, too. False where it is not there or complete already.
 ///
 /// # Errors
 /// Where the database fails.
 pub async fn complete_now(pool: &SqlitePool, study_uid: &str, packages: &[Planned]) -> Result<bool, StoreError> {
-    complete_one(pool, study_uid, None, packages).await
+    let evidence = Evidence::of(&mut *pool.acquire().await?, study_uid, &[]).await?;
+    let end = End { last_arrival_ms: None, reason: evidence.reason("by order"), whole: evidence.is_whole(), missing: evidence.missing };
+    complete_one(pool, study_uid, &end, packages).await
 }
 
 /// Whether what brought the last of a study was not released, yet or for ever: instances may be missing.
@@ -59,21 +91,42 @@ pub async fn is_cut_off(pool: &SqlitePool, study_uid: &str) -> Result<bool, Stor
     Ok(cut_off.unwrap_or(false))
 }
 
-/// Where an arrival is given, only if nothing came since.
-async fn complete_one(pool: &SqlitePool, study_uid: &str, last_arrival_ms: Option<i64>, packages: &[Planned]) -> Result<bool, StoreError> {
+/// How a study came to be complete.
+struct End {
+    /// Only if nothing came since; by order where there is none.
+    last_arrival_ms: Option<i64>,
+    reason: String,
+    /// All is here that should be, however the association ended.
+    whole: bool,
+    missing: i64,
+}
+
+async fn complete_one(pool: &SqlitePool, study_uid: &str, end: &End, packages: &[Planned]) -> Result<bool, StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     let query = sqlx::query_as(
-        "UPDATE study SET state = 'complete', generation = generation + 1
-         WHERE study_uid = ? AND state = 'receiving' AND last_arrival_ms = coalesce(?, last_arrival_ms) RETURNING generation",
+        "UPDATE study SET state = 'complete', generation = generation + 1, cut_off = cut_off AND NOT ?3
+         WHERE study_uid = ?1 AND (state = 'receiving' AND last_arrival_ms = coalesce(?2, last_arrival_ms) OR state = 'held' AND ?2 IS NULL)
+         RETURNING generation",
     );
-    let generation: Option<(i64,)> = query.bind(study_uid).bind(last_arrival_ms).fetch_optional(&mut *transaction).await?;
+    let query = query.bind(study_uid).bind(end.last_arrival_ms).bind(end.whole);
+    let generation: Option<(i64,)> = query.fetch_optional(&mut *transaction).await?;
     let Some((generation,)) = generation else { return Ok(false) };
-    for Planned { package, urgent } in packages {
-        let query = sqlx::query(
+    let now = now_ms();
+    let query = sqlx::query("INSERT INTO completion (study_uid, generation, at_ms, reason, missing) VALUES (?, ?, ?, ?, ?)");
+    query.bind(study_uid).bind(generation).bind(now).bind(&end.reason).bind(end.missing).execute(&mut *transaction).await?;
+    for Planned { package, urgent, priors_from } in packages {
+        let query = sqlx::query_scalar(
             "INSERT INTO job (study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms)
-             VALUES (?, ?, ?, 'queued', ?, 0, 0, ?) ON CONFLICT DO NOTHING",
+             VALUES (?, ?, ?, ?, ?, 0, 0, ?) ON CONFLICT DO NOTHING RETURNING id",
         );
-        query.bind(study_uid).bind(package).bind(generation).bind(urgent).bind(now_ms()).execute(&mut *transaction).await?;
+        let state = if priors_from.is_some() { "waiting" } else { "queued" };
+        let query = query.bind(study_uid).bind(package).bind(generation).bind(state).bind(urgent).bind(now);
+        let job: Option<i64> = query.fetch_optional(&mut *transaction).await?;
+        if let Some((job, archive)) = job.zip(priors_from.as_ref()) {
+            let query =
+                sqlx::query("INSERT INTO search (job, archive, state, attempts, not_before_ms, since_ms) VALUES (?, ?, 'due', 0, 0, ?)");
+            query.bind(job).bind(archive).bind(now).execute(&mut *transaction).await?;
+        }
     }
     transaction.commit().await?;
     Ok(true)

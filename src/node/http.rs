@@ -112,10 +112,12 @@ async fn ready(State(interface): State<Interface>) -> Response {
 
 async fn metrics(State(interface): State<Interface>) -> Result<String, Problem> {
     let pool = interface.store.pool();
-    let (receiving, queued): (i64, i64) =
-        sqlx::query_as("SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), (SELECT count(*) FROM job WHERE state = 'queued')")
-            .fetch_one(pool)
-            .await?;
+    let (receiving, queued, waiting): (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), (SELECT count(*) FROM job WHERE state = 'queued'),
+            (SELECT count(*) FROM job WHERE state = 'waiting')",
+    )
+    .fetch_one(pool)
+    .await?;
     let (mut due, mut dead, mut uncommitted) = (0, 0, 0);
     for destination in &interface.current.get().destination {
         let waiting = jobs::waiting(pool, &destination.name).await?;
@@ -126,6 +128,7 @@ async fn metrics(State(interface): State<Interface>) -> Result<String, Problem> 
         ("open_associations", "Associations that are open.", interface.scp.open_associations() as f64),
         ("studies_receiving", "Studies that are not complete yet.", receiving as f64),
         ("jobs_queued", "Jobs that wait.", queued as f64),
+        ("jobs_waiting", "Jobs that wait for earlier studies.", waiting as f64),
         ("deliveries_due", "Result instances that wait for a destination.", due as f64),
         ("deliveries_uncommitted", "Result instances that a destination has, and has not taken responsibility for.", uncommitted as f64),
         ("deliveries_dead", "Result instances that no destination will get without an order.", dead as f64),
@@ -168,6 +171,15 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
     );
     type Result = (String, String, i64, Option<String>, Option<String>, Option<i64>, Option<i64>, Option<String>);
     let results: Vec<Result> = query.bind(&uid).fetch_all(pool).await?;
+    let query = sqlx::query_as(
+        "SELECT search.job, archive, search.state, attempts, search.code, search.remark,
+            prior.study_uid, prior.state, (SELECT count(*) FROM instance WHERE instance.study_uid = prior.study_uid)
+         FROM search JOIN job ON job.id = search.job LEFT JOIN prior ON prior.job = search.job
+         WHERE job.study_uid = ? ORDER BY search.job, prior.study_uid",
+    );
+    let searches: Vec<SearchRow> = query.bind(&uid).fetch_all(pool).await?;
+    let query = sqlx::query_as("SELECT generation, at_ms, reason, missing FROM completion WHERE study_uid = ? ORDER BY generation");
+    let completions: Vec<(i64, i64, String, i64)> = query.bind(&uid).fetch_all(pool).await?;
     let query = sqlx::query_as("SELECT sop_instance_uid, reason, received_ms FROM quarantine WHERE study_uid = ?");
     let quarantine: Vec<(String, String, i64)> = query.bind(&uid).fetch_all(pool).await?;
     let query = sqlx::query_as("SELECT at_ms, event, action, outcome, peer, detail FROM audit WHERE subject = ? ORDER BY id");
@@ -179,17 +191,40 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
             "status": status, "remark": remark,
         })
     };
+    let of_completion = |(generation, at_ms, reason, missing): (i64, i64, String, i64)| json!({ "generation": generation, "at_ms": at_ms, "reason": reason, "missing": missing });
     let of_quarantine = |(uid, reason, ms): (String, String, i64)| json!({ "sop_instance_uid": uid, "reason": reason, "received_ms": ms });
     let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail });
     Ok(Json(json!({
         "study_instance_uid": uid, "state": state, "generation": generation, "cut_off": cut_off, "last_arrival_ms": last_arrival_ms,
         "open": interface.store.is_open(&uid),
+        "complete": completions.into_iter().map(of_completion).collect::<Value>(),
+        "priors": searches_of(searches),
         "series": series.into_iter().map(of_series).collect::<Value>(),
         "jobs": jobs.into_iter().map(job).collect::<Value>(),
         "results": results.into_iter().map(of_result).collect::<Value>(),
         "quarantine": quarantine.into_iter().map(of_quarantine).collect::<Value>(),
         "audit": audit.into_iter().map(of_audit).collect::<Value>(),
     })))
+}
+
+/// Job, archive, state, attempts, code, remark; an earlier study, its state, its instances here.
+type SearchRow = (i64, String, String, i64, Option<String>, Option<String>, Option<String>, Option<String>, i64);
+
+/// The searches for earlier studies, each with what it found.
+fn searches_of(rows: Vec<SearchRow>) -> Value {
+    let mut searches: Vec<Value> = Vec::new();
+    for (job, archive, state, attempts, code, remark, study_uid, prior_state, instances) in rows {
+        if searches.last().is_none_or(|last| last["job"] != job) {
+            searches.push(json!({
+                "job": job, "archive": archive, "state": state, "attempts": attempts, "code": code, "remark": remark, "studies": [],
+            }));
+        }
+        let studies = searches.last_mut().and_then(|last| last["studies"].as_array_mut());
+        if let (Some(studies), Some(study_uid)) = (studies, study_uid) {
+            studies.push(json!({ "study_instance_uid": study_uid, "state": prior_state, "instances": instances }));
+        }
+    }
+    searches.into()
 }
 
 /// Completes a study now.
@@ -201,16 +236,16 @@ async fn complete(State(interface): State<Interface>, Path(uid): Path<String>) -
 }
 
 async fn retry(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'queued', not_before_ms = 0, ended_ms = NULL WHERE id = ? AND state IN ('failed', 'quarantined', 'cancelled')";
-    order(&interface, query, id, "only a job that failed, was cancelled or is in quarantine is tried again").await
+    let again = jobs::try_again(interface.store.pool(), id).await?;
+    ordered(again, id, "only a job that failed, was cancelled or is in quarantine is tried again")
 }
 
 async fn cancel(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'cancelled' WHERE id = ? AND state IN ('queued', 'running')";
-    order(&interface, query, id, "only a job that waits or runs is cancelled").await
+    let query = "UPDATE job SET state = 'cancelled' WHERE id = ? AND state IN ('waiting', 'queued', 'running')";
+    let cancelled = sqlx::query(query).bind(id).execute(interface.store.pool()).await?.rows_affected() == 1;
+    ordered(cancelled, id, "only a job that waits or runs is cancelled")
 }
 
-async fn order(interface: &Interface, query: &'static str, id: i64, otherwise: &'static str) -> Result<Json<Value>, Problem> {
-    let changed = sqlx::query(query).bind(id).execute(interface.store.pool()).await?.rows_affected();
-    if changed == 1 { Ok(Json(json!({ "id": id }))) } else { Err(Problem::Conflict(otherwise)) }
+fn ordered(done: bool, id: i64, otherwise: &'static str) -> Result<Json<Value>, Problem> {
+    if done { Ok(Json(json!({ "id": id }))) } else { Err(Problem::Conflict(otherwise)) }
 }

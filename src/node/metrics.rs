@@ -38,6 +38,8 @@ pub(super) struct Metrics {
     pub(super) delivered: Counter,
     /// Instances that a destination has taken responsibility for.
     pub(super) committed: Counter,
+    /// Searches for earlier studies that came to no good end.
+    pub(super) searches_failed: Counter,
     /// Attempts at delivery that failed.
     pub(super) delivery_failures: Counter,
 }
@@ -68,6 +70,7 @@ impl Metrics {
             ("jobs_total", "", "{outcome=\"failed\"}", &self.jobs_failed),
             ("delivered_total", "Result instances that a destination has taken.", "", &self.delivered),
             ("committed_total", "Result instances that a destination has taken responsibility for.", "", &self.committed),
+            ("searches_failed_total", "Searches for earlier studies that jobs went without or failed for.", "", &self.searches_failed),
             ("delivery_failures_total", "Attempts at delivery that failed.", "", &self.delivery_failures),
         ];
         let mut text = String::new();

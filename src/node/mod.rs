@@ -5,13 +5,17 @@
 //! store    the indexer                   -> database
 //! node     the assembler                 complete studies -> jobs
 //! worker   one thread                    jobs -> results and deliveries
+//! priors   a thread an archive           jobs that wait for earlier studies -> store, jobs
+//! census   one thread                    quiet studies -> what their source says of them
 //! deliver  a thread a destination        deliveries -> their Storage SCP, and what it says of commitment -> deliveries
 //! reporter one thread                    answers to those who asked us for commitment
 //! ```
 //!
 //! They share nothing but store and database: each can stop or crash at any point and goes on from what is there.
 
+mod archive;
 mod arrivals;
+mod census;
 mod classes;
 mod commitment;
 mod config;
@@ -19,6 +23,7 @@ mod deliver;
 mod dicomweb;
 mod http;
 mod metrics;
+mod priors;
 mod scp;
 mod settings;
 mod tls;
@@ -35,18 +40,20 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use config::PackageConfig;
 pub use config::{Config, ConfigError};
+use config::{Incomplete, PackageConfig};
 
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};
 use crate::geometry::Coded;
-use crate::jobs::{self, Planned};
+use crate::jobs::{self, Planned, Waits};
 use crate::model::ModelError;
 use crate::store::{AuditRecord, Store, StoreError};
+use census::{Censor, asked_senders};
 use commitment::Reporter;
 use deliver::Senders;
 use metrics::Metrics;
+use priors::Fetchers;
 use scp::Scp;
 use settings::{Current, Settings, needs_restart};
 use worker::Worker;
@@ -173,10 +180,16 @@ impl Node {
         let senders = Senders { current, store, metrics, runtime };
         let (current, store, _, runtime) = shared();
         let reporter = Reporter { current, store, runtime };
+        let (current, store, metrics, runtime) = shared();
+        let fetchers = Fetchers { current, store, metrics, runtime };
+        let (current, store, _, runtime) = shared();
+        let censor = Censor { current, store, runtime };
         let (current, store, _, runtime) = shared();
         let assembler = Assembler { current, store, runtime };
         node.thread("worker", move |stopping| worker.run(stopping))?;
         node.thread("senders", move |stopping| senders.run(stopping))?;
+        node.thread("fetchers", move |stopping| fetchers.run(stopping))?;
+        node.thread("censor", move |stopping| censor.run(stopping))?;
         node.thread("reporter", move |stopping| reporter.run(stopping))?;
         node.thread("assembler", move |stopping| assembler.run(stopping))?;
         node.store.audit(AuditRecord::activity("started"));
@@ -255,9 +268,11 @@ impl Assembler {
             let settings = self.current.get();
             let planned = planned(&settings);
             let [quiet_ms, cut_off_ms] = [settings.study.quiet_s, settings.study.cut_off_s].map(config::millis);
+            let hold_incomplete = settings.study.incomplete == Incomplete::Hold;
+            let waits = Waits { quiet_ms, cut_off_ms, hold_incomplete, asked_senders: asked_senders(&settings) };
             let is_open = |study_uid: &str| self.store.is_open(study_uid);
-            match self.runtime.block_on(jobs::complete(self.store.pool(), quiet_ms, cut_off_ms, is_open, &planned)) {
-                Ok(studies) => studies.iter().for_each(|study| tracing::info!(study, "a study is complete")),
+            match self.runtime.block_on(jobs::complete(self.store.pool(), &waits, is_open, &planned)) {
+                Ok(studies) => studies.iter().for_each(|(study, reason)| tracing::info!(study, reason, "a study is complete")),
                 Err(error) => tracing::error!(%error, "studies cannot be completed, trying again"),
             }
             thread::sleep(ASSEMBLY);
@@ -267,5 +282,10 @@ impl Assembler {
 
 /// The jobs of each study.
 fn planned(config: &Config) -> Vec<Planned> {
-    config.package.iter().map(|p| Planned { package: p.name.clone(), urgent: p.urgent }).collect()
+    let planned = |p: &PackageConfig| Planned {
+        package: p.name.clone(),
+        urgent: p.urgent,
+        priors_from: p.priors.as_ref().map(|priors| priors.from.clone()),
+    };
+    config.package.iter().map(planned).collect()
 }

@@ -22,8 +22,8 @@ use super::settings::{Current, Settings};
 use super::tls::TlsChannel;
 use crate::codes::Uid;
 use crate::dimse::{
-    Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
-    Role, Status, TcpChannel,
+    AeTitle, Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection,
+    Request, Role, Status, TcpChannel,
 };
 use crate::store::{Announced, AuditRecord, Kept, Store, StoreError};
 
@@ -245,47 +245,80 @@ impl Session<'_> {
 
     /// C-STORE (PS3.4 B.2).
     fn store(&mut self, context_id: u8, command: &Command) -> Result<(), DimseError> {
-        let context = self.association.context(context_id).expect("a message has an accepted context");
-        let peer = self.association.peer();
+        let calling = &self.association.peer().calling;
+        let asked = asked_by_us(self.settings, calling, command);
+        let sender = Sender { title: calling.as_str().to_owned(), asked };
+        let mut intake = Intake { store: &self.scp.store, metrics: &self.scp.metrics, arrivals: &mut self.arrivals };
+        intake.store(&mut self.association, &sender, context_id, command)
+    }
+}
+
+/// Whether an instance comes because of a C-MOVE of ours, as its sender says (PS3.7 9.1.1.1.6).
+fn asked_by_us(settings: &Settings, calling: &AeTitle, command: &Command) -> bool {
+    let originator = command.text(Element::MoveOriginatorTitle);
+    let mut of_sender = settings.archive.iter().filter(|archive| archive.ae_title.0 == *calling);
+    of_sender.any(|archive| archive.calling.as_ref().unwrap_or(&settings.ae_title).0.as_str() == originator)
+}
+
+/// Who sends an instance, and why.
+pub(super) struct Sender {
+    pub(super) title: String,
+    /// Because we asked for it.
+    pub(super) asked: bool,
+}
+
+/// Where instances go, whichever association brings them.
+pub(super) struct Intake<'a> {
+    pub(super) store: &'a Store,
+    pub(super) metrics: &'a Metrics,
+    pub(super) arrivals: &'a mut Arrivals,
+}
+
+impl Intake<'_> {
+    /// Takes the instance of a C-STORE request, and answers.
+    pub(super) fn store(&mut self, association: &mut Link, sender: &Sender, context_id: u8, command: &Command) -> Result<(), DimseError> {
+        let context = association.context(context_id).expect("a message has an accepted context");
         let announced = Announced {
             sop_class_uid: command.text(Element::AffectedSopClassUid).to_owned(),
             sop_instance_uid: command.text(Element::AffectedSopInstanceUid).to_owned(),
             transfer_syntax_uid: context.transfer_syntax.clone(),
-            calling: peer.calling.as_str().to_owned(),
+            calling: sender.title.clone(),
             study_uid: None,
+            asked: sender.asked,
         };
         let kept = if context.abstract_syntax == announced.sop_class_uid {
-            self.keep(announced)?
+            self.keep(association, announced)?
         } else {
-            self.association.skip_data_set()?;
+            association.skip_data_set()?;
             Err(StoreError::NotAsAnnounced { what: "SOP Class UID" })
         };
         let (status, comment) = answer_of(&kept);
-        self.scp.metrics.stored(status);
+        self.metrics.stored(status);
         if let Ok(kept) = &kept {
             self.arrivals.add(kept);
         }
+        let peer = &sender.title;
         match kept {
-            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
-            Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
-            Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
+            Ok(Kept::New { .. } | Kept::Again { .. } | Kept::Asked { .. }) => {}
+            Ok(Kept::Quarantined) => tracing::warn!(peer, "other content under a known SOP Instance UID is in quarantine"),
+            Err(error) => tracing::warn!(peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
         }
         let response = command.response(status);
         let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
-        self.association.send(context_id, &response)
+        association.send(context_id, &response)
     }
 
     /// Receives the data set. The inner error is for the peer, and the association goes on.
-    fn keep(&mut self, announced: Announced) -> Result<Result<Kept, StoreError>, DimseError> {
-        let mut receiving = match self.scp.store.receive(announced) {
+    fn keep(&mut self, association: &mut Link, announced: Announced) -> Result<Result<Kept, StoreError>, DimseError> {
+        let mut receiving = match self.store.receive(announced) {
             Ok(receiving) => receiving,
             Err(error) => {
-                self.association.skip_data_set()?;
+                association.skip_data_set()?;
                 return Ok(Err(error));
             }
         };
-        while let Some(fragment) = self.association.next_fragment()? {
-            self.scp.metrics.received_bytes.add(fragment.len() as u64);
+        while let Some(fragment) = association.next_fragment()? {
+            self.metrics.received_bytes.add(fragment.len() as u64);
             receiving.write(fragment);
         }
         Ok(receiving.finish())
@@ -295,7 +328,7 @@ impl Session<'_> {
 /// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
 pub(super) fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
     let (status, comment) = match kept {
-        Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
+        Ok(Kept::New { .. } | Kept::Again { .. } | Kept::Asked { .. }) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
         Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
         Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
@@ -303,6 +336,7 @@ pub(super) fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
         }
         Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
         Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
+        Err(StoreError::NotAsAsked) => (Status::CANNOT_UNDERSTAND, "of another patient than asked for: in quarantine".into()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),
         Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.shown()),
     };

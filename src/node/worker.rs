@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::settings::{Current, Settings};
 use crate::dataset::{DataSetFile, DatasetError, Instance};
 use crate::engine::{Analysis, Engine, EngineError, Options, Stage};
+use crate::findings::Priors;
 use crate::geometry::Coded;
 use crate::jobs::{self, Claimed, Ended, ResultObject};
 use crate::model::{Check, Eligible, Ineligible, PackageFolders};
@@ -170,10 +171,12 @@ impl Worker {
 
     /// Analyses what the package takes of the study, and writes the results. What it does not take is no failure.
     fn results(&mut self, job: &Claimed, package: &PackageConfig) -> Result<(Value, Vec<ResultObject>), Failure> {
-        let (files, earlier, cut_off) = self.runtime.block_on(async {
+        let (files, earlier, cut_off, around) = self.runtime.block_on(async {
             let cut_off = jobs::is_cut_off(self.store.pool(), &job.study_uid).await?; // before the files: it may be true of fewer than there are
             let files = self.store.files_of_study(&job.study_uid).await?;
-            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?, cut_off))
+            let missing = jobs::missing(self.store.pool(), &job.study_uid, job.generation).await?;
+            let around = Around { priors: jobs::priors(self.store.pool(), job.id).await?, missing };
+            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?, cut_off, around))
         })?;
         let found = discover(&files);
         let engine = self.engines.get_mut(&job.package).expect("every package of the configuration is loaded");
@@ -201,7 +204,7 @@ impl Worker {
                     let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
                     let folder = below.join(format!("{series_uid}{suffix}"));
                     verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
-                    let written = analyse(engine, eligible, &earlier, cut_off, package, &self.store.folder().join(&folder))?;
+                    let written = analyse(engine, eligible, &earlier, cut_off, &around, package, &self.store.folder().join(&folder))?;
                     crash_point("series-written");
                     verdict["outcome"] = "done".into();
                     verdict["stages_s"] = written.stages;
@@ -213,8 +216,19 @@ impl Worker {
             verdicts.push(verdict);
         }
         let left_out: Vec<Value> = found.skipped.iter().map(|s| json!({ "code": s.error.code() })).collect();
-        Ok((json!({ "series": verdicts, "unreadable": left_out, "cut_off": cut_off }), objects))
+        Ok((
+            json!({ "series": verdicts, "unreadable": left_out, "cut_off": cut_off, "missing": around.missing,
+            "priors": { "instances": around.priors.instances.len(), "lacking": around.priors.lacking } }),
+            objects,
+        ))
     }
+}
+
+/// What is known of a study beside its own instances.
+struct Around {
+    priors: Priors,
+    /// By which evidence instances are missing.
+    missing: Option<String>,
 }
 
 /// What was written of one series.
@@ -228,6 +242,7 @@ fn analyse(
     eligible: Eligible,
     earlier: &[crate::findings::Predecessor],
     cut_off: bool,
+    around: &Around,
     package: &PackageConfig,
     folder: &Path,
 ) -> Result<Written, Failure> {
@@ -238,6 +253,13 @@ fn analyse(
     if cut_off {
         findings.warnings.push("the association that brought the last of the study was cut off: instances may be missing".into());
     }
+    if let Some(reason) = &around.missing {
+        findings.warnings.push(format!("instances of the study are missing: {reason}"));
+    }
+    if let Some(why) = &around.priors.lacking {
+        findings.warnings.push(format!("earlier studies were asked for and are not all here: {why}"));
+    }
+    findings.priors = around.priors.clone();
     let written = timings.time(Stage::Write, &mut |_| {}, || write_all(&findings, &image, &package.results.0, folder));
     let written = written.map_err(|error| Failure::of(&error, matches!(error, ResultsError::Write(_))))?;
     let stages = timings.0.iter().map(|(stage, time)| (stage.to_string(), Value::from(time.as_secs_f64()))).collect();

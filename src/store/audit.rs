@@ -42,6 +42,11 @@ impl AuditRecord {
         Self { at_ms: now_ms(), event: "110103", action: "R", outcome, peer: peer.into(), subject: subject.into(), detail }
     }
 
+    /// An archive was asked (110112, Query).
+    pub fn query(outcome: u8, peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110112", action: "E", outcome, peer: peer.into(), subject: study_uid.into(), detail }
+    }
+
     /// The node started or stopped (110100, Application Activity).
     pub fn activity(detail: &str) -> Self {
         Self {

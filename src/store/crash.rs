@@ -6,6 +6,7 @@
 //! ```text
 //! after-seal       an instance is sealed and synced, nobody knows of it yet
 //! after-enter      an instance is entered and lies in `incoming` still
+//! prior-asked      an earlier study is to be retrieved
 //! job-running      a job is claimed
 //! series-written   the results of a series are written, the job is not finished
 //! after-finish     results and deliveries are entered, nothing is sent

@@ -15,7 +15,10 @@
 //! 2. A file leaves `incoming` only after the transaction that enters it is on disk.
 //! 3. A file in `instances` never changes. The same data set is the same file, whoever sends it, and whenever.
 //! 4. A SOP Instance UID names one content. Other content under it goes to quarantine, and so does another patient's in a known study.
+//! 5. What came because we asked for it is held and makes no job, unless it is sent to us as well. It goes to quarantine where it is not
+//!    beyond doubt of the patient that it was asked for (`asked.rs`).
 
+mod asked;
 mod audit;
 mod crash;
 mod database;
@@ -47,6 +50,7 @@ pub use objects::Object;
 pub use receive::{Announced, Kept, Receiving};
 
 use crate::codes::Uid;
+use crate::dataset::Identity;
 use index::Entry;
 use space::Space;
 
@@ -68,6 +72,8 @@ struct Shared {
     pool: SqlitePool,
     runtime: Handle,
     sealed: Mutex<Sealed>,
+    /// The patient of the study that earlier ones were asked for last.
+    patient: Mutex<Option<(Uid, Identity)>>,
     /// Studies that open associations have brought some of, and how many of those.
     open: Mutex<HashMap<Uid, usize>>,
 }
@@ -99,6 +105,7 @@ impl Store {
             pool,
             runtime: Handle::current(),
             sealed: Mutex::default(),
+            patient: Mutex::default(),
             open: Mutex::default(),
         });
         let (queue, indexer) = index::start(&shared)?;
@@ -132,6 +139,16 @@ impl Store {
         let query = sqlx::query_as("SELECT content FROM instance WHERE study_uid = ? ORDER BY sop_instance_uid");
         let contents: Vec<(String,)> = query.bind(study_uid).fetch_all(self.pool()).await?;
         Ok(contents.iter().map(|(content,)| self.path_of(content)).collect())
+    }
+
+    /// A file of each series of a study.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn file_of_each_series(&self, study_uid: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let query = sqlx::query_scalar("SELECT min(content) FROM instance WHERE study_uid = ? GROUP BY series_uid ORDER BY series_uid");
+        let contents: Vec<String> = query.bind(study_uid).fetch_all(self.pool()).await?;
+        Ok(contents.iter().map(|content| self.path_of(content)).collect())
     }
 
     /// An association has brought the first of a study: it is not complete before that has ended.
@@ -228,6 +245,8 @@ enum Contradiction {
     Content,
     /// Another patient in a known study.
     Patient,
+    /// Another patient than it was asked for, or not asked for at all.
+    NotAsked,
 }
 
 impl Contradiction {
@@ -235,6 +254,7 @@ impl Contradiction {
         match self {
             Self::Content => "other content under the same SOP Instance UID",
             Self::Patient => "another patient in the same study",
+            Self::NotAsked => "of another patient than it was asked for, or not asked for",
         }
     }
 }

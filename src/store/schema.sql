@@ -8,20 +8,42 @@ CREATE TABLE instance (
     study_uid           TEXT NOT NULL,
     bytes               INTEGER NOT NULL,
     calling             TEXT NOT NULL,              -- AE title that sent it first
-    received_ms         INTEGER NOT NULL
+    received_ms         INTEGER NOT NULL,
+    of_study            INTEGER,                    -- how many instances it says that its study has (0020,1208)
+    of_series           INTEGER                     -- .. and its series (0020,1209)
 ) STRICT;
 CREATE INDEX instance_of_study ON instance (study_uid);
 
 -- States: receiving -> complete -> receiving (when an instance comes late) -> ..
+-- held: all that is here of it came because we asked for it, and no package is run on it; receiving, when any of it is sent to us
 CREATE TABLE study (
     study_uid           TEXT NOT NULL PRIMARY KEY,
     patient_key         TEXT NOT NULL,              -- hash of Patient ID and name: a study has one patient
-    state               TEXT NOT NULL CHECK (state IN ('receiving', 'complete')),
+    state               TEXT NOT NULL CHECK (state IN ('held', 'receiving', 'complete')),
     generation          INTEGER NOT NULL,           -- how many times it was complete
     cut_off             INTEGER NOT NULL,           -- whether what brought the last of it was not released, yet or for ever
     last_arrival_ms     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX study_receiving ON study (last_arrival_ms) WHERE state = 'receiving';
+
+-- How many instances the archive that a study comes from says that it has, series by series.
+CREATE TABLE census (
+    study_uid           TEXT NOT NULL PRIMARY KEY,
+    source              TEXT NOT NULL,              -- name of the archive in the configuration
+    asked_ms            INTEGER NOT NULL,
+    series              TEXT NOT NULL,              -- JSON: Series Instance UID to number
+    remark              TEXT                        -- why it could not be asked
+) STRICT;
+
+-- Each time that a study was complete, and by which evidence.
+CREATE TABLE completion (
+    study_uid           TEXT NOT NULL REFERENCES study (study_uid),
+    generation          INTEGER NOT NULL,
+    at_ms               INTEGER NOT NULL,
+    reason              TEXT NOT NULL,
+    missing             INTEGER NOT NULL,           -- instances that ought to be here and are not
+    PRIMARY KEY (study_uid, generation)
+) STRICT, WITHOUT ROWID;
 
 -- What was received and is not used: other content under a known UID, another patient in a known study.
 CREATE TABLE quarantine (
@@ -33,13 +55,14 @@ CREATE TABLE quarantine (
     received_ms         INTEGER NOT NULL
 ) STRICT;
 
--- States: queued -> running -> done | queued (after a failure that may pass) | failed (dead letter) | quarantined (it took the process down)
+-- States: waiting (for priors) -> queued -> running -> done | queued (after a failure that may pass) | failed (dead letter)
+-- | quarantined (it took the process down)
 CREATE TABLE job (
     id                  INTEGER PRIMARY KEY,
     study_uid           TEXT NOT NULL REFERENCES study (study_uid),
     package             TEXT NOT NULL,
     generation          INTEGER NOT NULL,           -- of the study
-    state               TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'quarantined', 'cancelled')),
+    state               TEXT NOT NULL CHECK (state IN ('waiting', 'queued', 'running', 'done', 'failed', 'quarantined', 'cancelled')),
     urgent              INTEGER NOT NULL,
     attempt             INTEGER NOT NULL,           -- fencing token: who finishes another attempt than this one is too late
     not_before_ms       INTEGER NOT NULL,
@@ -49,6 +72,31 @@ CREATE TABLE job (
     UNIQUE (study_uid, package, generation)
 ) STRICT;
 CREATE INDEX job_queued ON job (urgent DESC, queued_ms) WHERE state = 'queued';
+
+-- The search for the earlier studies that a job is to refer to. States: due -> done | due again (what may pass)
+-- | without (the job goes on) | failed (the job does not)
+CREATE TABLE search (
+    job                 INTEGER NOT NULL PRIMARY KEY REFERENCES job (id),
+    archive             TEXT NOT NULL,              -- its name in the configuration
+    state               TEXT NOT NULL CHECK (state IN ('due', 'done', 'without', 'failed')),
+    attempts            INTEGER NOT NULL,           -- begun, so that one which ends the process counts, too
+    not_before_ms       INTEGER NOT NULL,
+    since_ms            INTEGER NOT NULL,           -- when it became due, which its job waits from
+    code                TEXT,                       -- of the last failure
+    remark              TEXT
+) STRICT;
+CREATE INDEX search_due ON search (archive, not_before_ms) WHERE state = 'due';
+
+-- Earlier studies of a job's patient. States: asked -> held | lacking | refused (it is not this patient's)
+CREATE TABLE prior (
+    job                 INTEGER NOT NULL REFERENCES job (id),
+    study_uid           TEXT NOT NULL,
+    title               TEXT NOT NULL,              -- AE title of the archive, which sends it
+    state               TEXT NOT NULL CHECK (state IN ('asked', 'held', 'lacking', 'refused')),
+    instances           INTEGER NOT NULL,           -- that are here
+    PRIMARY KEY (job, study_uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX prior_of_study ON prior (study_uid);
 
 CREATE TABLE result (
     sop_instance_uid    TEXT NOT NULL PRIMARY KEY,

@@ -9,6 +9,7 @@ mod grids;
 mod inputs;
 mod marks;
 mod node;
+mod node_priors;
 mod node_services;
 mod orientations;
 mod packages;
