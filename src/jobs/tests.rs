@@ -254,8 +254,8 @@ fn who_asks_gets_an_answer() {
 fn waiting_for_priors() -> Bench {
     let bench = Bench::new();
     let planned = Planned { package: "p".into(), urgent: false, priors_from: Some("PACS".into()) };
-    let completed = complete(bench.store.pool(), &Waits::default(), |_| false, &[planned]);
-    let completed = bench.runtime.block_on(completed).expect("entered");
+    let waits = Waits::default();
+    let completed = bench.runtime.block_on(complete(bench.store.pool(), &waits, |_| false, &[planned])).expect("entered");
     assert_eq!(completed, [("1.2".to_owned(), "released and quiet for 0 s".to_owned())]);
     bench
 }

@@ -167,15 +167,15 @@ fn what_was_asked_for_is_held_until_it_is_sent() {
         bench.runtime.block_on(sqlx::query(query).execute(store.pool())).expect("entered");
     }
     let of_prior = |n: u32| Slice { study_uid: "1.2.9".into(), series_uid: "1.2.9.1".into(), sop_uid: format!("1.2.9.1.{n}"), ..slice(n) };
-    let state = || {
+    let state = || -> String {
         let query = sqlx::query_scalar("SELECT state FROM study WHERE study_uid = '1.2.9'");
-        bench.runtime.block_on(query.fetch_optional(store.pool())).expect("read").unwrap_or_default()
+        bench.runtime.block_on(query.fetch_one(store.pool())).expect("read")
     };
     let held = Kept::Asked { study_uid: "1.2.9".into() };
     assert_eq!(bench.receive_from("ARCHIVE", true, &of_prior(1)).expect("kept"), held);
     assert_eq!(bench.receive_from("ARCHIVE", false, &of_prior(2)).expect("kept"), held, "it is on its way");
     store.flush();
-    assert_eq!(state(), "held".to_owned());
+    assert_eq!(state(), "held");
     assert_eq!(bench.receive_from("ARCHIVE", true, &of_prior(1)).expect("kept"), held, "again");
     let stranger = Slice { patient_id: "P2".into(), ..of_prior(3) };
     assert!(matches!(bench.receive_from("ARCHIVE", true, &stranger), Err(StoreError::NotAsAsked)));

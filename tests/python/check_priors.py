@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Earlier studies from an archive, and how many instances a study has: Orthanc, dcmqrscp and pynetdicom on the other side.
 
-usage: check_priors.py ROENTGEN PACKAGE STUDY_DIR
+usage: check_priors.py ROENTGEN PACKAGE STUDY_DIR [SCENARIO,..]        all without: get, move, A801, patient, killed, late
 
 C-GET and C-MOVE from Orthanc: the right study is retrieved, held, referred to, and no job of its own until it is sent to the node. dcmqrscp
 that does not know the node (A801): a job that needs priors fails and goes on when it is tried again; one that does not goes without.
@@ -393,7 +393,7 @@ def killed(folder):
     return 'killed'
 
 
-def silent(folder):
+def too_late(folder):
     """An archive that takes too long: the job goes on when its time is up."""
     study, prior = Study('20260101'), Study('20250601')
     archive = Archive([prior], {prior.uid: prior.datasets}, pause=1.0)
@@ -410,13 +410,12 @@ def silent(folder):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    wanted = os.environ.get('PRIORS', 'get,move,A801,patient,killed,silent').split(',')
     scenarios = {
         'get': lambda: from_orthanc(folder, 'get'), 'move': lambda: from_orthanc(folder, 'move'), 'A801': lambda: unknown_destination(folder),
-        'patient': lambda: another_patient(folder), 'killed': lambda: killed(folder), 'silent': lambda: silent(folder),
+        'patient': lambda: another_patient(folder), 'killed': lambda: killed(folder), 'late': lambda: too_late(folder),
     }
     said = []
-    for name in wanted:
+    for name in sys.argv[4].split(',') if len(sys.argv) > 4 else scenarios:
         begun = time.monotonic()
         said.append(f'{scenarios[name]()} ({time.monotonic() - begun:.1f} s)')
         print(said[-1], flush=True)
