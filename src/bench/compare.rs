@@ -84,9 +84,13 @@ mod tests {
 
     #[test]
     fn only_what_exceeds_the_noise_is_a_change() {
-        for (new_ms, spread, slower, faster) in
-            [(10.4, 0.0, false, false), (10.6, 0.0, true, false), (9.4, 0.0, false, true), (10.6, 2.0, false, false), (13.0, 2.0, true, false)]
-        {
+        for (new_ms, spread, slower, faster) in [
+            (10.4, 0.0, false, false),
+            (10.6, 0.0, true, false),
+            (9.4, 0.0, false, true),
+            (10.6, 2.0, false, false),
+            (13.0, 2.0, true, false),
+        ] {
             let changes = compare(&report(10.0, spread), &report(new_ms, spread));
             assert_eq!(changes.len(), 1);
             assert_eq!((changes[0].is_slower(), changes[0].is_faster()), (slower, faster), "{changes:?}");

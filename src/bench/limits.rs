@@ -25,7 +25,8 @@ pub(super) fn of_cpu(budget: Duration) -> Limits {
     let piece = floats.div_ceil(threads);
     let source = vec![1.0f32; floats];
     let mut target = vec![0.0f32; floats];
-    let copy = repeat(budget, || target.par_chunks_mut(piece).zip(source.par_chunks(piece)).for_each(|(to, from)| to.copy_from_slice(from)));
+    let copy =
+        repeat(budget, || target.par_chunks_mut(piece).zip(source.par_chunks(piece)).for_each(|(to, from)| to.copy_from_slice(from)));
     let fill = repeat(budget, || target.par_chunks_mut(piece).for_each(|to| to.fill(2.0)));
     let read = repeat(budget, || source.par_chunks(piece).map(sum).sum::<f32>());
     let multiply = repeat(budget, || (0..threads).into_par_iter().map(|_| multiply_adds(CPU_ROUNDS)).sum::<f32>());
@@ -74,7 +75,7 @@ macro_rules! best {
 
 best! {
     fn multiply_adds(rounds: usize) -> f32 {
-        let mut sums = [3.0; LANES];
+        let mut sums = [3.0f32; LANES];
         let (factor, summand) = std::hint::black_box((0.999_f32, 0.001_f32));
         for _ in 0..rounds {
             for sum in &mut sums {

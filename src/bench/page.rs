@@ -78,20 +78,23 @@ fn roofline(page: &mut Markup, device: &Adapter, kernels: &[&KernelReport]) {
     let ceiling = compute * 2.0;
     let x = |intensity: f64| LEFT + WIDTH * (intensity / low).ln() / (high / low).ln();
     let y = |speed: f64| HEIGHT * (1.0 - (speed / floor).ln() / (ceiling / floor).ln());
-    page.raw(&format!(
-        "<figure><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"roofline\">\n",
-        LEFT + WIDTH + 10.0,
-        HEIGHT + BELOW
-    ));
+    page.raw(&format!("<figure><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"roofline\">\n", LEFT + WIDTH + 10.0, HEIGHT + BELOW));
     for power in -2..7 {
         let value = 10f64.powi(power);
         if (floor..ceiling).contains(&value) {
             let at = y(value);
-            page.raw(&format!("<path class=\"grid\" d=\"M{LEFT} {at:.1}h{WIDTH}\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"end\">{value}</text>\n", LEFT - 6.0, at + 4.0));
+            page.raw(&format!(
+                "<path class=\"grid\" d=\"M{LEFT} {at:.1}h{WIDTH}\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"end\">{value}</text>\n",
+                LEFT - 6.0,
+                at + 4.0
+            ));
         }
         if (low..high).contains(&value) {
             let at = x(value);
-            page.raw(&format!("<path class=\"grid\" d=\"M{at:.1} 0v{HEIGHT}\"/><text x=\"{at:.1}\" y=\"{:.1}\" class=\"middle\">{value}</text>\n", HEIGHT + 16.0));
+            page.raw(&format!(
+                "<path class=\"grid\" d=\"M{at:.1} 0v{HEIGHT}\"/><text x=\"{at:.1}\" y=\"{:.1}\" class=\"middle\">{value}</text>\n",
+                HEIGHT + 16.0
+            ));
         }
     }
     page.raw(&format!(
@@ -135,7 +138,10 @@ fn table(page: &mut Markup, kernels: &[&KernelReport]) {
             page.element("td class=\"number\"", &short(number));
         }
         let percent = kernel.bandwidth_percent;
-        page.raw(&format!("<td class=\"number\"><span class=\"bar\" style=\"width:{:.1}%\"></span>{percent:.0} %</td></tr>\n", percent.min(100.0)));
+        page.raw(&format!(
+            "<td class=\"number\"><span class=\"bar\" style=\"width:{:.1}%\"></span>{percent:.0} %</td></tr>\n",
+            percent.min(100.0)
+        ));
     }
     page.raw("</tbody></table></div>\n");
 }

@@ -98,7 +98,12 @@ impl Runs {
     ///
     /// # Errors
     /// Where the engine fails.
-    pub fn measure(&self, open: impl FnOnce() -> Result<Engine, EngineError>, provider: &str, budget: Duration) -> Result<RunReport, RunError> {
+    pub fn measure(
+        &self,
+        open: impl FnOnce() -> Result<Engine, EngineError>,
+        provider: &str,
+        budget: Duration,
+    ) -> Result<RunReport, RunError> {
         let started = Instant::now();
         let mut engine = open()?;
         let open_ms = ms(started.elapsed());

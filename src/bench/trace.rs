@@ -33,5 +33,7 @@ pub fn trace(runs: &Runs, engine: &mut Engine) -> Result<Value, RunError> {
         events.push(name(2, &engine.device()));
         events.extend(kernels.iter().map(|kernel| event(2, &kernel.label, first + kernel.start, kernel.time)));
     }
-    Ok(json!({"displayTimeUnit": "ms", "otherData": {"roentgen": env!("CARGO_PKG_VERSION"), "device": engine.device()}, "traceEvents": events}))
+    Ok(
+        json!({"displayTimeUnit": "ms", "otherData": {"roentgen": env!("CARGO_PKG_VERSION"), "device": engine.device()}, "traceEvents": events}),
+    )
 }

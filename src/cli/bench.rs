@@ -92,11 +92,19 @@ impl Bench {
         Ok(if changes.iter().any(Change::is_slower) { Outcome::SomeFailed } else { Outcome::AllDone })
     }
 
-    fn measure_runs(&self, devices: &[DeviceChoice], budget: Duration, report: &mut Report, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    fn measure_runs(
+        &self,
+        devices: &[DeviceChoice],
+        budget: Duration,
+        report: &mut Report,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<()> {
         let package = super::packages().find(&self.package);
-        if let Some(missing) = package.err().map(|error| error.to_string()).or_else(|| {
-            runtime::load(self.ort_lib.as_deref()).err().map(|error| error.to_string())
-        }) {
+        if let Some(missing) = package
+            .err()
+            .map(|error| error.to_string())
+            .or_else(|| runtime::load(self.ort_lib.as_deref()).err().map(|error| error.to_string()))
+        {
             report.left_out.push(format!("whole runs: {missing}"));
             return Ok(());
         }
@@ -104,10 +112,11 @@ impl Bench {
         for (n, device) in devices.iter().enumerate() {
             for provider in Provider::ALL {
                 say(&format!("{} on {device}, network by {}", self.package, provider.name()));
-                let options =
-                    Options { device: device.clone(), provider, onnxruntime_library: self.ort_lib.clone(), maps: false };
+                let options = Options { device: device.clone(), provider, onnxruntime_library: self.ort_lib.clone(), maps: false };
                 let package = super::packages().find(&self.package)?;
-                if n == 0 && let Some(path) = &self.trace {
+                if n == 0
+                    && let Some(path) = &self.trace
+                {
                     let mut engine = Engine::new(super::packages().find(&self.package)?, &options)?;
                     write(path, &bench::trace(&runs, &mut engine)?.to_string())?;
                 }
@@ -136,7 +145,10 @@ fn print(report: &Report) {
         let numbers = [Some(l.copy_gb_s), Some(l.read_gb_s), Some(l.fill_gb_s), Some(l.compute_gflop_s), l.upload_gb_s, l.download_gb_s];
         std::iter::once(device.name.clone()).chain(numbers.map(number)).collect::<Vec<_>>()
     });
-    println!("{}", text::table(&["limits", "copy GB/s", "read", "fill", "GFLOP/s", "upload GB/s", "download"], &limits.collect::<Vec<_>>()));
+    println!(
+        "{}",
+        text::table(&["limits", "copy GB/s", "read", "fill", "GFLOP/s", "upload GB/s", "download"], &limits.collect::<Vec<_>>())
+    );
     for device in &report.devices {
         let kernels: Vec<_> = report.kernels.iter().filter(|kernel| kernel.device == device.name).collect();
         let Some(clock) = kernels.first().map(|kernel| kernel.clock) else { continue };
@@ -160,7 +172,9 @@ fn print(report: &Report) {
         let [i, j, k] = run.dims;
         println!("{} on {}, network by {}, {i} x {j} x {k}; opening took {} ms", run.package, run.device, run.provider, short(run.open_ms));
         let rows = run.stages.iter().map(|stage| {
-            std::iter::once(stage.stage.clone()).chain([stage.median_ms, stage.spread_percent, stage.cold_ms].map(short)).collect::<Vec<_>>()
+            std::iter::once(stage.stage.clone())
+                .chain([stage.median_ms, stage.spread_percent, stage.cold_ms].map(short))
+                .collect::<Vec<_>>()
         });
         println!("{}", text::table(&["stage", "ms", "± %", "cold ms"], &rows.collect::<Vec<_>>()));
     }

@@ -58,6 +58,22 @@ const ALL_REQUESTS: [Request; 8] = [
     Request::CCancel,
 ];
 
+impl Request {
+    /// As the standard calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::CStore => "C-STORE",
+            Self::CGet => "C-GET",
+            Self::CFind => "C-FIND",
+            Self::CMove => "C-MOVE",
+            Self::CEcho => "C-ECHO",
+            Self::NEventReport => "N-EVENT-REPORT",
+            Self::NAction => "N-ACTION",
+            Self::CCancel => "C-CANCEL",
+        }
+    }
+}
+
 /// The bit of Command Field that makes a response of a request.
 const RESPONSE: u16 = 0x8000;
 /// Command Data Set Type without a data set.
@@ -70,6 +86,10 @@ pub struct Status(pub u16);
 impl Status {
     /// Done.
     pub const SUCCESS: Self = Self(0x0000);
+    /// Ended because that was asked for.
+    pub const CANCELLED: Self = Self(0xFE00);
+    /// The archive knows no application entity of that title.
+    pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
     /// More answers follow.
     pub const PENDING: Self = Self(0xFF00);
     /// The request's SOP instance is here already, with other content.
@@ -141,6 +161,14 @@ impl Command {
         Self::default()
             .with(Element::CommandField, request as u16)
             .with(Element::MessageId, message_id)
+            .with(Element::CommandDataSetType, NO_DATA_SET)
+    }
+
+    /// A request that the peer ends what it does for this message (PS3.7 9.3.2.3).
+    pub fn cancel(message_id: u16) -> Self {
+        Self::default()
+            .with(Element::CommandField, Request::CCancel as u16)
+            .with(Element::MessageIdBeingRespondedTo, message_id)
             .with(Element::CommandDataSetType, NO_DATA_SET)
     }
 

@@ -14,7 +14,7 @@ pub use input::Input;
 pub use timings::{Stage, Timings};
 
 use crate::codes::{dcm, other, sct, ucum};
-use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance, ValueMap};
+use crate::findings::{Finding, Findings, Measurement, Parameter, Priors, Provenance, ValueMap};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
@@ -221,7 +221,16 @@ impl Engine {
             geometry: notes.into_iter().chain(plan.note()).collect(),
             started,
         };
-        let mut findings = Findings { source, labels, findings: Vec::new(), provenance, warnings, maps, predecessors: Vec::new() };
+        let mut findings = Findings {
+            source,
+            labels,
+            findings: Vec::new(),
+            provenance,
+            warnings,
+            maps,
+            predecessors: Vec::new(),
+            priors: Priors::default(),
+        };
         findings.findings = manifest
             .finding
             .iter()

@@ -27,6 +27,8 @@ pub struct Findings {
     pub maps: Vec<ValueMap>,
     /// Earlier reports on the same study that this result replaces (PS3.3 C.17.2, Predecessor Documents).
     pub predecessors: Vec<Predecessor>,
+    /// Earlier studies of the same patient that this result refers to.
+    pub priors: Priors,
 }
 
 impl Findings {
@@ -41,6 +43,8 @@ impl Findings {
         // Two parts of one multi-frame instance are two inputs.
         let numbers: Vec<String> = self.source.frames.iter().filter(|f| !f.is_whole_instance()).map(|f| f.number.to_string()).collect();
         parts.extend(numbers.iter().map(String::as_str));
+        parts.extend(self.priors.instances.iter().flat_map(|prior| ["prior", &prior.sop_instance_uid]));
+        parts.extend(self.priors.lacking.iter().flat_map(|why| ["without priors", why]));
         parts.extend(self.provenance.parameters.iter().flat_map(|p| [p.name.as_str(), &p.value]));
         crate::codes::uid_by_name(&parts)
     }
@@ -138,7 +142,16 @@ pub struct ValueMap {
     pub values: Volume<f32>,
 }
 
-/// An earlier report.
+/// Earlier studies of the same patient, as they were held when the result was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Priors {
+    /// Every instance of them.
+    pub instances: Vec<Predecessor>,
+    /// Why there are none although there should be.
+    pub lacking: Option<String>,
+}
+
+/// An object of before: a report that is replaced, an instance of an earlier study.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Predecessor {
     /// Its study.

@@ -138,7 +138,8 @@ impl Gpu {
         let resolved = self.guarded("a profile", || {
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let size = size_of_val(&ticks[..]) as u64;
-            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("profile"), size, usage, mapped_at_creation: false });
+            let resolved =
+                self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("profile"), size, usage, mapped_at_creation: false });
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("profile") });
             encoder.resolve_query_set(queries, 0..ticks.len() as u32, &resolved, 0);
             self.queue.submit([encoder.finish()]);

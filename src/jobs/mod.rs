@@ -1,9 +1,18 @@
 //! The durable queue: which studies are complete, what is to be run on them, where results are to go.
 //!
 //! ```text
-//! study     receiving -> complete            quiet long enough, no association open that brings more of it
+//! study     receiving -> complete            quiet long enough, no association open that brings more of it, as many instances as named
 //!           complete -> receiving            something new came late; complete again with other instances, it is the next generation
-//! job       queued -> running                claimed; its attempt grows by one
+//!           held -> receiving                what came because we asked for it is sent to us as well
+//!           held -> complete                 by order
+//! search    due -> done                      all earlier studies that were found are here; its job is queued
+//!           due -> due                       a failure that may pass, after a while that doubles, as long as its job may wait
+//!           due -> without                   any other failure; the job is queued and says in its results that they lack
+//!           due -> failed                    the same where the job needs them: the job fails
+//! prior     asked -> held                    it is here, and beyond doubt this patient's
+//!           asked -> lacking, refused        it is not here; it is another's
+//! job       waiting -> queued, failed        as its search ends
+//!           queued -> running                claimed; its attempt grows by one
 //!           running -> done                  results and deliveries are entered in the same transaction
 //!           running -> queued                a failure that may pass, or the process went down during the first attempt
 //!           running -> failed                a failure that will not pass, or too many
@@ -27,17 +36,25 @@
 //! 3. An attempt that is not the job's last can enter nothing.
 //! 4. A result has the UID that its inputs name, so entering or sending it again changes nothing.
 
+mod census;
 mod delivery;
+mod prior;
 mod queue;
 mod report;
 mod study;
 #[cfg(test)]
 mod tests;
 
+pub use census::{Census, Unasked, enter_census, missing, unasked};
 pub use delivery::{
     Answered, Asked, Dead, DeadOrder, Due, Retry, Taken, Verdict, Waiting, answered, ask, dead, due, not_asked, order_dead, overdue,
     send_again, settle, taken, unanswered, waiting,
 };
-pub use queue::{Claimed, DeadJobs, Ended, ResultObject, claim, crash, dead_jobs, earlier_reports, fail, finish, is_running, recover};
+pub use prior::{
+    PriorState, Search, SearchFailure, Searched, enter_prior, here, next_search, priors, search_done, search_failed, searched_archives,
+};
+pub use queue::{
+    Claimed, DeadJobs, Ended, ResultObject, claim, crash, dead_jobs, earlier_reports, fail, finish, is_running, recover, try_again,
+};
 pub use report::{Report, enter_report, let_go, next_report, report_failed, report_sent};
-pub use study::{Planned, Quiet, complete, complete_now, is_cut_off, quiet};
+pub use study::{Planned, Quiet, Waits, complete, complete_now, is_cut_off, quiet};

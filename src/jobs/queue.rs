@@ -197,6 +197,30 @@ pub async fn fail(
     })
 }
 
+/// Tries again what failed, was cancelled or is in quarantine, because somebody says so; where its search for earlier studies came to no
+/// end or failed, with that. The study; none for any other job, and where the study is not here any more.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn try_again(pool: &SqlitePool, job: i64) -> Result<Option<Uid>, StoreError> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let query = sqlx::query_scalar(
+        "UPDATE job SET not_before_ms = 0, ended_ms = NULL, crashes = 0,
+            state = iif(EXISTS (SELECT 1 FROM search WHERE job = ?1 AND state IN ('due', 'failed')), 'waiting', 'queued')
+         WHERE id = ?1 AND state IN ('failed', 'quarantined', 'cancelled')
+         AND EXISTS (SELECT 1 FROM study WHERE study.study_uid = job.study_uid AND study.kept = 1) RETURNING study_uid",
+    );
+    let study_uid: Option<Uid> = query.bind(job).fetch_optional(&mut *transaction).await?;
+    if study_uid.is_some() {
+        let query = sqlx::query(
+            "UPDATE search SET state = 'due', attempts = 0, not_before_ms = 0, since_ms = ? WHERE job = ? AND state IN ('due', 'failed')",
+        );
+        query.bind(now_ms()).bind(job).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(study_uid)
+}
+
 /// Enters that an attempt took the lane that it ran in with it, as a crash takes the process: the job is queued again, or in quarantine
 /// when that happened twice.
 ///

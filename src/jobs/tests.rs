@@ -30,14 +30,16 @@ impl Bench {
         let query = "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES ('1.2', 'key', 'receiving', 0, 0, 1)
             ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', last_arrival_ms = last_arrival_ms + 1";
         self.runtime.block_on(sqlx::query(query).execute(self.store.pool())).expect("entered");
-        let query = "INSERT INTO instance SELECT n, n, '', '', '1.2', 1, '', 0 FROM (SELECT count(*) || '' AS n FROM instance)";
+        let query = "INSERT INTO instance SELECT n, n, '', '', '1.2', 1, '', 0, NULL, NULL FROM (SELECT count(*) || '' AS n FROM instance)";
         self.runtime.block_on(sqlx::query(query).execute(self.store.pool())).expect("entered");
     }
 
     fn complete(&self, quiet_ms: i64, open: bool) -> Vec<String> {
         let planned = [("slow", false), ("fast", true)];
-        let planned = planned.map(|(package, urgent)| Planned { package: package.into(), urgent, rules: vec![package.into()] });
-        let quiet = self.runtime.block_on(quiet(self.store.pool(), quiet_ms, quiet_ms, |_| open)).expect("read");
+        let planned =
+            planned.map(|(package, urgent)| Planned { package: package.into(), urgent, rules: vec![package.into()], priors_from: None });
+        let waits = Waits { quiet_ms, cut_off_ms: quiet_ms, ..Waits::default() };
+        let quiet = self.runtime.block_on(quiet(self.store.pool(), &waits, |_| open)).expect("read");
         let complete = |one: &Quiet| self.runtime.block_on(complete(self.store.pool(), one, &planned)).expect("entered");
         quiet.into_iter().filter(complete).map(|one| one.study_uid).collect()
     }
@@ -318,4 +320,112 @@ fn who_asks_gets_an_answer() {
     let third = next().expect("due");
     bench.runtime.block_on(report_sent(pool, third.id)).expect("entered");
     assert_eq!(next(), None);
+}
+
+/// With a job that waits for earlier studies at `PACS`.
+fn waiting_for_priors() -> Bench {
+    let bench = Bench::new();
+    let planned = Planned { package: "p".into(), urgent: false, priors_from: Some("PACS".into()) };
+    let waits = Waits::default();
+    let completed = bench.runtime.block_on(complete(bench.store.pool(), &waits, |_| false, &[planned])).expect("entered");
+    assert_eq!(completed, [("1.2".to_owned(), "released and quiet for 0 s".to_owned())]);
+    bench
+}
+
+#[test]
+fn a_job_waits_for_its_priors_and_no_longer_than_it_may() {
+    let bench = waiting_for_priors();
+    let pool = bench.store.pool();
+    let next = |archive: &str| bench.runtime.block_on(next_search(pool, archive)).expect("read");
+    let failed = |search: &Search, required: bool, until_ms: i64| {
+        let failure = SearchFailure { code: "dimse.closed", why: "gone".into(), may_pass: true, required, until_ms };
+        bench.runtime.block_on(search_failed(pool, search, &failure, Retry { first_ms: 0, attempts: 2 })).expect("entered")
+    };
+    assert_eq!(bench.claim(), None, "it waits");
+    assert_eq!(bench.runtime.block_on(searched_archives(pool)).expect("read"), ["PACS"]);
+    assert_eq!(next("VNA"), None);
+    let first = next("PACS").expect("due");
+    assert_eq!((first.study_uid.as_str(), first.package.as_str(), first.attempts), ("1.2", "p", 1));
+    assert_eq!(failed(&first, true, i64::MAX), Searched::Again);
+    let second = next("PACS").expect("due again");
+    assert_eq!(second.attempts, 2);
+    assert_eq!(failed(&second, true, i64::MAX), Searched::Failed, "two attempts were allowed");
+    let job = Claimed { id: second.job, study_uid: "1.2".into(), package: "p".into(), generation: 1, attempt: 0 };
+    assert_eq!((bench.state(&job).as_str(), next("PACS")), ("failed", None));
+    assert!(bench.runtime.block_on(try_again(pool, job.id)).expect("entered"));
+    assert_eq!(bench.state(&job), "waiting", "with its search");
+    let third = next("PACS").expect("due");
+    assert_eq!(third.attempts, 1);
+    bench.runtime.block_on(enter_prior(pool, &third, "1.1", "ARCHIVE", PriorState::Asked, 0)).expect("entered");
+    assert_eq!(failed(&third, false, 0), Searched::Without, "there is no more time");
+    let claimed = bench.claim().expect("queued");
+    let priors = bench.runtime.block_on(priors(pool, claimed.id)).expect("read");
+    assert_eq!((priors.instances.len(), priors.lacking.as_deref()), (0, Some("gone")));
+    assert!(!bench.runtime.block_on(try_again(pool, job.id)).expect("entered"), "it runs");
+}
+
+#[test]
+fn a_job_refers_to_what_is_held() {
+    let bench = waiting_for_priors();
+    let pool = bench.store.pool();
+    let search = bench.runtime.block_on(next_search(pool, "PACS")).expect("read").expect("due");
+    for (content, study_uid) in [("a", "1.1"), ("b", "1.1"), ("c", "1.0")] {
+        let query = "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms)
+            VALUES (?1, ?2 || '.' || ?1, '1.9', ?2 || '.1', ?2, 0, 'ARCHIVE', 0)";
+        bench.runtime.block_on(sqlx::query(query).bind(content).bind(study_uid).execute(pool)).expect("entered");
+    }
+    for (study_uid, state) in [("1.1", PriorState::Held), ("1.0", PriorState::Refused)] {
+        bench.runtime.block_on(enter_prior(pool, &search, study_uid, "ARCHIVE", state, 2)).expect("entered");
+    }
+    assert_eq!(bench.runtime.block_on(search_done(pool, &search)).expect("entered"), Searched::Done);
+    let job = bench.claim().expect("queued");
+    let priors = bench.runtime.block_on(priors(pool, job.id)).expect("read");
+    assert_eq!(priors.instances.iter().map(|p| p.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["1.1.a", "1.1.b"]);
+    assert_eq!(priors.lacking, None);
+    let census = [("1.1.1".to_owned(), 3), ("1.1.2".to_owned(), 4)].into();
+    assert_eq!(bench.runtime.block_on(here(pool, "1.1", &census)).expect("read"), (2, 5));
+}
+
+#[test]
+fn a_study_is_complete_when_as_many_are_here_as_its_source_says() {
+    let bench = Bench::new();
+    let pool = bench.store.pool();
+    let arrive = |n: i64| {
+        let query = "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms)
+            VALUES (?1, ?1, '1.9', '1.2.1', '1.2', 0, 'CT1', ?1)";
+        bench.runtime.block_on(sqlx::query(query).bind(n).execute(pool)).expect("entered");
+        let query = "UPDATE study SET cut_off = 1, last_arrival_ms = ? WHERE study_uid = '1.2'";
+        bench.runtime.block_on(sqlx::query(query).bind(crate::store::now_ms() - 1000).execute(pool)).expect("entered");
+    };
+    let complete = |hold_incomplete: bool, cut_off_ms: i64| {
+        let waits = Waits { quiet_ms: 500, cut_off_ms, hold_incomplete, asked_senders: vec!["CT1".into()] };
+        let completed = bench.runtime.block_on(complete(pool, &waits, |_| false, &[])).expect("entered");
+        completed.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>()
+    };
+    let unasked = || bench.runtime.block_on(unasked(pool, 500, &["CT1".to_owned()])).expect("read").len();
+    let says = |census: Census| {
+        let now = crate::store::now_ms();
+        bench.runtime.block_on(enter_census(pool, "1.2", "PACS", now, &census)).expect("entered");
+    };
+    arrive(1);
+    assert_eq!((unasked(), complete(false, 60_000).len()), (1, 0), "its source is asked first");
+    says(Ok([("1.2.1".to_owned(), 2)].into()));
+    assert_eq!((unasked(), complete(false, 60_000).len()), (0, 0), "one is missing");
+    assert!(complete(true, 600).is_empty(), "it is held");
+    assert_eq!(complete(false, 600), ["cut off and quiet for 0 s; 1 of 2 instances that PACS names: incomplete"]);
+    assert_eq!(bench.runtime.block_on(missing(pool, "1.2", 1)).expect("read").map(|reason| reason.contains("incomplete")), Some(true));
+    bench.arrive();
+    arrive(2);
+    assert_eq!(complete(false, 60_000), ["cut off and quiet for 0 s; all 2 of 2 instances that PACS names"], "however it ended");
+    assert_eq!(bench.runtime.block_on(missing(pool, "1.2", 2)).expect("read"), None);
+    assert!(!bench.runtime.block_on(is_cut_off(pool, "1.2")).expect("read"), "nothing is missing");
+    bench.arrive();
+    arrive(3);
+    assert_eq!(complete(false, 60_000).len(), 1, "more than the census of before is no reason to wait");
+    bench.arrive();
+    arrive(4);
+    bench.runtime.block_on(sqlx::query("DELETE FROM census").execute(pool)).expect("entered");
+    says(Err("gone".into()));
+    assert!(complete(false, 60_000).is_empty(), "cut off, and nobody says how many there are");
+    assert_eq!(complete(false, 600), ["cut off and quiet for 0 s; the source names no number: gone"]);
 }

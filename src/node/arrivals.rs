@@ -21,6 +21,10 @@ struct Brought {
     new: u64,
     /// Instances that were.
     again: u64,
+    /// Instances that came because we asked for them.
+    asked: u64,
+    /// Its completion waits for the end.
+    open: bool,
 }
 
 impl Arrivals {
@@ -31,26 +35,33 @@ impl Arrivals {
     /// Counts an instance. From the first one of a study on, new or not, more of it may come until [`Arrivals::end`]; where an earlier
     /// association was cut off, the end of this one says whether the rest came.
     pub(super) fn add(&mut self, kept: &Kept) {
-        let (Kept::New { study_uid } | Kept::Again { study_uid }) = kept else { return };
-        let brought = self.studies.entry(study_uid.clone()).or_insert_with_key(|study_uid| {
-            self.store.study_opened(study_uid);
-            Brought::default()
-        });
+        let (Kept::New { study_uid } | Kept::Again { study_uid } | Kept::Asked { study_uid }) = kept else { return };
+        let brought = self.studies.entry(study_uid.clone()).or_default();
         match kept {
             Kept::New { .. } => brought.new += 1,
+            Kept::Asked { .. } => {
+                brought.asked += 1;
+                return; // nothing new of its study
+            }
             _ => brought.again += 1,
+        }
+        if !brought.open {
+            brought.open = true;
+            self.store.study_opened(study_uid);
         }
     }
 
-    /// No more comes: all was sent, or it was cut off. Instances that were not here, and that were.
+    /// No more comes: all was sent, or it was cut off. Instances that were not here, and that were or that we asked for.
     pub(super) fn end(self, whole: bool) -> (u64, u64) {
         for (study_uid, brought) in &self.studies {
-            for (action, count) in [("C", brought.new), ("R", brought.again)].into_iter().filter(|(_, count)| *count > 0) {
-                self.store.audit(AuditRecord::transferred(action, &self.peer, study_uid, format!("{count} instances received")));
+            let counts = [("C", brought.new, "received"), ("R", brought.again, "received"), ("C", brought.asked, "retrieved")];
+            for (action, count, how) in counts.into_iter().filter(|(_, count, _)| *count > 0) {
+                self.store.audit(AuditRecord::transferred(action, &self.peer, study_uid, format!("{count} instances {how}")));
             }
         }
-        let sum = self.studies.values().fold((0, 0), |sum, brought| (sum.0 + brought.new, sum.1 + brought.again));
-        self.store.association_ended(self.studies.into_keys().collect(), whole);
+        let sum = self.studies.values().fold((0, 0), |sum, brought| (sum.0 + brought.new, sum.1 + brought.again + brought.asked));
+        let opened = self.studies.into_iter().filter(|(_, brought)| brought.open).map(|(study_uid, _)| study_uid);
+        self.store.association_ended(opened.collect(), whole);
         sum
     }
 }

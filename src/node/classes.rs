@@ -1,11 +1,28 @@
 //! SOP classes and transfer syntaxes that are taken.
 
+use crate::codes::Uid;
+
 pub(super) const VERIFICATION: &str = "1.2.840.10008.1.1";
 /// Storage Commitment Push Model and its well-known instance (PS3.4 J.3.5).
 pub(super) const COMMITMENT: &str = "1.2.840.10008.1.20.1";
 pub(super) const COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 pub(super) const IMPLICIT: &str = "1.2.840.10008.1.2";
 pub(super) const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+/// Study Root Query/Retrieve (PS3.4 C.3): find, move, get.
+pub(super) const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+pub(super) const STUDY_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
+pub(super) const STUDY_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
+/// Compressed transfer syntaxes that instances are retrieved in, where an archive has them so: RLE, JPEG, JPEG-LS, JPEG 2000.
+const COMPRESSED: [&str; 8] = [
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.57",
+    "1.2.840.10008.1.2.4.80",
+    "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.81",
+    "1.2.840.10008.1.2.4.91",
+];
 /// What the UIDs of all standard storage SOP classes begin with (PS3.4 B.5).
 const STORAGE: &str = "1.2.840.10008.5.1.4.1.1.";
 /// Storage SOP classes of images and of what lies on images, by what follows [`STORAGE`].
@@ -27,6 +44,14 @@ pub(super) fn is_storage(sop_class_uid: &str, any: bool) -> bool {
     sop_class_uid.strip_prefix(STORAGE).is_some_and(|class| any || USABLE.contains(&class))
 }
 
+/// Every storage SOP class that is taken, with the transfer syntaxes to be proposed for it: native ones and compressed ones apart, so that
+/// an archive may use both.
+pub(super) fn retrieved() -> impl Iterator<Item = (Uid, Vec<Uid>)> {
+    let syntaxes = |of: &[&str]| of.iter().map(|&uid| uid.to_owned()).collect::<Vec<_>>();
+    let native = USABLE.iter().map(move |class| (format!("{STORAGE}{class}"), syntaxes(&[EXPLICIT, IMPLICIT])));
+    native.chain(USABLE.iter().map(move |class| (format!("{STORAGE}{class}"), syntaxes(&COMPRESSED))))
+}
+
 /// Whether data sets without pixels may be in it.
 pub(super) fn is_native(transfer_syntax_uid: &str) -> bool {
     [IMPLICIT, EXPLICIT].contains(&transfer_syntax_uid)
@@ -42,5 +67,7 @@ mod tests {
         assert!(!is_storage("1.2.840.10008.5.1.4.1.1.66", false), "raw data");
         assert!(is_storage("1.2.840.10008.5.1.4.1.1.66", true));
         assert!(!is_storage("1.2.840.10008.5.1.4.1.2.2.1", true), "a query");
+        assert!(COMPRESSED.into_iter().all(crate::dataset::is_decodable));
+        assert!(retrieved().count() < 128, "one more is for the retrieval itself");
     }
 }

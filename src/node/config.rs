@@ -80,6 +80,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Where results go.
     pub destination: Vec<Destination>,
+    /// Where earlier studies come from, and how many instances a study has.
+    pub archive: Vec<Archive>,
     /// What people are told of.
     pub alert: AlertConfig,
     /// The HTTP interface.
@@ -139,6 +141,9 @@ pub struct Peer {
     /// `host:port` where it takes our answers to its requests for storage commitment, where it does not wait for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The name of the archive that is asked how many instances a study has that this peer sends: it is complete when all are here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// How it is called there, where not by plain TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsClient>,
@@ -204,8 +209,20 @@ pub struct AlertConfig {
 pub struct StudyConfig {
     /// Nothing came for this long, and the association that brought the last instance was released.
     pub quiet_s: u64,
-    /// The same where it was cut off.
+    /// The same where it was cut off, or has fewer instances than it should.
     pub cut_off_s: u64,
+    /// What becomes of one that has fewer instances than it should then.
+    pub incomplete: Incomplete,
+}
+
+/// What becomes of a study that lacks instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Incomplete {
+    /// Packages are run on it, and their results say what is missing.
+    Run,
+    /// It waits until they come, or somebody orders that it be complete.
+    Hold,
 }
 
 /// A package that is run on studies.
@@ -223,6 +240,44 @@ pub struct PackageConfig {
     /// Run before all that is not urgent.
     #[serde(default)]
     pub urgent: bool,
+    /// The earlier studies of the patient that it waits for and refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priors: Option<PriorsConfig>,
+}
+
+/// Which earlier studies of a patient (priors) a package refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriorsConfig {
+    /// The name of the archive that has them.
+    pub from: String,
+    /// At most so many, the latest first; 1 to 10.
+    #[serde(default = "default_how_many")]
+    pub how_many: usize,
+    /// Made so many days before the study or later.
+    #[serde(default = "default_within_days")]
+    pub within_days: u32,
+    /// With a series of one of these modalities; of one that the study has, where none is given.
+    #[serde(default)]
+    pub modalities: Vec<String>,
+    /// Whether the job fails where they cannot be had. A patient who has none is no failure.
+    #[serde(default)]
+    pub required: bool,
+    /// How long the job waits for them.
+    #[serde(default = "default_wait_s")]
+    pub wait_s: u64,
+}
+
+fn default_how_many() -> usize {
+    1
+}
+
+fn default_within_days() -> u32 {
+    1825
+}
+
+fn default_wait_s() -> u64 {
+    600
 }
 
 /// What is done otherwise with the studies that it holds of. It holds where the instances of one series meet all of it.
@@ -358,6 +413,62 @@ pub struct Destination {
     pub tls: Option<TlsClient>,
 }
 
+/// A Query/Retrieve SCP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// What packages and peers call it.
+    pub name: String,
+    /// Its title.
+    pub ae_title: Text<AeTitle>,
+    /// `host:port`.
+    pub address: String,
+    /// The title that we call it with; ours where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calling: Option<Text<AeTitle>>,
+    /// How studies are retrieved.
+    #[serde(default)]
+    pub retrieve: Retrieve,
+    /// Nothing comes from it for this long: it is given up. It may say nothing while it sends by C-MOVE.
+    #[serde(default = "default_silent_s")]
+    pub silent_s: u64,
+    /// First wait after a failure that may pass; it doubles with each, up to an hour.
+    #[serde(default = "default_retry_s")]
+    pub retry_s: u64,
+    /// How often what may pass is tried.
+    #[serde(default = "default_archive_attempts")]
+    pub attempts: u32,
+    /// Where it is not called by plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsClient>,
+}
+
+/// How studies come from an archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retrieve {
+    /// C-GET: over the association that asks for them.
+    #[default]
+    Get,
+    /// C-MOVE: the archive calls this node, whose title and address it must know.
+    Move,
+}
+
+impl Archive {
+    /// How what may pass is tried again.
+    pub(super) fn retry(&self) -> Retry {
+        Retry { first_ms: millis(self.retry_s), attempts: self.attempts }
+    }
+}
+
+fn default_silent_s() -> u64 {
+    120
+}
+
+fn default_archive_attempts() -> u32 {
+    5
+}
+
 fn default_commitment_timeout_s() -> u64 {
     300
 }
@@ -483,6 +594,7 @@ impl Default for Config {
             rule: Vec::new(),
             worker: WorkerConfig::default(),
             destination: Vec::new(),
+            archive: Vec::new(),
             alert: AlertConfig::default(),
             http: HttpConfig::default(),
         }
@@ -503,7 +615,7 @@ impl Default for StoreConfig {
 
 impl Default for StudyConfig {
     fn default() -> Self {
-        Self { quiet_s: 5, cut_off_s: 120 }
+        Self { quiet_s: 5, cut_off_s: 120, incomplete: Incomplete::Run }
     }
 }
 
@@ -548,7 +660,8 @@ impl Config {
     fn tls_files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let listeners = self.tls_listen.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
         let of_destinations = self.destination.iter_mut().filter_map(|destination| destination.tls.as_mut());
-        let called = of_destinations.chain(self.peer.iter_mut().filter_map(|peer| peer.tls.as_mut()));
+        let of_archives = self.archive.iter_mut().filter_map(|archive| archive.tls.as_mut());
+        let called = of_destinations.chain(of_archives).chain(self.peer.iter_mut().filter_map(|peer| peer.tls.as_mut()));
         let http = self.http.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key].into_iter().chain(&mut tls.client_ca));
         listeners.chain(http).chain(called.flat_map(|tls| tls.certificate.iter_mut().chain(&mut tls.key).chain([&mut tls.ca])))
     }
@@ -587,6 +700,7 @@ impl Config {
         if clients.into_iter().any(|tls| tls.certificate.is_some() != tls.key.is_some()) {
             return wrong("tls".into(), "certificate and key go together");
         }
+        self.check_archives()?;
         let mut packages = HashSet::new();
         for package in &self.package {
             let field = format!("package `{}`", package.name);
@@ -649,6 +763,41 @@ impl Config {
                     let problem = format!("sends {} instead of {}, and package `{}` does not make it", other.0, refused.0, package.name);
                     return Err(ConfigError::Value { field: format!("destination `{}`", destination.name), problem });
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_archives(&self) -> Result<(), ConfigError> {
+        let wrong = |field: String, problem: String| Err(ConfigError::Value { field, problem });
+        let mut names = HashSet::new();
+        for archive in &self.archive {
+            let field = format!("archive `{}`", archive.name);
+            if !names.insert(archive.name.as_str()) {
+                return wrong(field, "there are two of this name".into());
+            }
+            let may_call = self.peer.iter().any(|peer| peer.ae_title == archive.ae_title);
+            if archive.retrieve == Retrieve::Move && !may_call {
+                let title = &archive.ae_title.0;
+                return wrong(field, format!("sends by C-MOVE: make it a [[peer]] with the title {title}, or use retrieve = \"get\""));
+            }
+            if archive.attempts == 0 || archive.silent_s == 0 {
+                return wrong(field, "attempts and silent_s: 0 would ask for nothing".into());
+            }
+        }
+        for peer in &self.peer {
+            if let Some(unknown) = peer.query.as_ref().filter(|name| !names.contains(name.as_str())) {
+                return wrong(format!("peer `{}`", peer.ae_title.0), format!("is asked for at `{unknown}`, which is no archive"));
+            }
+        }
+        for package in &self.package {
+            let field = format!("package `{}`", package.name);
+            let Some(priors) = &package.priors else { continue };
+            if !names.contains(priors.from.as_str()) {
+                return wrong(field, format!("has priors from `{}`, which is no archive", priors.from));
+            }
+            if !(1..=10).contains(&priors.how_many) {
+                return wrong(field, format!("priors.how_many is {}: 1 to 10 are possible", priors.how_many));
             }
         }
         Ok(())
@@ -757,6 +906,16 @@ from = ["127.0.0.1", "10.1.0.0/16"]
 name = "ct-tissue"
 deliver = ["PACS"]
 
+[package.priors]
+from = "OLD"
+modalities = ["CT"]
+
+[[archive]]
+name = "OLD"
+ae_title = "CT1"
+address = "127.0.0.1:4243"
+retrieve = "move"
+
 [[destination]]
 name = "PACS"
 ae_title = "ORTHANC"
@@ -817,6 +976,10 @@ client_ca = "ca.pem"
                 "deliver = [\"CLOUD\"]\nresults = \"labelmap\"",
                 "sends seg instead of labelmap, and package `ct-tissue` does not make it",
             ),
+            ("from = \"OLD\"", "from = \"NEW\"", "package `ct-tissue`: has priors from `NEW`, which is no archive"),
+            ("from = \"OLD\"", "from = \"OLD\"\nhow_many = 11", "priors.how_many is 11"),
+            ("ae_title = \"CT1\"\naddress", "ae_title = \"CT2\"\naddress", "archive `OLD`: sends by C-MOVE: make it a [[peer]]"),
+            ("[[package]]", "query = \"NEW\"\n[[package]]", "peer `CT1`: is asked for at `NEW`, which is no archive"),
             ("[[peer]]", "http = { listen = \"0.0.0.0:80\" }\n[[peer]]", "http.listen: not on this machine alone"),
             ("[[peer]]", "http = { head_s = 0 }\n[[peer]]", "http.head_s: 0"),
             ("ae_title", "log = \"xml\"\nae_title", "line 2"),

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
-use super::alerts::{About, Alert, Board};
+use super::alerts::{Alert, Board};
 use super::config::ConfigError;
 use super::dicomweb::{self, Web};
 use super::metrics::{Gauge, labels};
@@ -144,9 +144,10 @@ async fn ready(State(interface): State<Interface>) -> Response {
 async fn metrics(State(interface): State<Interface>) -> Result<Response, Problem> {
     let (pool, scp) = (interface.store.pool(), &interface.scp);
     let query = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), count(*), min(queued_ms) FROM job WHERE state = 'queued'",
+        "SELECT (SELECT count(*) FROM study WHERE state = 'receiving'), (SELECT count(*) FROM job WHERE state = 'waiting'),
+            count(*), min(queued_ms) FROM job WHERE state = 'queued'",
     );
-    let (receiving, queued, oldest_ms): (i64, i64, Option<i64>) = query.fetch_one(pool).await?;
+    let (receiving, waiting, queued, oldest_ms): (i64, i64, i64, Option<i64>) = query.fetch_one(pool).await?;
     let oldest_s = oldest_ms.map_or(0.0, |queued_ms| (now_ms() - queued_ms).max(0) as f64 / 1000.0);
     let (mut due, mut dead, mut uncommitted, mut of_each) = (0, 0, 0, Vec::new());
     for destination in &interface.current.get().destination {
@@ -162,6 +163,7 @@ async fn metrics(State(interface): State<Interface>) -> Result<Response, Problem
         Gauge::new("open_associations", "Associations that are open.", scp.open_associations() as f64),
         Gauge::new("studies_receiving", "Studies that are not complete yet.", receiving as f64),
         Gauge::new("jobs_queued", "Jobs that wait.", queued as f64),
+        Gauge::new("jobs_waiting", "Jobs that wait for earlier studies.", waiting as f64),
         Gauge::new("jobs_oldest_queued_seconds", "How long the oldest of them waits.", oldest_s),
         Gauge::new("deliveries_due", "Result instances that wait for a destination.", due as f64),
         Gauge::new(
@@ -228,7 +230,8 @@ async fn order_dead(
                 DeadOrder::Retry => "are due again",
                 DeadOrder::GiveUp => "are given up",
             };
-            ordered(&interface, &caller, uid.as_deref().unwrap_or_default(), format!("{count} dead deliveries to {destination} {done}")).await;
+            ordered(&interface, &caller, uid.as_deref().unwrap_or_default(), format!("{count} dead deliveries to {destination} {done}"))
+                .await;
             Ok(Json(json!({ "destination": destination, "count": count })))
         }
     }
@@ -285,6 +288,15 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
     );
     type Result = (String, String, i64, Option<String>, Option<String>, Option<i64>, Option<i64>, Option<String>);
     let results: Vec<Result> = query.bind(&uid).fetch_all(pool).await?;
+    let query = sqlx::query_as(
+        "SELECT search.job, archive, search.state, attempts, search.code, search.remark,
+            prior.study_uid, prior.state, (SELECT count(*) FROM instance WHERE instance.study_uid = prior.study_uid)
+         FROM search JOIN job ON job.id = search.job LEFT JOIN prior ON prior.job = search.job
+         WHERE job.study_uid = ? ORDER BY search.job, prior.study_uid",
+    );
+    let searches: Vec<SearchRow> = query.bind(&uid).fetch_all(pool).await?;
+    let query = sqlx::query_as("SELECT generation, at_ms, reason, missing FROM completion WHERE study_uid = ? ORDER BY generation");
+    let completions: Vec<(i64, i64, String, i64)> = query.bind(&uid).fetch_all(pool).await?;
     let query = sqlx::query_as("SELECT sop_instance_uid, reason, received_ms FROM quarantine WHERE study_uid = ?");
     let quarantine: Vec<(String, String, i64)> = query.bind(&uid).fetch_all(pool).await?;
     let query = sqlx::query_as("SELECT at_ms, event, action, outcome, peer, detail FROM audit WHERE subject = ? ORDER BY id");
@@ -296,17 +308,40 @@ async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> R
             "status": status, "remark": remark,
         })
     };
+    let of_completion = |(generation, at_ms, reason, missing): (i64, i64, String, i64)| json!({ "generation": generation, "at_ms": at_ms, "reason": reason, "missing": missing });
     let of_quarantine = |(uid, reason, ms): (String, String, i64)| json!({ "sop_instance_uid": uid, "reason": reason, "received_ms": ms });
     let of_audit = |(at_ms, event, action, outcome, peer, detail): (i64, String, String, i64, String, String)| json!({ "at_ms": at_ms, "event": event, "action": action, "outcome": outcome, "peer": peer, "detail": detail });
     Ok(Json(json!({
         "study_instance_uid": uid, "state": state, "generation": generation, "cut_off": cut_off, "last_arrival_ms": last_arrival_ms,
         "kept": kept, "open": interface.store.is_open(&uid),
+        "complete": completions.into_iter().map(of_completion).collect::<Value>(),
+        "priors": searches_of(searches),
         "series": series.into_iter().map(of_series).collect::<Value>(),
         "jobs": jobs.into_iter().map(job).collect::<Value>(),
         "results": results.into_iter().map(of_result).collect::<Value>(),
         "quarantine": quarantine.into_iter().map(of_quarantine).collect::<Value>(),
         "audit": audit.into_iter().map(of_audit).collect::<Value>(),
     })))
+}
+
+/// Job, archive, state, attempts, code, remark; an earlier study, its state, its instances here.
+type SearchRow = (i64, String, String, i64, Option<String>, Option<String>, Option<String>, Option<String>, i64);
+
+/// The searches for earlier studies, each with what it found.
+fn searches_of(rows: Vec<SearchRow>) -> Value {
+    let mut searches: Vec<Value> = Vec::new();
+    for (job, archive, state, attempts, code, remark, study_uid, prior_state, instances) in rows {
+        if searches.last().is_none_or(|last| last["job"] != job) {
+            searches.push(json!({
+                "job": job, "archive": archive, "state": state, "attempts": attempts, "code": code, "remark": remark, "studies": [],
+            }));
+        }
+        let studies = searches.last_mut().and_then(|last| last["studies"].as_array_mut());
+        if let (Some(studies), Some(study_uid)) = (studies, study_uid) {
+            studies.push(json!({ "study_instance_uid": study_uid, "state": prior_state, "instances": instances }));
+        }
+    }
+    searches.into()
 }
 
 /// Completes a study now.
@@ -341,31 +376,39 @@ async fn deliver(
     Ok(Json(json!({ "study_instance_uid": uid, "results": results })))
 }
 
-async fn retry(state: State<Interface>, caller: Extension<Caller>, id: Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'queued', not_before_ms = 0, ended_ms = NULL, crashes = 0
-                 WHERE id = ? AND state IN ('failed', 'quarantined', 'cancelled')
-                 AND EXISTS (SELECT 1 FROM study WHERE study.study_uid = job.study_uid AND study.kept = 1) RETURNING study_uid";
-    let otherwise = "only a job that failed, was cancelled or is in quarantine is tried again, and only while its study is here";
-    order(state, &caller, query, id, "retried", otherwise).await
-}
-
-async fn cancel(state: State<Interface>, caller: Extension<Caller>, id: Path<i64>) -> Result<Json<Value>, Problem> {
-    let query = "UPDATE job SET state = 'cancelled', ended_ms = unixepoch() * 1000
-                 WHERE id = ? AND state IN ('queued', 'running', 'failed', 'quarantined') RETURNING study_uid";
-    order(state, &caller, query, id, "cancelled", "a job that is done or cancelled is not cancelled").await
-}
-
-async fn order(
+async fn retry(
     State(interface): State<Interface>,
-    caller: &Caller,
-    query: &'static str,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<i64>,
+) -> Result<Json<Value>, Problem> {
+    let study = jobs::try_again(interface.store.pool(), id).await?;
+    let otherwise = "only a job that failed, was cancelled or is in quarantine is tried again, and only while its study is here";
+    job_ordered(&interface, &caller, id, study, "is tried again", otherwise).await
+}
+
+async fn cancel(
+    State(interface): State<Interface>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<i64>,
+) -> Result<Json<Value>, Problem> {
+    let query = sqlx::query_scalar(
+        "UPDATE job SET state = 'cancelled', ended_ms = unixepoch() * 1000
+         WHERE id = ? AND state IN ('waiting', 'queued', 'running', 'failed', 'quarantined') RETURNING study_uid",
+    );
+    let study = query.bind(id).fetch_optional(interface.store.pool()).await?;
+    job_ordered(&interface, &caller, id, study, "is cancelled", "a job that is done or cancelled is not cancelled").await
+}
+
+async fn job_ordered(
+    interface: &Interface,
+    caller: &Caller,
+    id: i64,
+    study: Option<String>,
     done: &str,
     otherwise: &'static str,
 ) -> Result<Json<Value>, Problem> {
-    let study: Option<(String,)> = sqlx::query_as(query).bind(id).fetch_optional(interface.store.pool()).await?;
-    let Some((study,)) = study else { return Err(Problem::Conflict(otherwise)) };
-    ordered(&interface, caller, &study, format!("job {id} is {done}")).await;
+    let Some(study) = study else { return Err(Problem::Conflict(otherwise)) };
+    ordered(interface, caller, &study, format!("job {id} {done}")).await;
     Ok(Json(json!({ "id": id })))
 }
 

@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::settings::Settings;
 use crate::dataset::{DataSetFile, DatasetError, Instance};
 use crate::engine::{Analysis, Engine, EngineError, Options, Stage, Timings};
-use crate::findings::Predecessor;
+use crate::findings::{Predecessor, Priors};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError};
 use crate::infer::InferError;
@@ -195,10 +195,12 @@ impl Track {
 
     /// Analyses what the package takes of the study, and writes the results. What it does not take is no failure.
     fn results(&self, engine: &mut Engine, job: &Claimed, package: &PackageConfig, cancel: &AtomicBool) -> Result<Made, Failure> {
-        let (files, earlier, cut_off) = self.runtime.block_on(async {
+        let (files, earlier, cut_off, missing, priors) = self.runtime.block_on(async {
             let cut_off = jobs::is_cut_off(self.store.pool(), &job.study_uid).await?; // before the files: it may be true of fewer than there are
             let files = self.store.files_of_study(&job.study_uid).await?;
-            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?, cut_off))
+            let missing = jobs::missing(self.store.pool(), &job.study_uid, job.generation).await?;
+            let priors = jobs::priors(self.store.pool(), job.id).await?;
+            Ok::<_, StoreError>((files, jobs::earlier_reports(self.store.pool(), job).await?, cut_off, missing, priors))
         })?;
         let found = discover(&files);
         let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(engine.package().manifest.select.geometry)).collect();
@@ -209,6 +211,7 @@ impl Track {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::from(error).into()),
             _ => {}
         }
+        let warnings = warnings(cut_off, missing.as_deref(), priors.lacking.as_deref());
         let (mut verdicts, mut objects) = (Vec::new(), Vec::new());
         for (part, answer) in parts.iter().zip(answers) {
             let series_uid = &part.series.series_uid;
@@ -225,7 +228,14 @@ impl Track {
                     let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
                     let folder = below.join(format!("{series_uid}{suffix}"));
                     verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
-                    let context = Context { earlier: &earlier, cut_off, package, folder: &self.store.folder().join(&folder), cancel };
+                    let context = Context {
+                        earlier: &earlier,
+                        priors: &priors,
+                        warnings: &warnings,
+                        package,
+                        folder: &self.store.folder().join(&folder),
+                        cancel,
+                    };
                     let written = analyse(engine, eligible, &context)?;
                     crash_point("series-written");
                     verdict["outcome"] = "done".into();
@@ -241,7 +251,8 @@ impl Track {
             verdicts.push(verdict);
         }
         let left_out: Vec<Value> = found.skipped.iter().map(|s| json!({ "code": s.error.code() })).collect();
-        Ok((json!({ "series": verdicts, "unreadable": left_out, "cut_off": cut_off }), objects))
+        let priors = json!({ "instances": priors.instances.len(), "lacking": priors.lacking });
+        Ok((json!({ "series": verdicts, "unreadable": left_out, "cut_off": cut_off, "missing": missing, "priors": priors }), objects))
     }
 }
 
@@ -249,10 +260,21 @@ impl Track {
 struct Context<'a> {
     /// Reports that the new ones replace.
     earlier: &'a [Predecessor],
-    cut_off: bool,
+    /// Earlier studies that they refer to.
+    priors: &'a Priors,
+    /// What every result is to say of the study.
+    warnings: &'a [String],
     package: &'a PackageConfig,
     folder: &'a Path,
     cancel: &'a AtomicBool,
+}
+
+/// What may be missing of a study, and of the earlier ones that were asked for.
+fn warnings(cut_off: bool, missing: Option<&str>, lacking: Option<&str>) -> Vec<String> {
+    let cut_off = cut_off.then(|| "the association that brought the last of the study was cut off: instances may be missing".to_owned());
+    let missing = missing.map(|reason| format!("instances of the study are missing: {reason}"));
+    let lacking = lacking.map(|why| format!("earlier studies were asked for and are not all here: {why}"));
+    [cut_off, missing, lacking].into_iter().flatten().collect()
 }
 
 /// What was written of one series.
@@ -264,9 +286,8 @@ struct Written {
 fn analyse(engine: &mut Engine, eligible: Eligible, context: &Context<'_>) -> Result<Written, Failure> {
     let Analysis { mut findings, image, mut timings } = engine.analyse(eligible.stack, context.cancel, &mut |_| {})?;
     findings.predecessors = context.earlier.to_vec();
-    if context.cut_off {
-        findings.warnings.push("the association that brought the last of the study was cut off: instances may be missing".into());
-    }
+    findings.priors = context.priors.clone();
+    findings.warnings.extend_from_slice(context.warnings);
     // Somebody else may write in this folder once this run was given up.
     if context.cancel.load(Ordering::Relaxed) {
         return Err(EngineError::Infer(InferError::Cancelled).into());

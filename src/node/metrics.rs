@@ -95,6 +95,8 @@ pub(super) struct Metrics {
     pub(super) delivered_bytes: Counter,
     /// Instances that a destination has taken responsibility for.
     pub(super) committed: Counter,
+    /// Searches for earlier studies that came to no good end.
+    pub(super) searches_failed: Counter,
     /// Attempts at delivery that failed.
     pub(super) delivery_failures: Counter,
     /// HTTP answers by the hundreds of their status, from 1xx on.
@@ -174,6 +176,8 @@ impl Metrics {
         text.counters("delivered_total", "Result instances that a destination has taken.", one(&self.delivered));
         text.counters("delivered_bytes_total", "Bytes of their data sets.", one(&self.delivered_bytes));
         text.counters("committed_total", "Result instances that a destination has taken responsibility for.", one(&self.committed));
+        let failed = one(&self.searches_failed);
+        text.counters("searches_failed_total", "Searches for earlier studies that jobs went without or failed for.", failed);
         text.counters("delivery_failures_total", "Attempts at delivery that failed.", one(&self.delivery_failures));
         text.counters("http_requests_total", "HTTP answers.", by("code", &["1xx", "2xx", "3xx", "4xx", "5xx"], &self.http));
         text.counters("http_refused_total", "HTTP connections that were closed unheard.", one(&self.http_refused));

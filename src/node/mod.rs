@@ -5,6 +5,8 @@
 //! store    the indexer                   -> database
 //! node     the assembler                 complete studies -> jobs
 //! worker   one thread, and a lane        jobs -> results and deliveries
+//! priors   a thread an archive           jobs that wait for earlier studies -> store, jobs
+//! census   one thread                    quiet studies -> what their source says of them
 //! deliver  a thread a destination        deliveries -> their Storage SCP, and what it says of commitment -> deliveries
 //! reporter one thread                    answers to those who asked us for commitment
 //! retention, alerts                      a thread each: what is old goes, what is wrong is told
@@ -13,7 +15,9 @@
 //! They share nothing but store and database: each can stop or crash at any point and goes on from what is there.
 
 mod alerts;
+mod archive;
 mod arrivals;
+mod census;
 mod classes;
 mod commitment;
 mod config;
@@ -24,6 +28,7 @@ mod lane;
 mod metrics;
 mod plan;
 mod post;
+mod priors;
 mod retention;
 mod scp;
 mod server;
@@ -44,19 +49,21 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use config::PackageConfig;
 pub use config::{Config, ConfigError, LogFormat};
+use config::{Incomplete, PackageConfig};
 
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};
 use crate::geometry::Coded;
-use crate::jobs::{self, Quiet};
+use crate::jobs::{self, Quiet, Waits};
 use crate::model::ModelError;
 use crate::store::{AuditRecord, Store, StoreError};
 use alerts::{Alerts, Board};
+use census::{Censor, asked_senders};
 use commitment::Reporter;
 use deliver::Senders;
 use metrics::Metrics;
+use priors::Fetchers;
 use retention::Retention;
 use scp::Scp;
 use settings::{Current, Settings, needs_restart};
@@ -187,6 +194,10 @@ impl Node {
         let senders = Senders { current, store, metrics, runtime };
         let (current, store, _, runtime) = shared();
         let reporter = Reporter { current, store, runtime };
+        let (current, store, metrics, runtime) = shared();
+        let fetchers = Fetchers { current, store, metrics, runtime };
+        let (current, store, _, runtime) = shared();
+        let censor = Censor { current, store, runtime };
         let (current, store, _, runtime) = shared();
         let assembler = Assembler { current, store, runtime };
         let (current, store, _, runtime) = shared();
@@ -197,6 +208,8 @@ impl Node {
         node.thread("retention", move |stopping| retention.run(stopping))?;
         node.thread("alerts", move |stopping| alerts.run(stopping))?;
         node.thread("senders", move |stopping| senders.run(stopping))?;
+        node.thread("fetchers", move |stopping| fetchers.run(stopping))?;
+        node.thread("censor", move |stopping| censor.run(stopping))?;
         node.thread("reporter", move |stopping| reporter.run(stopping))?;
         node.thread("assembler", move |stopping| assembler.run(stopping))?;
         node.store.audit(AuditRecord::activity("started"));
@@ -279,8 +292,10 @@ impl Assembler {
         while !stopping.load(Ordering::SeqCst) {
             let settings = self.current.get();
             let [quiet_ms, cut_off_ms] = [settings.study.quiet_s, settings.study.cut_off_s].map(config::millis);
+            let hold_incomplete = settings.study.incomplete == Incomplete::Hold;
+            let waits = Waits { quiet_ms, cut_off_ms, hold_incomplete, asked_senders: asked_senders(&settings) };
             let is_open = |study_uid: &str| self.store.is_open(study_uid);
-            let quiet = self.runtime.block_on(jobs::quiet(self.store.pool(), quiet_ms, cut_off_ms, is_open));
+            let quiet = self.runtime.block_on(jobs::quiet(self.store.pool(), &waits, is_open));
             let completed = quiet.and_then(|quiet| quiet.iter().try_for_each(|study| self.complete(&settings, study)));
             if let Err(error) = completed {
                 tracing::error!(%error, "studies cannot be completed, trying again");
@@ -292,7 +307,7 @@ impl Assembler {
     fn complete(&self, settings: &Config, quiet: &Quiet) -> Result<(), StoreError> {
         let planned = plan::planned(settings, &self.store, &self.runtime, &quiet.study_uid)?;
         if self.runtime.block_on(jobs::complete(self.store.pool(), quiet, &planned))? {
-            tracing::info!(study = quiet.study_uid, "a study is complete");
+            tracing::info!(study = quiet.study_uid, reason = quiet.reason(), "a study is complete");
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use crate::dataset::{Frame, Instance};
 use crate::jobs::Planned;
 use crate::store::{Store, StoreError};
 
-/// Series of a study that rules look at.
-const MAX_SERIES: u32 = 200;
+/// Series of a study that are looked at.
+pub(super) const MAX_SERIES: u32 = 200;
 
 /// A series as rules see it.
 struct Sample {
@@ -31,7 +31,12 @@ pub(super) fn planned(config: &Config, store: &Store, runtime: &Handle, study_ui
         let about = held.iter().filter(|rule| rule.packages.is_empty() || rule.packages.contains(&package.name));
         let rules: Vec<&&Rule> = about.collect();
         let urgent = package.urgent || rules.iter().any(|rule| rule.urgent);
-        Planned { package: package.name.clone(), urgent, rules: rules.iter().map(|rule| rule.name.clone()).collect() }
+        Planned {
+            package: package.name.clone(),
+            urgent,
+            rules: rules.iter().map(|rule| rule.name.clone()).collect(),
+            priors_from: package.priors.as_ref().map(|priors| priors.from.clone()),
+        }
     };
     Ok(config.package.iter().map(of).collect())
 }

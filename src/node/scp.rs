@@ -28,10 +28,10 @@ use super::trail::next_id;
 use crate::codes::Uid;
 use crate::dataset::is_decodable;
 use crate::dimse::{
-    Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
-    Role, Status, TcpChannel,
+    AeTitle, Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection,
+    Request, Role, Status, TcpChannel,
 };
-use crate::store::{Announced, AuditRecord, Kept, Store, StoreError};
+use crate::store::{Announced, AuditRecord, Kept, Receiving, Store, StoreError};
 
 /// Connections beyond the associations that are open: those that ask, are rejected, or say nothing until ARTIM ends them.
 const MAX_PENDING: usize = 512;
@@ -173,10 +173,7 @@ impl Scp {
                 Session { scp: self, settings, association, arrivals, owed: Owed::default(), scope, window, storing: VecDeque::new() };
             let ended = session.serve();
             session.let_go();
-            // What was whole when it was cut off is kept, and nobody hears of it.
-            while let Some(storing) = session.storing.pop_front() {
-                session.count(&storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            }
+            session.end_stored();
             (ended, session.association, session.arrivals)
         });
         let (new, again) = arrivals.end(ended.is_ok());
@@ -278,45 +275,19 @@ impl Session<'_, '_> {
 
     /// C-STORE (PS3.4 B.2).
     fn store(&mut self, context_id: u8, command: Command) -> Result<(), DimseError> {
-        let context = self.association.context(context_id).expect("a message has an accepted context");
-        let peer = self.association.peer();
-        let announced = Announced {
-            sop_class_uid: command.text(Element::AffectedSopClassUid).to_owned(),
-            sop_instance_uid: command.text(Element::AffectedSopInstanceUid).to_owned(),
-            transfer_syntax_uid: context.transfer_syntax.clone(),
-            calling: peer.calling.as_str().to_owned(),
-            study_uid: None,
-        };
-        let receiving = if context.abstract_syntax == announced.sop_class_uid {
-            self.scp.store.receive(announced)
-        } else {
-            Err(StoreError::NotAsAnnounced { what: "SOP Class UID" })
-        };
-        let (metrics, began) = (&self.scp.metrics, Instant::now());
-        let mut receiving = match receiving {
-            Ok(receiving) => receiving,
-            Err(error) => {
-                self.association.skip_data_set()?;
-                return self.answer(context_id, &command, Err(error));
-            }
-        };
-        while let Some(fragment) = self.association.next_fragment()? {
-            metrics.received_bytes.add(fragment.len() as u64);
-            receiving.write(fragment);
-        }
-        metrics.took(Step::Receive, began.elapsed());
-        let finish = move || {
-            let came = Instant::now();
-            let kept = receiving.finish();
-            metrics.took(Step::Seal, came.elapsed());
-            kept
-        };
+        let (scp, association) = (self.scp, &mut self.association);
+        let calling = &association.peer().calling;
+        let sender = Sender { title: calling.as_str().to_owned(), asked: asked_by_us(self.settings, calling, &command) };
+        let mut intake = Intake { store: &scp.store, metrics: &scp.metrics, arrivals: &mut self.arrivals };
         if self.window == 1 {
-            let kept = finish();
-            return self.answer(context_id, &command, kept);
+            return intake.store(association, &sender, context_id, &command);
         }
+        let receiving = match intake.receive(association, &sender, context_id, &command)? {
+            Ok(receiving) => receiving,
+            Err(error) => return intake.answer(association, context_id, &command, &Err(error)),
+        };
         let finishing = thread::Builder::new().name("finish".into()).stack_size(STACK_BYTES);
-        let finishing = finishing.spawn_scoped(self.scope, finish)?;
+        let finishing = finishing.spawn_scoped(self.scope, || finish(receiving, &scp.metrics))?;
         self.storing.push_back(Storing { context_id, command, finishing });
         Ok(())
     }
@@ -326,25 +297,109 @@ impl Session<'_, '_> {
     fn answer_stored(&mut self) -> Result<(), DimseError> {
         while self.storing.len() >= usize::from(self.window) || !self.storing.is_empty() && !self.association.has_spoken()? {
             let Some(storing) = self.storing.pop_front() else { break };
-            self.answer(storing.context_id, &storing.command, storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)))?;
+            let kept = storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let mut intake = Intake { store: &self.scp.store, metrics: &self.scp.metrics, arrivals: &mut self.arrivals };
+            intake.answer(&mut self.association, storing.context_id, &storing.command, &kept)?;
         }
         Ok(())
     }
 
+    /// What was whole when it was cut off is kept, and nobody hears of it.
+    fn end_stored(&mut self) {
+        let mut intake = Intake { store: &self.scp.store, metrics: &self.scp.metrics, arrivals: &mut self.arrivals };
+        while let Some(storing) = self.storing.pop_front() {
+            intake.count(&storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+    }
+}
+
+/// Whether an instance comes because of a C-MOVE of ours, as its sender says (PS3.7 9.1.1.1.6).
+fn asked_by_us(settings: &Settings, calling: &AeTitle, command: &Command) -> bool {
+    let originator = command.text(Element::MoveOriginatorTitle);
+    let mut of_sender = settings.archive.iter().filter(|archive| archive.ae_title.0 == *calling);
+    of_sender.any(|archive| archive.calling.as_ref().unwrap_or(&settings.ae_title).0.as_str() == originator)
+}
+
+/// Who sends an instance, and why.
+pub(super) struct Sender {
+    pub(super) title: String,
+    /// Because we asked for it.
+    pub(super) asked: bool,
+}
+
+/// Where instances go, whichever association brings them.
+pub(super) struct Intake<'s, 'a> {
+    pub(super) store: &'s Store,
+    pub(super) metrics: &'s Metrics,
+    pub(super) arrivals: &'a mut Arrivals,
+}
+
+impl<'s> Intake<'s, '_> {
+    /// Takes the instance of a C-STORE request, and answers when it is on disk.
+    pub(super) fn store(&mut self, association: &mut Link, sender: &Sender, context_id: u8, command: &Command) -> Result<(), DimseError> {
+        let received = self.receive(association, sender, context_id, command)?;
+        let kept = received.and_then(|receiving| finish(receiving, self.metrics));
+        self.answer(association, context_id, command, &kept)
+    }
+
+    /// Receives the data set. The inner error is for the peer, and the association goes on.
+    fn receive(
+        &self,
+        association: &mut Link,
+        sender: &Sender,
+        context_id: u8,
+        command: &Command,
+    ) -> Result<Result<Receiving<'s>, StoreError>, DimseError> {
+        let began = Instant::now();
+        let context = association.context(context_id).expect("a message has an accepted context");
+        let announced = Announced {
+            sop_class_uid: command.text(Element::AffectedSopClassUid).to_owned(),
+            sop_instance_uid: command.text(Element::AffectedSopInstanceUid).to_owned(),
+            transfer_syntax_uid: context.transfer_syntax.clone(),
+            calling: sender.title.clone(),
+            study_uid: None,
+            asked: sender.asked,
+        };
+        let receiving = if context.abstract_syntax == announced.sop_class_uid {
+            self.store.receive(announced)
+        } else {
+            Err(StoreError::NotAsAnnounced { what: "SOP Class UID" })
+        };
+        let mut receiving = match receiving {
+            Ok(receiving) => receiving,
+            Err(error) => {
+                association.skip_data_set()?;
+                return Ok(Err(error));
+            }
+        };
+        while let Some(fragment) = association.next_fragment()? {
+            self.metrics.received_bytes.add(fragment.len() as u64);
+            receiving.write(fragment);
+        }
+        self.metrics.took(Step::Receive, began.elapsed());
+        Ok(Ok(receiving))
+    }
+
     /// Says what became of an instance.
-    fn answer(&mut self, context_id: u8, command: &Command, kept: Result<Kept, StoreError>) -> Result<(), DimseError> {
-        let (status, comment) = self.count(&kept);
+    fn answer(
+        &mut self,
+        association: &mut Link,
+        context_id: u8,
+        command: &Command,
+        kept: &Result<Kept, StoreError>,
+    ) -> Result<(), DimseError> {
+        let (status, comment) = self.count(kept);
         let response = command.response(status);
         let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
-        self.association.send(context_id, &response)
+        association.send(context_id, &response)
     }
 
     /// Notes what became of an instance; the status and comment for it.
     fn count(&mut self, kept: &Result<Kept, StoreError>) -> (Status, String) {
         let (status, comment) = answer_of(kept);
-        self.scp.metrics.stored(status);
+        self.metrics.stored(status);
         match kept {
-            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
+            Ok(Kept::New { .. } | Kept::Again { .. } | Kept::Asked { .. }) => {}
             Ok(Kept::Quarantined) => tracing::warn!("other content under a known SOP Instance UID is in quarantine"),
             Err(error) => tracing::warn!(%status, code = crate::geometry::Coded::code(error), "an instance is refused"),
         }
@@ -355,10 +410,18 @@ impl Session<'_, '_> {
     }
 }
 
+/// Puts an instance on disk.
+fn finish(receiving: Receiving<'_>, metrics: &Metrics) -> Result<Kept, StoreError> {
+    let came = Instant::now();
+    let kept = receiving.finish();
+    metrics.took(Step::Seal, came.elapsed());
+    kept
+}
+
 /// The status and comment for what became of an instance (PS3.4 table B.2-1). A comment has 64 characters.
 pub(super) fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
     let (status, comment) = match kept {
-        Ok(Kept::New { .. } | Kept::Again { .. }) => (Status::SUCCESS, String::new()),
+        Ok(Kept::New { .. } | Kept::Again { .. } | Kept::Asked { .. }) => (Status::SUCCESS, String::new()),
         Ok(Kept::Quarantined) => (Status::COERCION, "known UID with other content: in quarantine, not used".into()),
         Err(StoreError::Full { .. }) => (Status::OUT_OF_RESOURCES, "disk of the store is nearly full".into()),
         Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
@@ -366,6 +429,7 @@ pub(super) fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
         }
         Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
         Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
+        Err(StoreError::NotAsAsked) => (Status::CANNOT_UNDERSTAND, "of another patient than asked for: in quarantine".into()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),
         Err(error @ (StoreError::Dataset(_) | StoreError::NoUid { .. })) => (Status::CANNOT_UNDERSTAND, error.shown()),
     };

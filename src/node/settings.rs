@@ -58,7 +58,8 @@ impl Settings {
         let of_destinations = config.destination.iter().filter_map(|d| Some((format!("destination `{}`", d.name), d.tls.as_ref()?)));
         let of_peers = config.peer.iter().filter_map(|p| Some((format!("peer `{}`", p.ae_title.0), p.tls.as_ref()?)));
         let mut clients = Vec::new();
-        for (field, tls) in of_destinations.chain(of_peers) {
+        let of_archives = config.archive.iter().filter_map(|a| Some((format!("archive `{}`", a.name), a.tls.as_ref()?)));
+        for (field, tls) in of_destinations.chain(of_peers).chain(of_archives) {
             clients.push((tls.clone(), tls::client(tls).map_err(wrong(field))?));
         }
         let mut agents = HashMap::new();

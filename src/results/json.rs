@@ -9,7 +9,7 @@ use super::envelope::ResultObject;
 use super::{Context, Form};
 use crate::codes::Code;
 use crate::dataset::Instance;
-use crate::findings::{Finding, Predecessor, Provenance, SourceFile};
+use crate::findings::{Finding, Predecessor, Priors, Provenance, SourceFile};
 use crate::geometry::Grid;
 
 /// Version of this layout; grows when a field changes its meaning or goes away, not when one is added.
@@ -34,6 +34,7 @@ struct Document<'a> {
     warnings: Vec<&'a str>,
     maps: Vec<Map<'a>>,
     predecessors: &'a [Predecessor],
+    priors: &'a Priors,
     results: Vec<Object<'a>>,
     /// Holds each finding's `segment` as value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +130,7 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
             .map(|map| Map { name: &map.name, quantity: &map.quantity, unit: &map.unit, file: map_files.next() })
             .collect(),
         predecessors: &findings.predecessors,
+        priors: &findings.priors,
         results: objects.iter().map(|(file, object)| Object::of(file, object)).collect(),
         labels: file.filter(|_| forms.contains(Form::Seg)).map(|_| super::LABELS_FILE),
         picture: forms.contains(Form::Png).then_some(super::PNG_FILE),

@@ -47,8 +47,8 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 pub use error::ResultsError;
-pub(crate) use html::Markup;
 pub use form::{Form, Forms, UnknownForm};
+pub(crate) use html::Markup;
 pub use json::SCHEMA_VERSION;
 pub use picture::picture;
 pub use rendered::{RenderError, rendered, to_jpeg, to_png};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::dataset::Frame;
 use crate::dataset::{Instance, Item, decimal_string, items, tags, write_object};
-use crate::findings::{Finding, Findings, Measurement, PackageId, Parameter, Provenance, Source, ValueMap};
+use crate::findings::{Finding, Findings, Measurement, PackageId, Parameter, Priors, Provenance, Source, ValueMap};
 use crate::geometry::{Affine, Grid, cross};
 use crate::volume::{ImageVolume, Quantity, Rescale, Volume};
 
@@ -252,6 +252,7 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         warnings: vec!["made by a test".into()],
         maps: maps(grid(phantom)),
         predecessors: Vec::new(),
+        priors: Priors::default(),
     };
     (findings, image)
 }

@@ -83,9 +83,9 @@ impl AuditRecord {
         Self { at_ms: now_ms(), event: "110103", action: "R", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
     }
 
-    /// Somebody searched (110112, Query); in a study, or everywhere.
-    pub fn query(peer: &str, study_uid: &str, detail: String) -> Self {
-        Self { at_ms: now_ms(), event: "110112", action: "E", outcome: 0, peer: peer.into(), subject: study_uid.into(), detail }
+    /// Somebody searched here, or an archive was asked (110112, Query); in a study, or everywhere.
+    pub fn query(outcome: u8, peer: &str, study_uid: &str, detail: String) -> Self {
+        Self { at_ms: now_ms(), event: "110112", action: "E", outcome, peer: peer.into(), subject: study_uid.into(), detail }
     }
 
     fn sha256(&self, previous: &str) -> String {

@@ -8,6 +8,7 @@
 //! ```text
 //! after-seal       an instance is sealed and synced, nobody knows of it yet
 //! after-enter      an instance is entered and lies in `incoming` still
+//! prior-asked      an earlier study is to be retrieved
 //! job-running      a job is claimed                                              (crash, hang)
 //! device           the device is to be used                                      (lose)
 //! series-written   the results of a series are written, the job is not finished

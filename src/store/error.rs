@@ -43,6 +43,9 @@ pub enum StoreError {
     /// The study is another patient's.
     #[error("the study is here for another patient: correct one of the two, or release it from quarantine")]
     OtherPatient,
+    /// It came because we asked for something, and is not what we asked for.
+    #[error("it was asked for as an earlier study of another patient, or not at all: it is in quarantine")]
+    NotAsAsked,
     /// Another process works in the same folder.
     #[error("another process uses this data folder")]
     InUse,
@@ -69,6 +72,7 @@ impl Coded for StoreError {
             Self::NotAsAnnounced { .. } => "store.not-as-announced",
             Self::NoUid { .. } => "store.no-uid",
             Self::OtherPatient => "store.other-patient",
+            Self::NotAsAsked => "store.not-as-asked",
             Self::InUse => "store.in-use",
         }
     }

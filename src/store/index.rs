@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sqlx::{Sqlite, Transaction};
 
+use super::asked;
 use super::audit::{self, AuditRecord};
 use super::receive::Announced;
 use super::remove::{self, Old};
@@ -36,6 +37,11 @@ pub(super) struct Arrival {
     pub(super) bytes: u64,
     pub(super) calling: String,
     pub(super) received_ms: i64,
+    /// How many instances it says that its study and its series have.
+    pub(super) of_study: Option<i64>,
+    pub(super) of_series: Option<i64>,
+    /// It came because we asked for it.
+    pub(super) asked: bool,
 }
 
 impl Arrival {
@@ -52,6 +58,9 @@ impl Arrival {
             bytes: 0,
             calling: announced.calling.clone(),
             received_ms: now_ms(),
+            of_study: None,
+            of_series: None,
+            asked: announced.asked,
         }
     }
 }
@@ -120,8 +129,8 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
 
 async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival) -> Result<(), StoreError> {
     let query = sqlx::query(
-        "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms, of_study, of_series)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
     );
     let entered = query
         .bind(&arrival.content)
@@ -132,12 +141,27 @@ async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arr
         .bind(i64::try_from(arrival.bytes).unwrap_or(i64::MAX))
         .bind(&arrival.calling)
         .bind(arrival.received_ms)
+        .bind(arrival.of_study)
+        .bind(arrival.of_series)
         .execute(&mut **transaction)
         .await?;
-    if entered.rows_affected() == 0 {
-        return Ok(()); // the same data set twice at a time
+    if entered.rows_affected() > 0 {
+        let query = sqlx::query("UPDATE study SET kept = 1 WHERE study_uid = ? AND kept = 0");
+        query.bind(&arrival.study_uid).execute(&mut **transaction).await?;
     }
-    sqlx::query("UPDATE study SET kept = 1 WHERE study_uid = ? AND kept = 0").bind(&arrival.study_uid).execute(&mut **transaction).await?;
+    if arrival.asked {
+        let query = sqlx::query(
+            "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'held', 0, 0, ?)
+             ON CONFLICT DO NOTHING",
+        );
+        let query = query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms);
+        query.execute(&mut **transaction).await?;
+        return Ok(());
+    }
+    if entered.rows_affected() == 0 {
+        // The same data set twice at a time: one of the two may have been asked for.
+        return asked::sent_unasked(&mut **transaction, &arrival.study_uid, arrival.received_ms).await;
+    }
     // A result of ours that comes back is nothing new of its study.
     let query = sqlx::query(
         "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)

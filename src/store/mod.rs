@@ -15,7 +15,10 @@
 //! 2. A file leaves `incoming` only after the transaction that enters it is on disk.
 //! 3. A file in `instances` never changes; one that the disk has damaged is replaced when the same data set comes again. The same data set is the same file, whoever sends it, and whenever.
 //! 4. A SOP Instance UID names one content. Other content under it goes to quarantine, and so does another patient's in a known study.
+//! 5. What came because we asked for it is held and makes no job, unless it is sent to us as well. It goes to quarantine where it is not
+//!    beyond doubt of the patient that it was asked for (`asked.rs`).
 
+mod asked;
 mod audit;
 mod crash;
 mod database;
@@ -49,6 +52,7 @@ pub use receive::{Announced, Kept, Receiving};
 pub use remove::Old;
 
 use crate::codes::Uid;
+use crate::dataset::Identity;
 use index::Entry;
 use space::Space;
 
@@ -70,6 +74,8 @@ struct Shared {
     pool: SqlitePool,
     runtime: Handle,
     sealed: Mutex<Sealed>,
+    /// The patient of the study that earlier ones were asked for last.
+    patient: Mutex<Option<(Uid, Identity)>>,
     /// Studies that open associations have brought some of, and how many of those.
     open: Mutex<HashMap<Uid, usize>>,
 }
@@ -102,6 +108,7 @@ impl Store {
             pool,
             runtime: Handle::current(),
             sealed: Mutex::default(),
+            patient: Mutex::default(),
             open: Mutex::default(),
         });
         let (queue, indexer) = index::start(&shared)?;
@@ -143,14 +150,6 @@ impl Store {
         let query = sqlx::query_as("SELECT content FROM instance WHERE study_uid = ? ORDER BY sop_instance_uid");
         let contents: Vec<(String,)> = query.bind(study_uid).fetch_all(self.pool()).await?;
         Ok(contents.iter().map(|(content,)| self.path_of(content)).collect())
-    }
-
-    /// Free space on its disk, MB.
-    ///
-    /// # Errors
-    /// Where the system does not say.
-    pub fn free_mb(&self) -> Result<u64, StoreError> {
-        self.space.free_mb()
     }
 
     /// An association has brought the first of a study: it is not complete before that has ended.
@@ -247,6 +246,8 @@ enum Contradiction {
     Content,
     /// Another patient in a known study.
     Patient,
+    /// Another patient than it was asked for, or not asked for at all.
+    NotAsked,
 }
 
 impl Contradiction {
@@ -254,6 +255,7 @@ impl Contradiction {
         match self {
             Self::Content => "other content under the same SOP Instance UID",
             Self::Patient => "another patient in the same study",
+            Self::NotAsked => "of another patient than it was asked for, or not asked for",
         }
     }
 }

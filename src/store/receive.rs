@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::index::{Arrival, Entry};
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, hex, is_uid};
-use crate::dataset::Instance;
+use crate::dataset::{Attributes, Instance, tags};
 
 /// What a command says of the data set that follows, and who sends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Announced {
     pub calling: String,
     /// Study Instance UID, where the sender says it beside the data set.
     pub study_uid: Option<Uid>,
+    /// The sender says that we asked for it.
+    pub asked: bool,
 }
 
 /// What became of an instance. In each case it is on disk.
@@ -37,6 +39,11 @@ pub enum Kept {
     },
     /// The same data set was here before.
     Again {
+        /// Study Instance UID.
+        study_uid: Uid,
+    },
+    /// It came because we asked for it, and is held without being anything new of its study.
+    Asked {
         /// Study Instance UID.
         study_uid: Uid,
     },
@@ -97,7 +104,7 @@ impl Receiving<'_> {
         let sha256: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
         let content = hex(&sha256);
         let path = self.path.clone().expect("the file is here until it is handed on");
-        let arrival = match understood(&path, &self.announced, &content) {
+        let mut arrival = match understood(&path, &self.announced, &content) {
             Ok(arrival) => arrival,
             Err(error) => {
                 let arrival = Arrival::unknown(path, content, &self.announced);
@@ -105,8 +112,16 @@ impl Receiving<'_> {
                 return Err(error);
             }
         };
-        match self.store.standing(&arrival)? {
-            Standing::Entered => return Ok(Kept::Again { study_uid: arrival.study_uid }),
+        let kept = |arrival: &Arrival, new| {
+            let study_uid = arrival.study_uid.clone();
+            match (arrival.asked, new) {
+                (true, _) => Kept::Asked { study_uid },
+                (false, true) => Kept::New { study_uid },
+                (false, false) => Kept::Again { study_uid },
+            }
+        };
+        match self.store.standing(&mut arrival)? {
+            Standing::Entered => return Ok(kept(&arrival, false)),
             Standing::New => {}
             Standing::Against(contradiction) => {
                 seal::seal(&mut self.file, &sha256)?;
@@ -115,17 +130,18 @@ impl Receiving<'_> {
                 return match contradiction {
                     Contradiction::Content => Ok(Kept::Quarantined),
                     Contradiction::Patient => Err(StoreError::OtherPatient),
+                    Contradiction::NotAsked => Err(StoreError::NotAsAsked),
                 };
             }
         }
-        let study_uid = arrival.study_uid.clone();
+        let kept = kept(&arrival, true);
         if let Err(error) = seal::seal(&mut self.file, &sha256).and_then(|()| self.file.sync_data()) {
             self.store.shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             return Err(error.into());
         }
         crash_point("after-seal");
         self.hand_on(Entry::Instance(arrival));
-        Ok(Kept::New { study_uid })
+        Ok(kept)
     }
 
     fn hand_on(&mut self, entry: Entry) {
@@ -169,7 +185,11 @@ fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arriv
             return Err(StoreError::NoUid { what });
         }
     }
+    let stated = |tag| instance.attributes.integer(tag).filter(|number| *number > 0);
     Ok(Arrival {
+        of_study: stated(tags::NUMBER_OF_STUDY_RELATED_INSTANCES),
+        of_series: stated(tags::NUMBER_OF_SERIES_RELATED_INSTANCES),
+        asked: announced.asked,
         path: path.to_owned(),
         content: content.to_owned(),
         sop_instance_uid: instance.sop_instance_uid,
@@ -198,12 +218,20 @@ impl Store {
         self.shared.sealed().instances.contains_key(sop_instance_uid)
     }
 
-    fn standing(&self, arrival: &Arrival) -> Result<Standing, StoreError> {
+    fn standing(&self, arrival: &mut Arrival) -> Result<Standing, StoreError> {
         let query = sqlx::query_as(
-            "SELECT (SELECT content FROM instance WHERE sop_instance_uid = ?), (SELECT patient_key FROM study WHERE study_uid = ?)",
+            "SELECT (SELECT content FROM instance WHERE sop_instance_uid = ?1), (SELECT patient_key FROM study WHERE study_uid = ?2),
+                (SELECT state FROM study WHERE study_uid = ?2), EXISTS (SELECT 1 FROM prior WHERE study_uid = ?2 AND title = ?3)",
         );
-        let query = query.bind(&arrival.sop_instance_uid).bind(&arrival.study_uid).fetch_one(self.pool());
-        let (content, patient): (Option<String>, Option<String>) = self.shared.runtime.block_on(query)?;
+        let query = query.bind(&arrival.sop_instance_uid).bind(&arrival.study_uid).bind(&arrival.calling).fetch_one(self.pool());
+        type Known = (Option<String>, Option<String>, Option<String>, bool);
+        let (content, patient, state, prior): Known = self.shared.runtime.block_on(query)?;
+        if (arrival.asked || prior) && !self.is_as_asked(arrival)? {
+            return Ok(Standing::Against(Contradiction::NotAsked));
+        }
+        if !arrival.asked && content.as_ref() == Some(&arrival.content) && state.as_deref() == Some("held") {
+            self.sent_unasked(arrival)?;
+        }
         match content {
             // What waits to be moved is whole, and not yet where it will be.
             Some(known) if known == arrival.content && (self.is_waiting(&arrival.sop_instance_uid) || self.is_whole(&known)?) => {
@@ -249,7 +277,8 @@ impl Store {
                     continue;
                 }
             };
-            match self.standing(&arrival)? {
+            let mut arrival = arrival;
+            match self.standing(&mut arrival)? {
                 // A crash between the transaction and the move; what is there already is the same.
                 Standing::Entered => self.enter(Entry::Move(arrival)),
                 Standing::New => self.enter(Entry::Instance(arrival)),

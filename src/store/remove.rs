@@ -25,10 +25,12 @@ pub enum Old {
 }
 
 /// That a job is still at work, or a result of it on its way: due, dead, or to be committed by one of the destinations in `?1` (JSON).
-const AT_WORK: &str = "job.state IN ('queued', 'running') OR EXISTS (
+const AT_WORK: &str = "job.state IN ('waiting', 'queued', 'running') OR EXISTS (
     SELECT 1 FROM result JOIN delivery USING (sop_instance_uid) WHERE result.job = job.id AND (
         delivery.state IN ('due', 'dead')
         OR delivery.state = 'stored' AND delivery.destination IN (SELECT value FROM json_each(?1))))";
+/// That a job is one of a study, or refers to it as an earlier one.
+const OF_STUDY: &str = "(job.study_uid = study.study_uid OR job.id IN (SELECT job FROM prior WHERE prior.study_uid = study.study_uid))";
 
 fn json(committing: &[String]) -> String {
     serde_json::to_string(committing).expect("names are text")
@@ -42,8 +44,8 @@ impl Store {
     /// Where the database fails.
     pub async fn old_studies(&self, before_ms: i64, committing: &[String], most: u32) -> Result<Vec<Old>, StoreError> {
         let query = sqlx::AssertSqlSafe(format!(
-            "SELECT study_uid FROM study WHERE kept = 1 AND state = 'complete' AND last_arrival_ms <= ?2
-             AND NOT EXISTS (SELECT 1 FROM job WHERE job.study_uid = study.study_uid AND ({AT_WORK}))
+            "SELECT study_uid FROM study WHERE kept = 1 AND state IN ('complete', 'held') AND last_arrival_ms <= ?2
+             AND NOT EXISTS (SELECT 1 FROM job WHERE {OF_STUDY} AND ({AT_WORK}))
              ORDER BY last_arrival_ms LIMIT ?3"
         ));
         let uids = sqlx::query_scalar(query).bind(json(committing)).bind(before_ms).bind(most).fetch_all(self.pool()).await?;
@@ -106,8 +108,8 @@ async fn study(shared: &Shared, transaction: &mut Transaction<'_, Sqlite>, study
         return Ok(()); // it is being sent again
     }
     let query = sqlx::AssertSqlSafe(format!(
-        "UPDATE study SET kept = 0 WHERE study_uid = ?2 AND kept = 1 AND state = 'complete'
-         AND NOT EXISTS (SELECT 1 FROM job WHERE job.study_uid = study.study_uid AND ({AT_WORK}))"
+        "UPDATE study SET kept = 0 WHERE study_uid = ?2 AND kept = 1 AND state IN ('complete', 'held')
+         AND NOT EXISTS (SELECT 1 FROM job WHERE {OF_STUDY} AND ({AT_WORK}))"
     ));
     if sqlx::query(query).bind(committing).bind(study_uid).execute(&mut **transaction).await?.rows_affected() == 0 {
         return Ok(());

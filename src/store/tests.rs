@@ -32,14 +32,19 @@ impl Bench {
     }
 
     fn receive(&self, slice: &Slice) -> Result<Kept, StoreError> {
+        self.receive_from("CT-1\"<*>", false, slice)
+    }
+
+    fn receive_from(&self, calling: &str, asked: bool, slice: &Slice) -> Result<Kept, StoreError> {
         let mut data_set = Vec::new();
         slice.object().write_dataset_with_ts(&mut data_set, &EXPLICIT_VR_LITTLE_ENDIAN.erased()).expect("memory takes all");
         let announced = Announced {
             sop_class_uid: slice.sop_class.clone(),
             sop_instance_uid: slice.sop_uid.clone(),
             transfer_syntax_uid: EXPLICIT_LITTLE.into(),
-            calling: "CT-1\"<*>".into(),
+            calling: calling.into(),
             study_uid: None,
+            asked,
         };
         let mut receiving = self.store.as_ref().expect("started").receive(announced)?;
         data_set.chunks(100).for_each(|fragment| receiving.write(fragment));
@@ -217,4 +222,41 @@ fn a_store_says_no_before_the_disk_is_full() {
     bench.store = Some(bench.runtime.block_on(Store::open(bench.folder.path(), u64::MAX >> 21)).expect("a store"));
     assert!(matches!(bench.receive(&slice(1)), Err(StoreError::Full { .. })));
     assert_eq!(bench.files("incoming").len(), 0);
+}
+
+#[test]
+fn what_was_asked_for_is_held_until_it_is_sent() {
+    let bench = Bench::new();
+    let store = bench.store.as_ref().expect("started");
+    let study = slice(1);
+    bench.receive(&study).expect("kept");
+    store.flush();
+    for query in [
+        "INSERT INTO job (id, study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms)
+         VALUES (1, '1.2.3', 'p', 1, 'waiting', 0, 0, 0, 0)",
+        "INSERT INTO prior (job, study_uid, title, state, instances) VALUES (1, '1.2.9', 'ARCHIVE', 'asked', 0)",
+    ] {
+        bench.runtime.block_on(sqlx::query(query).execute(store.pool())).expect("entered");
+    }
+    let of_prior = |n: u32| Slice { study_uid: "1.2.9".into(), series_uid: "1.2.9.1".into(), sop_uid: format!("1.2.9.1.{n}"), ..slice(n) };
+    let state = || -> String {
+        let query = sqlx::query_scalar("SELECT state FROM study WHERE study_uid = '1.2.9'");
+        bench.runtime.block_on(query.fetch_one(store.pool())).expect("read")
+    };
+    let held = Kept::Asked { study_uid: "1.2.9".into() };
+    assert_eq!(bench.receive_from("ARCHIVE", true, &of_prior(1)).expect("kept"), held);
+    assert_eq!(bench.receive_from("ARCHIVE", false, &of_prior(2)).expect("kept"), held, "it is on its way");
+    store.flush();
+    assert_eq!(state(), "held");
+    assert_eq!(bench.receive_from("ARCHIVE", true, &of_prior(1)).expect("kept"), held, "again");
+    let stranger = Slice { patient_id: "P2".into(), ..of_prior(3) };
+    assert!(matches!(bench.receive_from("ARCHIVE", true, &stranger), Err(StoreError::NotAsAsked)));
+    let elsewhere = Slice { study_uid: "1.2.10".into(), ..of_prior(4) };
+    assert!(matches!(bench.receive_from("ARCHIVE", true, &elsewhere), Err(StoreError::NotAsAsked)), "nobody asked for that");
+    store.flush();
+    assert_eq!(bench.count("SELECT count(*) FROM quarantine"), 2);
+    assert!(bench.runtime.block_on(store.other_patients("1.2.9", "ARCHIVE")).expect("read"));
+    assert_eq!(state(), "held");
+    assert_eq!(bench.receive_from("CT1", false, &of_prior(1)).expect("kept"), Kept::Again { study_uid: "1.2.9".into() });
+    assert_eq!(state(), "receiving", "before it is acknowledged");
 }

@@ -11,6 +11,7 @@ mod guide;
 mod inputs;
 mod marks;
 mod node;
+mod node_priors;
 mod node_services;
 mod node_work;
 mod operations;

@@ -83,7 +83,7 @@ async fn search(
         let subject = study.as_deref().filter(|study| is_uid(study)).unwrap_or_default().to_owned();
         let store = Arc::clone(&search.web.store);
         let found = search.run(study)?;
-        store.audit(AuditRecord::query(&peer.to_string(), &subject, format!("QIDO-RS: {} answers", found.0.len())));
+        store.audit(AuditRecord::query(0, &peer.to_string(), &subject, format!("QIDO-RS: {} answers", found.0.len())));
         Ok::<_, StoreError>(found)
     });
     let (answers, cut) = searched.await.map_err(|_| Refusal::broken())??;

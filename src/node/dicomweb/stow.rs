@@ -236,6 +236,7 @@ impl Upload {
                 transfer_syntax_uid,
                 calling: CALLING.into(),
                 study_uid: self.study_uid.clone(),
+                asked: false,
             };
             match self.store.receive(announced) {
                 Ok(receiving) => return Part::DataSet(Box::new(receiving), reference, Instant::now()),

@@ -124,14 +124,15 @@ fn is_empty(value: &Value) -> bool {
 /// Every instance that an object may refer to: its SOP class, by SOP Instance UID.
 fn references<'a>(context: &'a Context<'_>, objects: &'a [(String, ResultObject)]) -> HashMap<&'a str, &'a str> {
     let sources = context.findings.source.instances.iter().map(|i| (i.sop_instance_uid.as_str(), i.sop_class_uid.as_str()));
-    let earlier = context.findings.predecessors.iter().map(|p| (p.sop_instance_uid.as_str(), p.sop_class_uid.as_str()));
+    let earlier = context.findings.predecessors.iter().chain(&context.findings.priors.instances);
+    let earlier = earlier.map(|p| (p.sop_instance_uid.as_str(), p.sop_class_uid.as_str()));
     // A structure set names its study, as an instance of a retired class.
     let study = [(context.findings.source.instances[0].study_uid.as_str(), sop_class::DETACHED_STUDY)];
     let own = objects.iter().map(|(_, o)| (o.sop_instance_uid.as_str(), o.sop_class_uid));
     sources.chain(earlier).chain(study).chain(own).collect()
 }
 
-/// No reference leads elsewhere than to the source, to earlier reports and to the objects of this result.
+/// No reference leads elsewhere than to the source, to earlier reports and studies and to the objects of this result.
 fn check_references(item: &InMemDicomObject, known: &HashMap<&str, &str>, depth: usize, problems: &mut Problems) {
     if item.has(tags::REFERENCED_SOP_INSTANCE_UID) {
         let (uid, class) = (item.text(tags::REFERENCED_SOP_INSTANCE_UID), item.text(tags::REFERENCED_SOP_CLASS_UID));

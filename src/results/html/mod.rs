@@ -8,8 +8,8 @@ mod markup;
 mod pictures;
 mod show;
 
-pub(super) use markup::escaped;
 pub(crate) use markup::Markup;
+pub(super) use markup::escaped;
 pub(super) use pictures::Pictures;
 
 use sha2::{Digest, Sha256};

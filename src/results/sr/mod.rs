@@ -9,6 +9,8 @@ mod library;
 use std::collections::BTreeMap;
 use std::iter;
 
+use dicom::core::Tag;
+
 use super::content::{self, Relationship};
 use super::envelope::{EQUIPMENT, REPORT, ResultObject, SERIAL_NUMBER, Slot, envelope, known, reference, reference_to, source_header};
 use super::labels_object;
@@ -81,7 +83,8 @@ impl Document<'_> {
             .text(tags::VERIFICATION_FLAG, "UNVERIFIED")
             .text(tags::PRELIMINARY_FLAG, "PRELIMINARY")
             .sequence(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, [self.evidence()])
-            .with(predecessors(&findings.predecessors))
+            .with(referred(tags::PERTINENT_OTHER_EVIDENCE_SEQUENCE, &findings.priors.instances))
+            .with(referred(tags::PREDECESSOR_DOCUMENTS_SEQUENCE, &findings.predecessors))
             .with(content::root(&dcm::IMAGING_MEASUREMENT_REPORT, "1500", self.tree(findings)));
         Object::new(file, reference, data)
     }
@@ -139,8 +142,8 @@ fn procedure(findings: &Findings) -> Item {
     }
 }
 
-/// The earlier reports that this one replaces (C.17.2), study by study and series by series.
-fn predecessors(all: &[Predecessor]) -> Item {
+/// The earlier reports that this one replaces, the earlier studies that go with it (C.17.2): study by study and series by series.
+fn referred(sequence: Tag, all: &[Predecessor]) -> Item {
     let mut studies: BTreeMap<&str, BTreeMap<&str, Vec<Item>>> = BTreeMap::new();
     for one in all {
         let series = studies.entry(&one.study_instance_uid).or_default().entry(&one.series_instance_uid).or_default();
@@ -149,7 +152,7 @@ fn predecessors(all: &[Predecessor]) -> Item {
     if studies.is_empty() {
         return Item::new();
     }
-    Item::new().sequence(tags::PREDECESSOR_DOCUMENTS_SEQUENCE, studies.into_iter().map(|(study, series)| references(study, series)))
+    Item::new().sequence(sequence, studies.into_iter().map(|(study, series)| references(study, series)))
 }
 
 /// Instances of a study, series by series (hierarchical SOP instance reference, PS3.3 table C.17-3).
