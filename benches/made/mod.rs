@@ -121,5 +121,14 @@ pub(crate) fn findings(stack: &Stack, loaded: &Loaded, segments: u8) -> Findings
         geometry: Vec::new(),
         started: "2026-03-04T05:06:07+01:00[Europe/Berlin]".parse().expect("a time"),
     };
-    Findings { source, labels, findings, provenance, warnings: Vec::new(), maps: Vec::new(), predecessors: Vec::new() }
+    Findings {
+        source,
+        labels,
+        findings,
+        provenance,
+        warnings: Vec::new(),
+        maps: Vec::new(),
+        predecessors: Vec::new(),
+        priors: Default::default(),
+    }
 }

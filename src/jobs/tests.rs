@@ -39,9 +39,14 @@ impl Bench {
         let planned =
             planned.map(|(package, urgent)| Planned { package: package.into(), urgent, rules: vec![package.into()], priors_from: None });
         let waits = Waits { quiet_ms, cut_off_ms: quiet_ms, ..Waits::default() };
-        let quiet = self.runtime.block_on(quiet(self.store.pool(), &waits, |_| open)).expect("read");
-        let complete = |one: &Quiet| self.runtime.block_on(complete(self.store.pool(), one, &planned)).expect("entered");
-        quiet.into_iter().filter(complete).map(|one| one.study_uid).collect()
+        self.complete_by(&waits, open, &planned).into_iter().map(|(study_uid, _)| study_uid).collect()
+    }
+
+    /// Studies that are complete by that, each with its reason.
+    fn complete_by(&self, waits: &Waits, open: bool, planned: &[Planned]) -> Vec<(String, String)> {
+        let quiet = self.runtime.block_on(quiet(self.store.pool(), waits, |_| open)).expect("read");
+        let complete = |one: &Quiet| self.runtime.block_on(complete(self.store.pool(), one, planned)).expect("entered");
+        quiet.into_iter().filter(complete).map(|one| (one.study_uid.clone(), one.reason().to_owned())).collect()
     }
 
     fn claim(&self) -> Option<Claimed> {
@@ -325,9 +330,8 @@ fn who_asks_gets_an_answer() {
 /// With a job that waits for earlier studies at `PACS`.
 fn waiting_for_priors() -> Bench {
     let bench = Bench::new();
-    let planned = Planned { package: "p".into(), urgent: false, priors_from: Some("PACS".into()) };
-    let waits = Waits::default();
-    let completed = bench.runtime.block_on(complete(bench.store.pool(), &waits, |_| false, &[planned])).expect("entered");
+    let planned = Planned { package: "p".into(), urgent: false, rules: Vec::new(), priors_from: Some("PACS".into()) };
+    let completed = bench.complete_by(&Waits::default(), false, &[planned]);
     assert_eq!(completed, [("1.2".to_owned(), "released and quiet for 0 s".to_owned())]);
     bench
 }
@@ -350,9 +354,18 @@ fn a_job_waits_for_its_priors_and_no_longer_than_it_may() {
     let second = next("PACS").expect("due again");
     assert_eq!(second.attempts, 2);
     assert_eq!(failed(&second, true, i64::MAX), Searched::Failed, "two attempts were allowed");
-    let job = Claimed { id: second.job, study_uid: "1.2".into(), package: "p".into(), generation: 1, attempt: 0 };
+    let job = Claimed {
+        id: second.job,
+        study_uid: "1.2".into(),
+        package: "p".into(),
+        generation: 1,
+        attempt: 0,
+        rules: Vec::new(),
+        queued_ms: 0,
+        last_instance_ms: 0,
+    };
     assert_eq!((bench.state(&job).as_str(), next("PACS")), ("failed", None));
-    assert!(bench.runtime.block_on(try_again(pool, job.id)).expect("entered"));
+    assert_eq!(bench.runtime.block_on(try_again(pool, job.id)).expect("entered").as_deref(), Some("1.2"));
     assert_eq!(bench.state(&job), "waiting", "with its search");
     let third = next("PACS").expect("due");
     assert_eq!(third.attempts, 1);
@@ -361,7 +374,7 @@ fn a_job_waits_for_its_priors_and_no_longer_than_it_may() {
     let claimed = bench.claim().expect("queued");
     let priors = bench.runtime.block_on(priors(pool, claimed.id)).expect("read");
     assert_eq!((priors.instances.len(), priors.lacking.as_deref()), (0, Some("gone")));
-    assert!(!bench.runtime.block_on(try_again(pool, job.id)).expect("entered"), "it runs");
+    assert_eq!(bench.runtime.block_on(try_again(pool, job.id)).expect("entered"), None, "it runs");
 }
 
 #[test]
@@ -392,15 +405,14 @@ fn a_study_is_complete_when_as_many_are_here_as_its_source_says() {
     let pool = bench.store.pool();
     let arrive = |n: i64| {
         let query = "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms)
-            VALUES (?1, ?1, '1.9', '1.2.1', '1.2', 0, 'CT1', ?1)";
+            VALUES ('c' || ?1, '1.2.1.' || ?1, '1.9', '1.2.1', '1.2', 0, 'CT1', ?1)";
         bench.runtime.block_on(sqlx::query(query).bind(n).execute(pool)).expect("entered");
         let query = "UPDATE study SET cut_off = 1, last_arrival_ms = ? WHERE study_uid = '1.2'";
         bench.runtime.block_on(sqlx::query(query).bind(crate::store::now_ms() - 1000).execute(pool)).expect("entered");
     };
     let complete = |hold_incomplete: bool, cut_off_ms: i64| {
         let waits = Waits { quiet_ms: 500, cut_off_ms, hold_incomplete, asked_senders: vec!["CT1".into()] };
-        let completed = bench.runtime.block_on(complete(pool, &waits, |_| false, &[])).expect("entered");
-        completed.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>()
+        bench.complete_by(&waits, false, &[]).into_iter().map(|(_, reason)| reason).collect::<Vec<_>>()
     };
     let unasked = || bench.runtime.block_on(unasked(pool, 500, &["CT1".to_owned()])).expect("read").len();
     let says = |census: Census| {

@@ -168,6 +168,7 @@ mod tests {
             study_uid: String::new(),
             attempts: 0,
             form: "sr".into(),
+            job: 1,
         };
         let answer = StoreAnswer {
             stored: vec![("1".into(), None), ("2".into(), Some(0xB007))],
