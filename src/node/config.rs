@@ -961,7 +961,7 @@ client_ca = "ca.pem"
             ("deliver = [\"PACS\"]", "results = \"sr,word\"", "no form of results is called `word`"),
             ("client_ca = \"ca.pem\"", "", "client_ca"),
             ("tag = \"StudyDescription\"", "tag = \"PatientName\"", "can identify a person"),
-            ("matches = \"(?i)stroke\"", "matches = \"(\"", "line 29"),
+            ("matches = \"(?i)stroke\"", "matches = \"(\"", "line 39"),
             ("deliver = [\"CLOUD\"]", "deliver = [\"VNA\"]", "rule `stroke`: delivers to `VNA`, which is no destination"),
             ("calling = [\"CT1\"]", "packages = [\"x\"]", "rule `stroke`: is about `x`, which is no package here"),
             ("https://", "http://", "destination `CLOUD`: `tls` is for https"),
