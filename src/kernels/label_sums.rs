@@ -8,7 +8,7 @@
 //! Twins: `shaders/shared/stored_i16.wgsl`, `shaders/shared/stored_f32.wgsl`.
 
 use super::simd::wide;
-use super::voxel::Voxel;
+use super::voxel::{Voxel, float_of_rank};
 
 /// Stored values of one label in one slice, in stored units.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -249,7 +249,7 @@ impl Summed for f32 {
     }
 
     fn from_words(voxels: u64, words: &[u32], ranks: [u32; 2], per_unit: f32) -> FixedSums {
-        let [least, greatest] = ranks.map(|rank| f32::from_bits(if rank >> 31 == 1 { rank ^ (1 << 31) } else { !rank }));
+        let [least, greatest] = ranks.map(float_of_rank);
         FixedSums {
             voxels,
             unit: 1.0 / f64::from(per_unit),

@@ -8,16 +8,20 @@ pub mod components;
 pub mod components_gpu;
 pub mod label_statistics;
 mod lattice;
+mod mask;
+pub mod percentiles;
 mod resample;
 mod rows;
 mod scores_to_labels;
 mod simd;
 mod label_sums;
 mod slabs;
+pub mod statistics;
 mod voxel;
 
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
+pub use mask::Mask;
 pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu};
 pub use scores_to_labels::{
     ScoresToLabels, ScoresToLabelsParams, map_scores_cpu, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu,

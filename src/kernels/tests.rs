@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::geometry::{Affine, Grid};
-use crate::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
+use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
 
 /// The linear interpolation of `value` at `position`, from the formula: coordinates clamped, 8 corners weighted by products.
 pub(super) fn interpolated(dims: [u32; 3], position: [f64; 3], value: impl Fn([usize; 3]) -> f64) -> f64 {
@@ -47,6 +47,24 @@ pub(super) fn as_floats(image: &ImageVolume) -> ImageVolume {
     let rescale = image.rescale.iter().map(|r| Rescale { slope: r.slope * 1024.0, ..*r }).collect();
     let stored = Stored::float32(Volume::new(*image.grid(), floats)).expect("numbers");
     ImageVolume { stored, rescale, quantity: image.quantity }
+}
+
+/// Labels for about a third of the voxels of `image`, most of the last ones among them.
+pub(super) fn masked_case(image: &ImageVolume) -> LabelMap {
+    let count = image.grid().voxel_count();
+    let label = |n: usize| if noise(n + 5) * (count as f64) < n as f64 * 0.7 { 1 + (n % 3) as u8 } else { 0 };
+    Volume::new(*image.grid(), (0..count).map(label).collect())
+}
+
+/// Physical values of the voxels that `mask` keeps.
+pub(super) fn kept_values(image: &ImageVolume, mask: Mask<'_>) -> Vec<f64> {
+    let all = voxels(image.grid().dims()).enumerate().map(|(n, voxel)| (n, image.physical(voxel.map(|index| index as usize))));
+    let kept = all.filter(|&(n, value)| match mask {
+        Mask::All => true,
+        Mask::Labelled(labels) => labels.voxels()[n] != 0,
+        Mask::Above(threshold) => value > threshold,
+    });
+    kept.map(|(_, value)| value).collect()
 }
 
 /// A map from target to source voxels that covers the source and a little more.
@@ -172,5 +190,20 @@ fn label_statistics_shader() {
     use label_statistics::LabelStatisticsParams;
     for source in [label_statistics::WGSL_I16, label_statistics::WGSL_F32] {
         check(source, "label_statistics", &[layout!(LabelStatisticsParams, plane, columns, labels, per_unit, slot_of_label)]);
+    }
+}
+
+#[test]
+fn histogram_shader() {
+    use percentiles::{HistogramParams, SliceRanks};
+    for source in [percentiles::WGSL_I16, percentiles::WGSL_F32] {
+        check(
+            source,
+            "histogram",
+            &[
+                layout!(HistogramParams, plane, first_slice, shift, prefix_count, prefixes),
+                layout!(SliceRanks, low, high, slope, intercept),
+            ],
+        );
     }
 }
