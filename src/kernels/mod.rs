@@ -4,6 +4,7 @@
 //! result up to the rounding that each function states. [`Backend`] chooses between them.
 
 mod backend;
+pub mod bounding_box;
 pub mod components;
 pub mod components_gpu;
 pub mod label_statistics;

@@ -207,3 +207,11 @@ fn histogram_shader() {
         );
     }
 }
+
+#[test]
+fn bounding_box_shader() {
+    use bounding_box::BoundingBoxParams;
+    for source in [bounding_box::WGSL_I16, bounding_box::WGSL_F32] {
+        check(source, "bounding_box", &[layout!(BoundingBoxParams, columns, plane, first_slice, pad0)]);
+    }
+}
