@@ -215,3 +215,15 @@ fn bounding_box_shader() {
         check(source, "bounding_box", &[layout!(BoundingBoxParams, columns, plane, first_slice, pad0)]);
     }
 }
+
+#[test]
+fn distance_shader() {
+    use distance::DistanceParams;
+    check(distance::WGSL, "distance", &[layout!(DistanceParams, dims, threads_a_row, axis, spacing_mm, to_labelled, pad0)]);
+}
+
+#[test]
+fn gaussian_shader() {
+    use gaussian::GaussianParams;
+    check(gaussian::WGSL, "gaussian", &[layout!(GaussianParams, dims, threads_a_row, axis, radius, constant, pad0)]);
+}
