@@ -223,6 +223,12 @@ fn distance_shader() {
 }
 
 #[test]
+fn morphology_shader() {
+    use morphology::MorphologyParams;
+    check(morphology::WGSL, "morphology", &[layout!(MorphologyParams, dims, threads_a_row, words_a_row, most_axes, outside, pad0)]);
+}
+
+#[test]
 fn gaussian_shader() {
     use gaussian::GaussianParams;
     check(gaussian::WGSL, "gaussian", &[layout!(GaussianParams, dims, threads_a_row, axis, radius, constant, pad0)]);
