@@ -15,6 +15,7 @@ mod lattice;
 mod lines;
 mod mask;
 pub mod morphology;
+pub mod patches;
 pub mod percentiles;
 mod resample;
 mod rows;

@@ -233,3 +233,11 @@ fn gaussian_shader() {
     use gaussian::GaussianParams;
     check(gaussian::WGSL, "gaussian", &[layout!(GaussianParams, dims, threads_a_row, axis, radius, constant, pad0)]);
 }
+
+#[test]
+fn patch_shaders() {
+    use patches::PatchParams;
+    for (source, entry) in [(patches::GATHER_WGSL, "gather_patch"), (patches::SCATTER_WGSL, "scatter_patch")] {
+        check(source, entry, &[layout!(PatchParams, volume_dims, threads_a_row, dims, channels, start, outside, mirror, pad0)]);
+    }
+}
