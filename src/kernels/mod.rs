@@ -17,6 +17,8 @@ mod mask;
 pub mod morphology;
 pub mod patches;
 pub mod percentiles;
+pub mod plane;
+pub mod projection;
 mod resample;
 mod rows;
 mod scores_to_labels;

@@ -241,3 +241,11 @@ fn patch_shaders() {
         check(source, entry, &[layout!(PatchParams, volume_dims, threads_a_row, dims, channels, start, outside, mirror, pad0)]);
     }
 }
+
+#[test]
+fn projection_shader() {
+    use projection::ProjectionParams;
+    for source in [projection::WGSL_I16, projection::WGSL_F32] {
+        check(source, "projection", &[layout!(ProjectionParams, dims, first_slice, slices, axis, pad0, pad1)]);
+    }
+}
