@@ -18,6 +18,7 @@ pub mod morphology;
 pub mod patches;
 pub mod percentiles;
 pub mod plane;
+pub mod probabilities;
 pub mod projection;
 mod resample;
 mod rows;

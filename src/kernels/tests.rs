@@ -249,3 +249,13 @@ fn projection_shader() {
         check(source, "projection", &[layout!(ProjectionParams, dims, first_slice, slices, axis, pad0, pad1)]);
     }
 }
+
+#[test]
+fn probability_shaders() {
+    use probabilities::ProbabilityParams;
+    for (source, entry) in
+        [(probabilities::SOFTMAX_WGSL, "softmax"), (probabilities::SIGMOID_WGSL, "sigmoid"), (probabilities::THRESHOLD_WGSL, "threshold")]
+    {
+        check(source, entry, &[layout!(ProbabilityParams, voxels, channels, threads_a_row, threshold)]);
+    }
+}
