@@ -3,12 +3,14 @@
 //! A caller without a [`Gpu`](crate::gpu::Gpu) calls the `_cpu` function, one with it the `_gpu` function; both give the same
 //! result up to the rounding that each function states. [`Backend`] chooses between them.
 
+pub mod area;
 mod backend;
 pub mod bounding_box;
 pub mod components;
 pub mod components_gpu;
 pub mod distance;
 pub mod gaussian;
+pub mod half;
 pub mod holes;
 pub mod label_statistics;
 mod lattice;
@@ -32,7 +34,7 @@ mod voxel;
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
 pub use mask::Mask;
-pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu};
+pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu, resample_half_cpu, resample_half_gpu};
 pub use scores_to_labels::{
     ScoresToLabels, ScoresToLabelsParams, map_scores_cpu, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu,
 };

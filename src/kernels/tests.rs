@@ -112,7 +112,9 @@ type Layout<'a> = (&'a str, usize, &'a [(&'a str, usize)]);
 /// Parses and validates `source`, and compares its structs with Rust's.
 fn check(source: &str, entry: &str, structs: &[Layout<'_>]) {
     let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+    // What every adapter has; the one capability is `pack2x16float`, which is plain WGSL.
+    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
     let entries: Vec<_> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
@@ -257,5 +259,40 @@ fn probability_shaders() {
         [(probabilities::SOFTMAX_WGSL, "softmax"), (probabilities::SIGMOID_WGSL, "sigmoid"), (probabilities::THRESHOLD_WGSL, "threshold")]
     {
         check(source, entry, &[layout!(ProbabilityParams, voxels, channels, threads_a_row, threshold)]);
+    }
+}
+
+#[test]
+fn half_shader() {
+    use half::HalfParams;
+    check(half::WGSL, "half", &[layout!(HalfParams, count, threads_a_row, pad0, pad1)]);
+}
+
+#[test]
+fn area_shader() {
+    use area::AreaParams;
+    for source in [area::WGSL_I16, area::WGSL_F32] {
+        check(
+            source,
+            "area",
+            &[
+                layout!(
+                    AreaParams,
+                    source_dims,
+                    first_loaded,
+                    target_dims,
+                    first_slice,
+                    along,
+                    low,
+                    first_span,
+                    high,
+                    outside,
+                    pad0,
+                    pad1,
+                    pad2
+                ),
+                layout!(SliceScale, slope, offset, pivot, pad),
+            ],
+        );
     }
 }
