@@ -12,7 +12,7 @@ use crate::kernels::Interpolation;
 const FORMAT: i64 = 1;
 /// Maps that a package may have.
 const MAX_MAPS: usize = 16;
-const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize"];
+const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize", "z-score", "percentiles"];
 const POSTPROCESS_STEPS: &[&str] = &["argmax", "components"];
 
 /// A model package's manifest.
@@ -139,6 +139,20 @@ pub enum PreprocessStep {
         subtract: f64,
         /// Physical units, not 0.
         divide: f64,
+    },
+    /// `(value - mean) / standard deviation` of the source image, all of it or what is above a value. In place of `clip` and `normalize`.
+    ZScore {
+        /// Only values above this one count, physical units; none: all do.
+        above: Option<f64>,
+    },
+    /// Values clipped to two percentiles of the source image, which become 0 and 1. In place of `clip` and `normalize`.
+    Percentiles {
+        /// Becomes 0: 0 to 100.
+        low: f64,
+        /// Becomes 1: above `low`, to 100.
+        high: f64,
+        /// Only values above this one count, physical units; none: all do.
+        above: Option<f64>,
     },
 }
 
@@ -323,18 +337,29 @@ impl Manifest {
                 }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
+                PreprocessStep::ZScore { above } => require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?,
+                PreprocessStep::Percentiles { low, high, above } => {
+                    require(above.is_none_or(f64::is_finite), "`percentiles.above` is not finite")?;
+                    require(
+                        (0.0..=100.0).contains(low) && (0.0..=100.0).contains(high) && low < high,
+                        "`percentiles` has no `low` below `high`, both 0 to 100",
+                    )?;
+                }
             }
         }
         let rank = |s: &PreprocessStep| match s {
             PreprocessStep::Orient { .. } => 0,
             PreprocessStep::Resample { .. } => 1,
             PreprocessStep::Clip { .. } => 2,
-            PreprocessStep::Normalize { .. } => 3,
+            PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 3,
         };
         require(
             self.preprocess.is_sorted_by(|a, b| rank(a) < rank(b)),
-            "`preprocess` steps come at most once each and in the order orient, resample, clip, normalize",
+            "`preprocess` steps come at most once each and in the order orient, resample, clip, and one of normalize, z-score, percentiles",
         )?;
+        let clips = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Clip { .. }));
+        let measures = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. }));
+        require(!(clips && measures), "`z-score` and `percentiles` take the image as it is: no `clip` before them")?;
         require(!self.finding.is_empty(), "no `finding`")?;
         for (n, finding) in self.finding.iter().enumerate() {
             require(finding.segment > 0, "`finding.segment` 0 is background")?;
