@@ -7,6 +7,7 @@ mod encodings;
 mod exchange;
 mod grids;
 mod inputs;
+mod kernels;
 mod marks;
 mod node;
 mod node_services;
