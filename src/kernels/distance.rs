@@ -161,14 +161,14 @@ pub fn distance_mm_gpu(gpu: &Gpu, labels: &[u8], dims: [u32; 3], spacing_mm: [f6
     let bytes = labels.len() as u64 * 4;
     let (threads_a_row, groups) = groups_of(gpu, labels.len(), THREADS);
     let mut source = gpu.upload("distance: labels", labels)?;
-    for axis in 0..3 {
+    for (axis, spacing_mm) in (0..).zip(spacing_mm) {
         let flag = |on: bool| if on { 1.0 } else { 0.0 };
         let pipeline = gpu.pipeline("distance", WGSL, &[("first", flag(axis == 0)), ("last", flag(axis == 2))])?;
         let params = DistanceParams {
             dims,
             threads_a_row,
-            axis: axis as u32,
-            spacing_mm: spacing_mm[axis] as f32,
+            axis,
+            spacing_mm: spacing_mm as f32,
             to_labelled: u32::from(target == Target::Labelled),
             pad0: 0,
         };
