@@ -406,3 +406,46 @@ impl Manifest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Coded;
+
+    /// The shipped manifest with these value steps in place of its own.
+    fn with_steps(steps: &str) -> Result<Manifest, ModelError> {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let clip = "[[preprocess]]\nstep = \"clip\"\nmin = -1024.0\nmax = 3071.0\n";
+        let normalize = "[[preprocess]]\nstep = \"normalize\"\nsubtract = 0.0\ndivide = 1000.0\n";
+        let bare = shipped.replace(clip, "").replace(normalize, "");
+        assert_eq!(bare.matches("[[preprocess]]").count(), 2, "orient and resample are left");
+        Manifest::parse(&bare.replace("[inference]", &format!("{steps}\n[inference]")), Path::new("model.toml"))
+    }
+
+    fn check(steps: &str, expected: &[PreprocessStep]) {
+        let manifest = with_steps(steps).expect("a manifest");
+        assert_eq!(manifest.preprocess[2..], *expected);
+    }
+
+    fn refused(steps: &str, code: &str) {
+        let error = with_steps(steps).expect_err("it is refused");
+        assert_eq!(error.code(), code, "{error}");
+    }
+
+    #[test]
+    fn an_image_may_normalise_itself() {
+        let step = |fields: &str| format!("[[preprocess]]\nstep = {fields}\n");
+        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None }]);
+        check(&step("\"z-score\"\nabove = 0"), &[PreprocessStep::ZScore { above: Some(0.0) }]);
+        let ends = "\"percentiles\"\nlow = 0.5\nhigh = 99.5";
+        check(&step(ends), &[PreprocessStep::Percentiles { low: 0.5, high: 99.5, above: None }]);
+        let clip = step("\"clip\"\nmin = 0.0\nmax = 1.0");
+        refused(&(clip.clone() + &step("\"z-score\"")), "model.unsupported");
+        refused(&(clip + &step(ends)), "model.unsupported");
+        refused(&(step("\"z-score\"") + &step(ends)), "model.unsupported");
+        refused(&step("\"percentiles\"\nlow = 5.0\nhigh = 5.0"), "model.unsupported");
+        refused(&step("\"percentiles\"\nlow = 5.0\nhigh = 101.0"), "model.unsupported");
+        refused(&step("\"z-score\"\nabove = inf"), "model.unsupported");
+        refused(&step("\"z-score\"\nbelow = 1.0"), "model.manifest");
+    }
+}

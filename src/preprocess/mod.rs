@@ -150,7 +150,11 @@ impl Plan {
     /// What the reader of a result should know of the network's grid, where there is anything.
     pub fn note(&self) -> Option<String> {
         let angle_deg = self.straightened_from?.atan().to_degrees();
-        let outside = self.kernel.clip.map_or_else(|| "the lowest value of the image".to_owned(), |[low, _]| format!("{low}"));
+        let outside = match (self.measured, self.kernel.clip) {
+            (Some(Measured::Percentiles { .. }), _) => "the lower percentile".to_owned(),
+            (_, Some([low, _])) => format!("{low}"),
+            (_, None) => "the lowest value of the image".to_owned(),
+        };
         Some(format!(
             "the series is sheared by {angle_deg:.2} degrees (gantry tilt): the network saw it resampled to a straight grid, with \
              {outside} where the series has no voxels; labels and measurements lie on the series' own grid"
