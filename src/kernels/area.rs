@@ -65,9 +65,15 @@ pub(super) struct AxisWeights {
 }
 
 impl AxisWeights {
-    /// `position` is where target index 0 lies, `step` how far apart they are, both in source voxels; `outside`: whether an index has no weights.
-    fn new(source: u32, target: u32, position: f64, step: f64, interpolation: Interpolation, outside: impl Fn(usize) -> bool) -> Self {
-        let width = step.abs().max(1.0);
+    /// `position` is where target index 0 lies, `step` how far apart they are, both in source voxels; `width`: of a target voxel, at least 1;
+    /// `outside`: whether an index has no weights.
+    fn new(
+        [source, target]: [u32; 2],
+        [position, step]: [f64; 2],
+        width: f64,
+        interpolation: Interpolation,
+        outside: impl Fn(usize) -> bool,
+    ) -> Self {
         let reach = if interpolation == Interpolation::Area { (width + 1.0) / 2.0 } else { width };
         let weight = |distance: f64| match interpolation {
             Interpolation::Area => (reach - distance.abs()).clamp(0.0, 1.0),
@@ -116,7 +122,9 @@ fn tables(p: &Resample, lattice: &Lattice, padded: bool) -> ([usize; 3], [AxisWe
     let of = |s: usize| {
         let outside = |n: usize| padded && places[s].outside[n];
         let t = along[s];
-        AxisWeights::new(lattice.source_dims[s], lattice.target_dims[t], rows[s][3], rows[s][t], p.interpolation, outside)
+        // Not the step: a target axis of one voxel may be taken for another one, whose step it is not.
+        let width = rows[s][..3].iter().fold(1.0, |width: f64, step| width.max(step.abs()));
+        AxisWeights::new([lattice.source_dims[s], lattice.target_dims[t]], [rows[s][3], rows[s][t]], width, p.interpolation, outside)
     };
     (along, [of(0), of(1), of(2)])
 }
