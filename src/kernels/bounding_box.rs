@@ -2,10 +2,12 @@
 //!
 //! Memory traffic a voxel: 2 (integers) or 4 (floats) bytes read, and 1 with a label map. Shader: `shaders/bounding_box.wgsl`.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::mask::{Mask, Ranks, holds};
+use super::mask::{Mask, Ranks, any_kept, holds};
 use super::slabs;
 use super::voxel::Voxel;
 use crate::gpu::{Gpu, GpuError};
@@ -67,22 +69,15 @@ fn bounds_in_slice<T: Voxel>(values: &[T], labels: Option<&[u8]>, columns: usize
     for (j, row) in (0..).zip(values.chunks_exact(columns)) {
         let labels = labels.map(|labels| &labels[j as usize * columns..][..columns]);
         let counts = |i: &usize| holds(ranks, row[*i].rank()) & labels.is_none_or(|labels| labels[*i] != 0);
-        match &mut found {
-            None => {
-                if let (Some(first), Some(last)) = ((0..columns).find(counts), (0..columns).rfind(counts)) {
-                    found = Some([[first as u32, j], [last as u32, j]]);
-                }
-            }
-            // Only what would widen the box matters, and whether there is anything at all.
-            Some([first, last]) => {
-                let left = (0..first[0] as usize).find(counts);
-                let right = (last[0] as usize + 1..columns).rfind(counts);
-                if left.is_some() || right.is_some() || (first[0] as usize..=last[0] as usize).any(|i| counts(&i)) {
-                    first[0] = left.map_or(first[0], |i| i as u32);
-                    last[0] = right.map_or(last[0], |i| i as u32);
-                    last[1] = j;
-                }
-            }
+        // Only what would widen the box matters, and whether there is anything at all.
+        let any = |range: Range<usize>| any_kept(&row[range.clone()], labels.map(|labels| &labels[range]), ranks);
+        let [first, last] = found.unwrap_or([[columns as u32, j], [0, j]]);
+        let [left, right] = [0..(first[0] as usize).min(columns), (last[0] as usize + 1).min(columns)..columns];
+        let (before, after) = (any(left.clone()), any(right.clone()));
+        if before || after || (found.is_some() && any(first[0] as usize..last[0] as usize + 1)) {
+            let i0 = left.clone().find(|i| before && counts(i)).unwrap_or(first[0] as usize);
+            let i1 = right.clone().rfind(|i| after && counts(i)).unwrap_or(last[0] as usize);
+            found = Some([[i0 as u32, first[1]], [i1 as u32, j]]);
         }
     }
     found

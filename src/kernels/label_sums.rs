@@ -88,17 +88,8 @@ fn exact_moments(voxels: u64, sum: i64, sum_of_squares: u128) -> (f64, f64) {
     (sum as f64 / voxels as f64, spread as f64 / voxels as f64)
 }
 
-impl Summed for i16 {
-    const WORDS: usize = 3;
-    type OnCpu = IntegerSums;
-    type OnGpu = IntegerSums;
-
-    fn none(_: Self) -> IntegerSums {
-        IntegerSums { voxels: 0, sum: 0, sum_of_squares: 0, least: i16::MAX, greatest: i16::MIN }
-    }
-
-    fn add(sums: &mut IntegerSums, values: &[Self]) {
-        sums.voxels += values.len() as u64;
+wide! {
+    fn add_integers(sums: &mut IntegerSums, values: &[i16]) {
         // 32 Ki values: their sum fits i32, which the vectoriser likes.
         for some in values.chunks(1 << 15) {
             let (mut sum, mut squares, mut least, mut greatest) = (0i32, 0u64, sums.least, sums.greatest);
@@ -112,6 +103,21 @@ impl Summed for i16 {
             sums.sum_of_squares += squares;
             (sums.least, sums.greatest) = (least, greatest);
         }
+    }
+}
+
+impl Summed for i16 {
+    const WORDS: usize = 3;
+    type OnCpu = IntegerSums;
+    type OnGpu = IntegerSums;
+
+    fn none(_: Self) -> IntegerSums {
+        IntegerSums { voxels: 0, sum: 0, sum_of_squares: 0, least: i16::MAX, greatest: i16::MIN }
+    }
+
+    fn add(sums: &mut IntegerSums, values: &[Self]) {
+        sums.voxels += values.len() as u64;
+        add_integers(sums, values);
     }
 
     fn per_unit(_: &[Self]) -> f32 {

@@ -3,6 +3,7 @@
 //! A threshold is held against physical values in `f64`, exactly. Both implementations meet it as a range of ranks for each slice,
 //! so they choose the same voxels.
 
+use super::simd::wide;
 use super::voxel::Voxel;
 use crate::volume::{ImageVolume, LabelMap, Rescale};
 
@@ -64,6 +65,23 @@ fn ranks_above<T: Voxel>(Rescale { slope, intercept }: Rescale, threshold: f64) 
 #[inline(always)]
 pub(super) fn holds([low, high]: Ranks, rank: u32) -> bool {
     (rank >= low) & (rank <= high)
+}
+
+wide! {
+    /// Whether any value counts; `labels` has as many as `values`, or none where labels do not matter.
+    fn any_of<T: Voxel>(values: &[T], labels: &[u8], ranks: Ranks) -> bool {
+        if labels.is_empty() {
+            return values.iter().fold(false, |any, value| any | holds(ranks, value.rank()));
+        }
+        values.iter().zip(labels).fold(false, |any, (value, &label)| any | (holds(ranks, value.rank()) & (label != 0)))
+    }
+}
+
+/// Whether any value counts.
+pub(super) fn any_kept<T: Voxel>(values: &[T], labels: Option<&[u8]>, ranks: Ranks) -> bool {
+    const PIECE: usize = 256; // long enough for vectors, short enough to end early
+    let labels_of = |n: usize, piece: &[T]| labels.map_or(&[][..], |labels| &labels[n * PIECE..][..piece.len()]);
+    values.chunks(PIECE).enumerate().any(|(n, piece)| any_of(piece, labels_of(n, piece), ranks))
 }
 
 /// Calls `f` with the values that count, some at a time, in their order.

@@ -5,6 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::simd::wide;
 use super::slabs;
 use super::voxel::Voxel;
 use crate::gpu::{Gpu, GpuError};
@@ -63,10 +64,60 @@ pub fn project_cpu(image: &ImageVolume, axis: usize, project: Project) -> Vec<f3
 
 fn project_stored<T: Voxel>(image: &ImageVolume, stored: &[T], axis: usize, project: Project) -> Vec<f32> {
     match project {
+        // Along k, slices of different rescale meet.
+        Project::Maximum | Project::Minimum if axis < 2 || image.rescale.iter().all(|rescale| *rescale == image.rescale[0]) => {
+            extremes(image, stored, axis, project == Project::Maximum)
+        }
         Project::Maximum => along(image, stored, axis, f64::NEG_INFINITY, |a, b| if b > a { b } else { a }, 1.0),
         Project::Minimum => along(image, stored, axis, f64::INFINITY, |a, b| if b < a { b } else { a }, 1.0),
         Project::Mean => along(image, stored, axis, 0.0, |a, b| a + b, 1.0 / f64::from(image.grid().dims()[axis])),
     }
+}
+
+/// The greatest or least stored values of lines that share a rescale, which are the greatest or least physical ones, or turned round.
+fn extremes<T: Voxel>(image: &ImageVolume, stored: &[T], axis: usize, greatest: bool) -> Vec<f32> {
+    let dims = image.grid().dims();
+    let [nx, ny, nz] = dims.map(|n| n as usize);
+    let row = |j: usize, k: usize| &stored[(k * ny + j) * nx..][..nx];
+    let [across, down] = kept_axes(axis).map(|s| dims[s] as usize);
+    let mut out = vec![0f32; across * down];
+    out.par_chunks_exact_mut(across).enumerate().for_each_init(Vec::new, |found, (n, out)| {
+        let Rescale { slope, intercept } = image.rescale[if axis == 2 { 0 } else { n }];
+        let rising = (slope >= 0.0) == greatest;
+        found.clear();
+        match axis {
+            0 => found.extend((0..ny).map(|j| extreme(row(j, n), rising))),
+            1 => {
+                found.extend_from_slice(row(0, n));
+                (1..ny).for_each(|j| take_extremes(found, row(j, n), rising));
+            }
+            _ => {
+                found.extend_from_slice(row(n, 0));
+                (1..nz).for_each(|k| take_extremes(found, row(n, k), rising));
+            }
+        }
+        out.iter_mut().zip(found).for_each(|(out, found)| *out = (slope * f64::from(found.number()) + intercept) as f32);
+    });
+    out
+}
+
+wide! {
+    fn take_extremes<T: Voxel>(found: &mut [T], row: &[T], rising: bool) {
+        if rising {
+            found.iter_mut().zip(row).for_each(|(found, &value)| *found = if value > *found { value } else { *found });
+        } else {
+            found.iter_mut().zip(row).for_each(|(found, &value)| *found = if value < *found { value } else { *found });
+        }
+    }
+}
+
+/// The greatest value where `rising`, else the least.
+fn extreme<T: Voxel>(row: &[T], rising: bool) -> T {
+    const LANES: usize = 16;
+    let (mut lanes, rest) = ([row[0]; LANES], row.as_chunks::<LANES>());
+    rest.0.iter().for_each(|chunk| take_extremes(&mut lanes, chunk, rising));
+    let others = lanes.iter().chain(rest.1).copied();
+    others.fold(row[0], |a, b| if (b > a) == rising && b != a { b } else { a })
 }
 
 /// Rows of `out` on all threads: each folds rows of the volume into a row of `f64`, or each of its rows into a value.
@@ -171,7 +222,9 @@ mod tests {
             if let Some(gpu) = &mut gpu {
                 gpu.limit_storage(storage.min(1 << 27));
             }
-            for image in [noisy_image(dims, 3), as_floats(&noisy_image(dims, 3))] {
+            let own = noisy_image(dims, 3);
+            let shared = |slope| ImageVolume { rescale: vec![Rescale { slope, intercept: 7.0 }; dims[2] as usize], ..own.clone() };
+            for image in [own.clone(), as_floats(&own), shared(1.5), shared(-0.5), as_floats(&shared(-0.75))] {
                 for (axis, project) in
                     [0, 1, 2].into_iter().flat_map(|axis| [Project::Maximum, Project::Minimum, Project::Mean].map(|p| (axis, p)))
                 {

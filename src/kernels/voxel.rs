@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use crate::volume::MAX_MAGNITUDE;
 
 /// A type of stored values.
-pub(super) trait Voxel: Pod + Send + Sync {
+pub(super) trait Voxel: Pod + PartialOrd + Send + Sync {
     /// The value itself: both types fit.
     fn number(self) -> f32;
 
