@@ -1,5 +1,6 @@
 //! Commands: arguments, output, exit codes. Results go to stdout, talk to stderr.
 
+mod bench;
 mod demo;
 mod doctor;
 mod inspect;
@@ -53,6 +54,7 @@ enum Command {
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
     Show(show::Show),
+    Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
 }
@@ -120,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Setup(command) => command.run(),
     };

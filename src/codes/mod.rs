@@ -4,7 +4,7 @@ mod concepts;
 mod uids;
 
 pub use concepts::{dcm, other, sct, ucum};
-pub use uids::{Uid, is_uid, sha256_hex, sop_class, transfer_syntax, uid_by_name, urn_by_name};
+pub use uids::{Uid, hex, is_uid, sha256_hex, sop_class, transfer_syntax, uid_by_name, urn_by_name};
 
 use std::borrow::Cow;
 use std::fmt;

@@ -50,7 +50,12 @@ pub fn is_uid(text: &str) -> bool {
 
 /// SHA-256 of `bytes`, lower-case hexadecimal: how instances, packages and libraries are told apart.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All names of this program live under this namespace: UUIDv5 of "roentgen" in the OID namespace.

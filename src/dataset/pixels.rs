@@ -16,6 +16,7 @@ use super::colour::{Palette, Photometric, to_rgb};
 use super::instance::open_regular;
 use super::layout::{Encoding, Layout, PixelData, Source, io_error};
 use super::{DatasetError, Instance};
+use crate::codes::hex;
 
 /// The largest file that is read as a stream of uncompressed frames.
 const MAX_FILE_BYTES: u64 = 1 << 36;
@@ -96,7 +97,7 @@ impl ContentHash {
                 let mut sha256 = before.clone();
                 frames.for_each(|frame| sha256.update(bytemuck::cast_slice::<i16, u8>(frame)));
                 sha256.update(after);
-                hex(sha256)
+                hex(&sha256.finalize())
             }
         }
     }
@@ -356,7 +357,7 @@ impl Hashing {
         let after = self.rest().map_err(|e| io_error(&e, &instance.path))?;
         native.check_surplus(&after, instance)?;
         self.sha256.update(&after);
-        Ok(ContentHash::Known(hex(self.sha256)))
+        Ok(ContentHash::Known(hex(&self.sha256.finalize())))
     }
 
     fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
@@ -657,10 +658,6 @@ impl Bits {
         let sample = |b: &[u8]| b.iter().rev().fold(0u32, |word, &byte| word << 8 | u32::from(byte));
         stored.iter_mut().zip(bytes.chunks_exact(bytes_per_sample)).for_each(|(out, b)| *out = value(sample(b)));
     }
-}
-
-fn hex(sha256: Sha256) -> String {
-    sha256.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Whether two files hold the same data set, byte for byte; preamble and file meta group may differ.

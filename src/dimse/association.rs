@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::command::Command;
 use super::negotiation::{Associate, Outcome, PresentationContext, Rejection, Role};
 use super::pdu::{AbortReason, HEADER_BYTES, Pdu, PduReader, kind, pdu, pdv};
@@ -19,6 +21,12 @@ pub trait Channel: Read + Write + Send {
     /// # Errors
     /// Where the socket refuses.
     fn set_read_timeout(&mut self, limit: Duration) -> io::Result<()>;
+
+    /// Whether a read has something to give at once: bytes, or the end of the stream.
+    ///
+    /// # Errors
+    /// Where the connection fails.
+    fn is_readable(&mut self) -> io::Result<bool>;
 
     /// Ends both directions.
     fn close(&mut self);
@@ -81,6 +89,11 @@ impl Channel for TcpChannel {
         Ok(())
     }
 
+    fn is_readable(&mut self) -> io::Result<bool> {
+        let mut polled = [PollFd::new(&self.stream, PollFlags::IN)];
+        Ok(poll(&mut polled, Some(&Timespec::default()))? > 0)
+    }
+
     fn close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both); // the peer may have gone before
     }
@@ -89,6 +102,10 @@ impl Channel for TcpChannel {
 impl Channel for Box<dyn Channel> {
     fn set_read_timeout(&mut self, limit: Duration) -> io::Result<()> {
         (**self).set_read_timeout(limit)
+    }
+
+    fn is_readable(&mut self) -> io::Result<bool> {
+        (**self).is_readable()
     }
 
     fn close(&mut self) {
@@ -317,6 +334,14 @@ impl<C: Channel> Association<C> {
             c.outcome == Outcome::Accepted && c.abstract_syntax == sop_class_uid && c.transfer_syntax == transfer_syntax
         };
         self.peer.contexts.iter().find(usable).map(|context| context.id)
+    }
+
+    /// Whether the peer has said something that was not taken yet.
+    ///
+    /// # Errors
+    /// Where the connection fails.
+    pub fn has_spoken(&mut self) -> Result<bool, DimseError> {
+        Ok(self.current.is_some() || !self.reader.is_empty() || self.channel.is_readable()?)
     }
 
     /// Whether the peer says something within `limit`: a message, a release, the end. [`Association::receive`] tells what.

@@ -96,7 +96,7 @@ impl PduReader {
 
     /// The next PDU; `None` where the stream ends before its first byte.
     pub(super) fn next(&mut self, stream: &mut impl Read) -> Result<Option<Pdu>, DimseError> {
-        if self.from == self.to {
+        if self.is_empty() {
             (self.from, self.to) = (0, 0);
         }
         if !self.fill(stream, HEADER_BYTES)? {
@@ -125,9 +125,14 @@ impl PduReader {
         &self.buffer[pdu.start..pdu.end]
     }
 
+    /// Whether all that was read is taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
     /// Whether something that was not taken yet is in the buffer, or comes with one read. The end of the stream counts as something.
     pub(super) fn look(&mut self, stream: &mut impl Read) -> io::Result<bool> {
-        if self.from == self.to {
+        if self.is_empty() {
             (self.from, self.to) = (0, 0);
             match stream.read(&mut self.buffer) {
                 Ok(count) => self.to = count,

@@ -16,7 +16,7 @@ pub use timings::{Stage, Timings};
 use crate::codes::{dcm, other, sct, ucum};
 use crate::findings::{Finding, Findings, Measurement, Parameter, Provenance, ValueMap};
 use crate::geometry::Coded;
-use crate::gpu::{DeviceChoice, GpuError};
+use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider};
 use crate::kernels::Backend;
@@ -129,6 +129,28 @@ impl Engine {
     /// The device that its kernels run on.
     pub fn device(&self) -> String {
         self.backend.to_string()
+    }
+
+    /// Notes what the GPU does from now on; nothing where there is none.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn begin_profile(&self) -> Result<(), EngineError> {
+        match &self.backend {
+            Backend::Cpu => Ok(()),
+            Backend::Gpu(gpu) => Ok(gpu.begin_profile()?),
+        }
+    }
+
+    /// The dispatches since [`Engine::begin_profile`].
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn end_profile(&self) -> Result<Vec<KernelTime>, EngineError> {
+        match &self.backend {
+            Backend::Cpu => Ok(Vec::new()),
+            Backend::Gpu(gpu) => Ok(gpu.end_profile()?),
+        }
     }
 
     /// Analyses one series or volume; `on_stage` hears of each stage as it begins.

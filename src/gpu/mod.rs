@@ -5,6 +5,7 @@
 
 mod adapter;
 mod error;
+mod profile;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use bytemuck::Pod;
 
 pub use adapter::{AdapterKind, AdapterSummary, DeviceChoice, list_adapters};
 pub use error::GpuError;
+pub use profile::{Clock, KernelTime};
 
 /// A buffer in GPU memory.
 pub type Buffer = wgpu::Buffer;
@@ -33,6 +35,8 @@ pub struct Gpu {
     pipelines: Mutex<HashMap<PipelineKey, Pipeline>>,
     /// First failure that no call could be blamed for: device loss, or an error outside every scope.
     fault: Arc<Mutex<Option<GpuError>>>,
+    /// What is being measured.
+    profile: Mutex<Option<profile::Profile>>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -61,6 +65,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("roentgen"),
             required_limits: adapter.limits(), // the default caps bindings at 128 MiB
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
@@ -77,7 +82,7 @@ impl Gpu {
             lock(&blamed).get_or_insert(typed(err, "earlier work"));
         }));
         let max_storage_bytes = summary.max_storage_binding_bytes.min(summary.max_buffer_bytes);
-        Ok(Self { device, queue, summary, max_storage_bytes, pipelines: Mutex::default(), fault })
+        Ok(Self { device, queue, summary, max_storage_bytes, pipelines: Mutex::default(), fault, profile: Mutex::default() })
     }
 
     /// What was opened.
@@ -191,6 +196,7 @@ impl Gpu {
                 limit: limit.into(),
             });
         }
+        let recorded = self.record(label)?;
         self.guarded(label, || {
             let entries: Vec<_> = (0..)
                 .zip(buffers)
@@ -201,14 +207,16 @@ impl Gpu {
                 self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout: &layout, entries: &entries });
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) });
             {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None });
+                let timestamp_writes = recorded.writes();
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes });
                 pass.set_pipeline(pipeline);
                 pass.set_bind_group(0, &bindings, &[]);
                 let [x, y, z] = groups;
                 pass.dispatch_workgroups(x, y, z);
             }
             self.queue.submit([encoder.finish()]);
-        })
+        })?;
+        self.recorded(&recorded)
     }
 
     /// Waits for all queued work, then fills `out` from the start of `buffer`.
@@ -340,6 +348,9 @@ mod tests {
             gpu.dispatch("double", &pipeline, &[&source, &out], [16, 1, 1])?;
             let mut back = vec![0u32; 1000];
             let ((), wall) = gpu.timed(|| gpu.read_into(&out, &mut back))?;
+            let ((), times) = gpu.profiled(|| gpu.dispatch("again", &pipeline, &[&source, &out], [16, 1, 1]))?;
+            assert_eq!(times.iter().map(|kernel| kernel.label.as_str()).collect::<Vec<_>>(), ["again"]);
+            assert!(times[0].time > Duration::ZERO && times[0].time < Duration::from_secs(10), "{times:?}");
             assert!(wall > Duration::ZERO);
             assert!(back.iter().zip(&numbers).all(|(&b, &n)| b == factor * n));
         }

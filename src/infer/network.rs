@@ -23,6 +23,9 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Those that this program can ask for.
+    pub const ALL: [Self; 1] = [Self::Cpu];
+
     /// ONNX Runtime's own name.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,5 @@
 //! SOP classes and transfer syntaxes that are taken.
 
-use crate::dataset::is_decodable;
-
 pub(super) const VERIFICATION: &str = "1.2.840.10008.1.1";
 /// Storage Commitment Push Model and its well-known instance (PS3.4 J.3.5).
 pub(super) const COMMITMENT: &str = "1.2.840.10008.1.20.1";
@@ -34,11 +32,6 @@ pub(super) fn is_native(transfer_syntax_uid: &str) -> bool {
     [IMPLICIT, EXPLICIT].contains(&transfer_syntax_uid)
 }
 
-/// Whether instances may be in it.
-pub(super) fn is_readable(transfer_syntax_uid: &str) -> bool {
-    is_decodable(transfer_syntax_uid)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +42,5 @@ mod tests {
         assert!(!is_storage("1.2.840.10008.5.1.4.1.1.66", false), "raw data");
         assert!(is_storage("1.2.840.10008.5.1.4.1.1.66", true));
         assert!(!is_storage("1.2.840.10008.5.1.4.1.2.2.1", true), "a query");
-        assert!(is_readable("1.2.840.10008.1.2.4.90") && !is_readable("1.2.840.10008.1.2.4.100"), "no MPEG");
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct Owed {
     next_message_id: u16,
 }
 
-impl Session<'_> {
+impl Session<'_, '_> {
     /// Waits for the peer to say something, and sends an answer that is owed where he does not.
     pub(super) fn settle(&mut self) -> Result<(), DimseError> {
         while self.owed.sent.is_none() && !self.owed.reports.is_empty() && !self.association.speaks(SETTLE)? {

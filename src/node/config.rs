@@ -127,6 +127,8 @@ pub struct Peer {
 pub struct Limits {
     /// Associations at a time; one more is rejected as "local limit exceeded".
     pub associations: usize,
+    /// Instances of one association that may wait for the disk at once, where the peer offers asynchronous operations; 1 to 256.
+    pub operations: u16,
     /// For a request after the connection, and for the end after a release.
     pub artim_s: u64,
     /// Between two messages.
@@ -280,7 +282,7 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { associations: 64, artim_s: 30, idle_s: 60, pdu_s: 30 }
+        Self { associations: 64, operations: 16, artim_s: 30, idle_s: 60, pdu_s: 30 }
     }
 }
 
@@ -343,6 +345,9 @@ impl Config {
         }
         if self.limits.associations == 0 {
             return wrong("limits.associations".into(), "0: nobody can call");
+        }
+        if !(1..=256).contains(&self.limits.operations) {
+            return wrong("limits.operations".into(), "not between 1 and 256");
         }
         for (field, seconds) in [("artim_s", self.limits.artim_s), ("idle_s", self.limits.idle_s), ("pdu_s", self.limits.pdu_s)] {
             if seconds == 0 {

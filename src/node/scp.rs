@@ -1,15 +1,18 @@
 //! Taking associations: Verification, Storage, Storage Commitment (PS3.4 annexes A, B and J).
 //!
-//! A thread an association. Invariants:
+//! A thread an association; where the peer has negotiated asynchronous operations (PS3.7 D.3.3.3), one more for each instance that waits
+//! for the disk while the next ones are received. Invariants:
 //! 1. A response of success follows [`Receiving::finish`](crate::store::Receiving::finish), and nothing else.
 //! 2. Whatever a data set is, the association goes on; only a breach of the protocol or of a time limit ends it.
 //! 3. Titles and addresses that are not listed are rejected before anything else is read.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use tokio::runtime::Handle;
 
@@ -21,6 +24,7 @@ use super::metrics::Metrics;
 use super::settings::{Current, Settings};
 use super::tls::TlsChannel;
 use crate::codes::Uid;
+use crate::dataset::is_decodable;
 use crate::dimse::{
     Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection, Request,
     Role, Status, TcpChannel,
@@ -157,13 +161,21 @@ impl Scp {
         let contexts = pending.request.proposed.iter().map(|proposed| answer(settings, proposed)).collect();
         // Who answers to our requests for commitment is the provider of that class, although he calls.
         let roles: Vec<Role> = pending.request.roles.iter().filter(|role| role.sop_class_uid == COMMITMENT).cloned().collect();
-        let association = pending.accept(contexts, roles, (1, 1))?;
+        let window = window(pending.request.operations.0, settings.limits.operations);
+        let association = pending.accept(contexts, roles, (window, 1))?;
         self.metrics.associations.add(1);
         let arrivals = Arrivals::new(&self.store, calling.as_str());
-        let mut session = Session { scp: self, settings, association, peer, arrivals, owed: Owed::default() };
-        let ended = session.serve();
-        session.let_go();
-        let Session { association, arrivals, .. } = session;
+        let (ended, association, arrivals) = thread::scope(|scope| {
+            let mut session =
+                Session { scp: self, settings, association, peer, arrivals, owed: Owed::default(), scope, window, storing: VecDeque::new() };
+            let ended = session.serve();
+            session.let_go();
+            // What was whole when it was cut off is kept, and nobody hears of it.
+            while let Some(storing) = session.storing.pop_front() {
+                session.count(&storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            (ended, session.association, session.arrivals)
+        });
         let (new, again) = arrivals.end(ended.is_ok());
         if new + again > 0 {
             tracing::info!(%peer, %calling, new, again, released = ended.is_ok(), "an association brought instances");
@@ -193,7 +205,7 @@ fn answer(settings: &Settings, proposed: &ProposedContext) -> PresentationContex
     let class = proposed.abstract_syntax.as_str();
     let takes = |syntax: &&Uid| match class {
         VERIFICATION | COMMITMENT => classes::is_native(syntax),
-        _ => classes::is_readable(syntax),
+        _ => is_decodable(syntax),
     };
     let known = [VERIFICATION, COMMITMENT].contains(&class) || classes::is_storage(class, settings.store.any_sop_class);
     let syntax = proposed.transfer_syntaxes.iter().find(takes);
@@ -206,27 +218,46 @@ fn answer(settings: &Settings, proposed: &ProposedContext) -> PresentationContex
     PresentationContext { id: proposed.id, abstract_syntax: proposed.abstract_syntax.clone(), transfer_syntax: syntax, outcome }
 }
 
+/// How many operations a requestor that offers `offered` may have under way: 0 offers any number.
+fn window(offered: u16, most: u16) -> u16 {
+    if offered == 0 { most } else { offered.min(most) }
+}
+
 /// An association at work.
-pub(super) struct Session<'a> {
-    pub(super) scp: &'a Scp,
-    pub(super) settings: &'a Settings,
+pub(super) struct Session<'scope, 'env> {
+    pub(super) scp: &'env Scp,
+    pub(super) settings: &'env Settings,
     pub(super) association: Link,
     pub(super) peer: SocketAddr,
     arrivals: Arrivals,
     /// Answers to requests for commitment.
     pub(super) owed: Owed,
+    /// Where instances wait for the disk beside what is received.
+    scope: &'scope Scope<'scope, 'env>,
+    /// Operations that may be under way.
+    window: u16,
+    /// Those that are, in the order in which they came.
+    storing: VecDeque<Storing<'scope>>,
 }
 
-impl Session<'_> {
+/// An instance that was received and is being put on disk.
+struct Storing<'scope> {
+    context_id: u8,
+    command: Command,
+    finishing: ScopedJoinHandle<'scope, Result<Kept, StoreError>>,
+}
+
+impl Session<'_, '_> {
     /// Answers messages until the peer asks for a release.
     fn serve(&mut self) -> Result<(), DimseError> {
         loop {
+            self.answer_stored()?;
             self.settle()?;
             match self.association.receive()? {
                 Message::Release => return Ok(()),
                 Message::Command(context_id, command) => match command.requested() {
                     Some(Request::CEcho) => self.association.send(context_id, &command.response(Status::SUCCESS))?,
-                    Some(Request::CStore) => self.store(context_id, &command)?,
+                    Some(Request::CStore) => self.store(context_id, command)?,
                     Some(Request::NAction) => self.action(context_id, &command)?,
                     Some(Request::NEventReport) => self.event(context_id, &command)?,
                     None if command.is_response_to(Request::NEventReport) => {
@@ -244,7 +275,7 @@ impl Session<'_> {
     }
 
     /// C-STORE (PS3.4 B.2).
-    fn store(&mut self, context_id: u8, command: &Command) -> Result<(), DimseError> {
+    fn store(&mut self, context_id: u8, command: Command) -> Result<(), DimseError> {
         let context = self.association.context(context_id).expect("a message has an accepted context");
         let peer = self.association.peer();
         let announced = Announced {
@@ -254,41 +285,62 @@ impl Session<'_> {
             calling: peer.calling.as_str().to_owned(),
             study_uid: None,
         };
-        let kept = if context.abstract_syntax == announced.sop_class_uid {
-            self.keep(announced)?
+        let receiving = if context.abstract_syntax == announced.sop_class_uid {
+            self.scp.store.receive(announced)
         } else {
-            self.association.skip_data_set()?;
             Err(StoreError::NotAsAnnounced { what: "SOP Class UID" })
         };
-        let (status, comment) = answer_of(&kept);
-        self.scp.metrics.stored(status);
-        if let Ok(kept) = &kept {
-            self.arrivals.add(kept);
-        }
-        match kept {
-            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
-            Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
-            Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(&error), "an instance is refused"),
-        }
-        let response = command.response(status);
-        let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
-        self.association.send(context_id, &response)
-    }
-
-    /// Receives the data set. The inner error is for the peer, and the association goes on.
-    fn keep(&mut self, announced: Announced) -> Result<Result<Kept, StoreError>, DimseError> {
-        let mut receiving = match self.scp.store.receive(announced) {
+        let mut receiving = match receiving {
             Ok(receiving) => receiving,
             Err(error) => {
                 self.association.skip_data_set()?;
-                return Ok(Err(error));
+                return self.answer(context_id, &command, Err(error));
             }
         };
         while let Some(fragment) = self.association.next_fragment()? {
             self.scp.metrics.received_bytes.add(fragment.len() as u64);
             receiving.write(fragment);
         }
-        Ok(receiving.finish())
+        if self.window == 1 {
+            return self.answer(context_id, &command, receiving.finish());
+        }
+        let finishing = thread::Builder::new().name("finish".into()).stack_size(STACK_BYTES);
+        let finishing = finishing.spawn_scoped(self.scope, move || receiving.finish())?;
+        self.storing.push_back(Storing { context_id, command, finishing });
+        Ok(())
+    }
+
+    /// Answers for instances that are on disk: for all where the peer says nothing more before, for the first ones where it has as many
+    /// operations under way as it may.
+    fn answer_stored(&mut self) -> Result<(), DimseError> {
+        while self.storing.len() >= usize::from(self.window) || !self.storing.is_empty() && !self.association.has_spoken()? {
+            let Some(storing) = self.storing.pop_front() else { break };
+            self.answer(storing.context_id, &storing.command, storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)))?;
+        }
+        Ok(())
+    }
+
+    /// Says what became of an instance.
+    fn answer(&mut self, context_id: u8, command: &Command, kept: Result<Kept, StoreError>) -> Result<(), DimseError> {
+        let (status, comment) = self.count(&kept);
+        let response = command.response(status);
+        let response = if comment.is_empty() { response } else { response.with_text(Element::ErrorComment, &comment) };
+        self.association.send(context_id, &response)
+    }
+
+    /// Notes what became of an instance; the status and comment for it.
+    fn count(&mut self, kept: &Result<Kept, StoreError>) -> (Status, String) {
+        let (status, comment) = answer_of(kept);
+        self.scp.metrics.stored(status);
+        match kept {
+            Ok(Kept::New { .. } | Kept::Again { .. }) => {}
+            Ok(Kept::Quarantined) => tracing::warn!(peer = %self.peer, "other content under a known SOP Instance UID is in quarantine"),
+            Err(error) => tracing::warn!(peer = %self.peer, %status, code = crate::geometry::Coded::code(error), "an instance is refused"),
+        }
+        if let Ok(kept) = kept {
+            self.arrivals.add(kept);
+        }
+        (status, comment)
     }
 }
 

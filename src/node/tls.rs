@@ -3,7 +3,7 @@
 //! What a peer does slowly is bounded here as it is for plain TCP: a handshake and a read each have one deadline, however many bytes at a
 //! time come.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -174,6 +174,13 @@ impl Channel for TlsChannel {
     fn set_read_timeout(&mut self, limit: Duration) -> io::Result<()> {
         self.read_timeout = limit;
         Ok(())
+    }
+
+    fn is_readable(&mut self) -> io::Result<bool> {
+        match self.tls.reader().fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.is_readable(),
+            _ => Ok(true),
+        }
     }
 
     fn close(&mut self) {

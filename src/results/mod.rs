@@ -46,6 +46,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 pub use error::ResultsError;
+pub(crate) use html::Markup;
 pub use form::{Form, Forms, UnknownForm};
 pub use json::SCHEMA_VERSION;
 pub use picture::picture;

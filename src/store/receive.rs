@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::index::{Arrival, Entry};
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
-use crate::codes::{Uid, is_uid};
+use crate::codes::{Uid, hex, is_uid};
 use crate::dataset::Instance;
 
 /// What a command says of the data set that follows, and who sends it.
@@ -67,7 +67,7 @@ impl Store {
     pub fn receive(&self, announced: Announced) -> Result<Receiving<'_>, StoreError> {
         self.space.check()?;
         // The title is needed where the file is recovered; it may hold any printable character.
-        let title: String = announced.calling.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let title = hex(announced.calling.as_bytes());
         let name = format!("{:016x}-{}-{:08}-{title}.dcm", now_ms(), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = self.folder().join("incoming").join(name);
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
@@ -95,7 +95,7 @@ impl Receiving<'_> {
             return Err(error.into());
         }
         let sha256: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
-        let content = seal::hex(&sha256);
+        let content = hex(&sha256);
         let path = self.path.clone().expect("the file is here until it is handed on");
         let arrival = match understood(&path, &self.announced, &content) {
             Ok(arrival) => arrival,

@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use sha2::{Digest, Sha256};
 
 use super::receive::Announced;
+use crate::codes::hex;
 use crate::dataset::implementation_class_uid;
 
 /// What the 128 bytes before `DICM` begin with once a file is whole; the SHA-256 of transfer syntax and data set follows.
@@ -83,8 +84,4 @@ fn transfer_syntax(mut group: &[u8]) -> Option<&str> {
         }
         group = rest;
     }
-}
-
-pub(super) fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
 //! Black-box tests: the binary and the library as their users meet them. One module a theme.
 
 mod archive;
+mod bench;
 mod broken_input;
 mod demo;
 mod encodings;

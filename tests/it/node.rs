@@ -21,7 +21,7 @@ fn check(scenarios: &str, others: &[&Path]) {
 
 #[test]
 fn associations_are_taken_and_rejected_as_they_should() {
-    check("A1,A4,A5,A6", &[]);
+    check("A1,A4,A5,A6,window", &[]);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn what_comes_twice_is_not_done_twice() {
 
 #[test]
 fn studies_come_back_from_the_pacs_with_results() {
-    check("A2,A3", &[]);
+    check("A2,A3,A7", &[]);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 /// Top to bottom. `ARCHITECTURE.md` says what each is for.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 23] = [
     "cli",
+    "bench",
     "node",
     "jobs",
     "phantom",

@@ -27,7 +27,7 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node_bench import (CT, MPEG2, RAW_DATA, SECONDARY_CAPTURE, SEG, SR, Bench, Forwarder, Study, command_set, content, pdata, raw_associate,
-                        raw_store, read_pdu, until)
+                        raw_answer, raw_request, raw_store, read_pdu, until)
 from programs import dciodvfy_errors, dcmtk
 
 CRASH_POINTS = '--crash-points' in sys.argv
@@ -227,6 +227,54 @@ def A6(bench, study):
     status, answers, text = node.storescu(folder)
     same((status, len(answers)), (0, len(study.datasets)), text)
     return f'Raw Data: context rejected with 3, MPEG2: with 4; storescu says "No Acceptable Presentation Contexts"'
+
+
+COMPRESSED = {  # by the sender's option of storescu: the program that makes it, and its transfer syntax
+    '-xs': (('dcmcjpeg', '+e1'), '1.2.840.10008.1.2.4.70'),
+    '-xt': (('dcmcjpls', '+el'), '1.2.840.10008.1.2.4.80'),
+    '-xv': (('gdcmconv', '--j2k', '--lossless'), '1.2.840.10008.1.2.4.90'),
+    '-xr': (('dcmcrle',), '1.2.840.10008.1.2.5'),
+}
+
+
+def A7(bench, study):
+    orthanc = bench.orthanc()
+    node = bench.node(orthanc, quiet_s=QUIET_S).start()
+
+    def outcome(one):
+        """What the results say, without the UIDs and times in which they differ."""
+        found = results(orthanc, one)
+        belongs(found, one)
+        numbers = [str(item.MeasuredValueSequence[0].NumericValue) for item in everything(found['SR']) if item.get('ValueType') == 'NUM']
+        series, = node.job_done(one.uid)['outcome']['series']
+        same((series['outcome'], series['instances']), ('done', len(one.datasets)), 'the series')
+        return found['SEG'].pixel_array.tobytes(), numbers
+
+    def everything(item):
+        for child in item.get('ContentSequence', []):
+            yield child
+            yield from everything(child)
+
+    native = study.variant('A7')
+    same(set(node.send(native)), {0}, 'statuses')
+    expected = outcome(native)
+    need(len(expected[1]) > 3, 'measurements in the SR')
+    for option, (encoder, syntax) in COMPRESSED.items():
+        folder, encoded = study.variant(f'A7{option}').write(bench.place('native')), bench.place('encoded')
+        encoded.mkdir()
+        for path in sorted(folder.iterdir()):
+            status, text = dcmtk(*encoder, str(path), str(encoded / path.name))
+            same(status, 0, text)
+        compressed = Study.read(encoded)
+        same({str(d.file_meta.TransferSyntaxUID) for d in compressed.datasets}, {syntax}, encoder[0])
+        status, answers, text = node.storescu(encoded, 'STORESCU', option)
+        same((status, answers), (0, ['Success'] * len(study.datasets)), text)
+        need(outcome(compressed) == expected, f'{encoder[0]}: another result')
+        kept = {str(d.SOPInstanceUID): d for d in map(pydicom.dcmread, (node.data / 'instances').rglob('*.dcm'))}
+        for dataset in compressed.datasets:
+            one = kept[str(dataset.SOPInstanceUID)]
+            same((one.file_meta.TransferSyntaxUID, one.PixelData), (syntax, dataset.PixelData), f'{encoder[0]}: what is kept')
+    return f'JPEG lossless, JPEG-LS, JPEG 2000 and RLE: kept as they came, the same segmentation and {len(expected[1])} measurements as uncompressed'
 
 
 # A8 to A12: cut off, killed, sent again
@@ -551,6 +599,56 @@ def A15(bench, study):
     same(node.metrics()['roentgen_deliveries_dead'], 6, 'dead deliveries in the metrics')
     same([len(one.taken) for one in others], [2, 0, 1, 1, 0], 'what the destinations took')
     return 'A700H: tried again, stored at attempt 3, dead after the last; 0122H, C123H and a rejected SR context: dead at once with the comment; PACS unaffected'
+
+
+def window(bench, study):
+    """Asynchronous operations (PS3.7 D.3.3.3): instances are answered while the next ones come, each once, and only when they are on disk."""
+    node = bench.node(quiet_s=60, limits='operations = 4\n').start()
+    encoded = [(data_set_bytes(dataset), str(dataset.SOPInstanceUID)) for dataset in study.datasets]
+    agreed = {}
+    for offered in ((0, 1), (3, 1), (9, 9)):
+        connection, (_, answer) = raw_associate(node.port, [(CT, EXPLICIT)], window=offered)
+        at = answer.index(b'\x53\0\0\x04') + 4
+        agreed[offered] = struct.unpack('>HH', answer[at:at + 4])
+        connection.close()
+    same(agreed, {(0, 1): (4, 1), (3, 1): (3, 1), (9, 9): (4, 1)}, 'windows agreed on')
+    connection, (_, answer) = raw_associate(node.port, [(CT, EXPLICIT)])
+    need(b'\x53\0\0\x04' not in answer, 'a window that nobody offered')
+    connection.close()
+    # All at once, more than was agreed on: the node reads no further than it may, and answers all.
+    connection, _ = raw_associate(node.port, [(CT, EXPLICIT)], seconds=60, window=(0, 1))
+    sender = threading.Thread(target=lambda: [raw_request(connection, *request) for request in
+                                              ((data, CT, uid, number) for number, (data, uid) in enumerate(encoded, 1))])
+    sender.start()
+    answers = [raw_answer(connection) for _ in encoded]
+    sender.join()
+    same(sorted(message for message, _, _ in answers), list(range(1, len(encoded) + 1)), 'messages answered')
+    same({status for _, status, _ in answers}, {0}, 'statuses')
+    connection.sendall(struct.pack('>BBI', 5, 0, 4) + bytes(4))
+    same(read_pdu(connection)[0], 6, 'A-RELEASE-RP')
+    connection.close()
+    until('all are kept', lambda: node.kept() == study.hashes())
+    # Bad ones among good ones, the same one twice, and an echo that waits for its turn.
+    connection, _ = raw_associate(node.port, [(CT, EXPLICIT), ('1.2.840.10008.1.1', EXPLICIT)], seconds=60, window=(0, 1))
+    (first, uid), other = encoded[0], encoded[1][1]
+    for number, (data, instance) in enumerate([(first, uid), (first[:400], '2.25.19'), (first, uid), (first, other)], 1):
+        raw_request(connection, data, CT, instance, number)
+    connection.sendall(pdata(3, 1, 1, command_set(sop_class='1.2.840.10008.1.1', field=0x30, message=5, data_set=0x0101)))
+    seen = {message: status for message, status, _ in (raw_answer(connection) for _ in range(5))}
+    need(seen[1] == seen[3] == seen[5] == 0 and seen[2] >= 0xA900 and seen[4] == 0xA900, f'statuses {seen}')
+    connection.close()
+    # Killed in the middle: what was answered is there.
+    node = bench.node(quiet_s=60, cut_off_s=60).start()
+    connection, _ = raw_associate(node.port, [(CT, EXPLICIT)], window=(0, 1))
+    for number, (data, uid) in enumerate(encoded, 1):
+        raw_request(connection, data, CT, uid, number)
+        if number >= 16:
+            break
+    acknowledged = {encoded[raw_answer(connection)[0] - 1][1] for _ in range(9)}
+    node.kill()
+    node.start()
+    need(acknowledged <= set(node.kept()), 'an instance that was acknowledged is gone')
+    return f'{len(encoded)} instances at once, 4 under way: all kept; bad, double and other messages among them answered; {len(acknowledged)} acknowledged before a kill are there'
 
 
 # A17 to A21: what comes

@@ -337,8 +337,8 @@ class Checkpoint:
             self.waits = False
 
 
-def raw_associate(port, contexts, calling='PYNETDICOM', called='NODE', seconds=10):
-    """A socket with an A-ASSOCIATE-RQ sent, and the answer: for what no toolkit would send."""
+def raw_associate(port, contexts, calling='PYNETDICOM', called='NODE', seconds=10, window=None):
+    """A socket with an A-ASSOCIATE-RQ sent, and the answer: for what no toolkit would send. `window` are operations invoked and performed."""
     def item(kind, body):
         return struct.pack('>BBH', kind, 0, len(body)) + body
     body = struct.pack('>HH', 1, 0) + called.ljust(16).encode() + calling.ljust(16).encode() + bytes(32)
@@ -346,7 +346,8 @@ def raw_associate(port, contexts, calling='PYNETDICOM', called='NODE', seconds=1
     for number, (abstract_syntax, transfer_syntax) in enumerate(contexts):
         syntaxes = item(0x30, abstract_syntax.encode()) + item(0x40, transfer_syntax.encode())
         body += item(0x20, bytes([2 * number + 1, 0, 0, 0]) + syntaxes)
-    body += item(0x50, item(0x51, struct.pack('>I', 16384)) + item(0x52, b'2.25.1'))
+    asynchronous = item(0x53, struct.pack('>HH', *window)) if window else b''
+    body += item(0x50, item(0x51, struct.pack('>I', 16384)) + item(0x52, b'2.25.1') + asynchronous)
     connection = socket.create_connection(('127.0.0.1', port), seconds)
     connection.sendall(struct.pack('>BBI', 1, 0, len(body)) + body)
     return connection, read_pdu(connection)
@@ -372,7 +373,8 @@ def read_pdu(connection):
 def command_set(**values):
     """A command set in Implicit VR Little Endian."""
     elements = b''
-    tags = {'sop_class': 0x0002, 'field': 0x0100, 'message': 0x0110, 'priority': 0x0700, 'data_set': 0x0800, 'instance': 0x1000}
+    tags = {'sop_class': 0x0002, 'field': 0x0100, 'message': 0x0110, 'priority': 0x0700, 'data_set': 0x0800, 'instance': 0x1000,
+            'requested_class': 0x0003, 'requested_instance': 0x1001, 'event': 0x1002, 'action': 0x1008}
     for name, value in values.items():
         raw = struct.pack('<H', value) if isinstance(value, int) else value.encode() + b'\0' * (len(value) % 2)
         elements += struct.pack('<HHI', 0, tags[name], len(raw)) + raw
@@ -386,11 +388,21 @@ def pdata(context, is_command, is_last, body):
 
 def raw_store(connection, data_set, sop_class, instance, message=1, context=1):
     """A C-STORE with any bytes as its data set; status and comment of the answer."""
+    raw_request(connection, data_set, sop_class, instance, message, context)
+    return raw_answer(connection)[1:]
+
+
+def raw_request(connection, data_set, sop_class, instance, message=1, context=1):
+    """A C-STORE whose answer is not waited for."""
     command = command_set(sop_class=sop_class, field=1, message=message, priority=0, data_set=0, instance=instance)
     connection.sendall(pdata(context, 1, 1, command))
     pieces = [data_set[n:n + 16000] for n in range(0, len(data_set), 16000)] or [b'']
     for n, piece in enumerate(pieces):
         connection.sendall(pdata(context, 0, int(n + 1 == len(pieces)), piece))
+
+
+def raw_answer(connection):
+    """Message, status and comment of the next response."""
     answer = read_pdu(connection)
     assert answer and answer[0] == 4, f'an answer, not {answer}'
     elements, at = {}, 0
@@ -399,7 +411,8 @@ def raw_store(connection, data_set, sop_class, instance, message=1, context=1):
         _, element, length = struct.unpack('<HHI', body[at:at + 8])
         elements[element] = body[at + 8:at + 8 + length]
         at += 8 + length
-    return struct.unpack('<H', elements[0x0900])[0], elements.get(0x0902, b'').decode().strip()
+    message, status = (struct.unpack('<H', elements[element])[0] for element in (0x0120, 0x0900))
+    return message, status, elements.get(0x0902, b'').decode().strip()
 
 
 # Destinations

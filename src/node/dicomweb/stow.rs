@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::multipart::{Event, Malformed, Multipart, boundary};
 use super::{JSON, PIECES, Refusal, Web, base};
 use crate::codes::{Uid, is_uid};
-use crate::dataset::{Beginning, Reference, Stored, beginning};
+use crate::dataset::{Beginning, Reference, Stored, beginning, is_decodable};
 use crate::dimse::Status;
 use crate::geometry::Coded;
 use crate::node::arrivals::Arrivals;
@@ -191,7 +191,7 @@ impl Upload {
         let any = self.web.current.get().store.any_sop_class;
         let reason = if !classes::is_storage(&reference.sop_class_uid, any) {
             SOP_CLASS_NOT_SUPPORTED
-        } else if !classes::is_readable(&transfer_syntax_uid) {
+        } else if !is_decodable(&transfer_syntax_uid) {
             TRANSFER_SYNTAX_NOT_SUPPORTED
         } else {
             let announced = Announced {

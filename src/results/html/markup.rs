@@ -5,28 +5,28 @@ use base64::engine::general_purpose::STANDARD;
 
 /// A page that grows.
 #[derive(Debug, Default)]
-pub(super) struct Markup(String);
+pub(crate) struct Markup(String);
 
 impl Markup {
     /// Markup of our own, as it is.
-    pub(super) fn raw(&mut self, markup: &str) -> &mut Self {
+    pub(crate) fn raw(&mut self, markup: &str) -> &mut Self {
         self.0.push_str(markup);
         self
     }
 
     /// An element with text in it; `tag` is its name and attributes of our own: `th scope="row"`.
-    pub(super) fn element(&mut self, tag: &str, text: &str) -> &mut Self {
+    pub(crate) fn element(&mut self, tag: &str, text: &str) -> &mut Self {
         self.raw(&format!("<{tag}>{}</{}>\n", escaped(text), name(tag)))
     }
 
     /// An element with markup in it.
-    pub(super) fn within(&mut self, tag: &str, fill: impl FnOnce(&mut Self)) -> &mut Self {
+    pub(crate) fn within(&mut self, tag: &str, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.raw(&format!("<{tag}>\n"));
         fill(self);
         self.raw(&format!("</{}>\n", name(tag)))
     }
 
-    pub(super) fn into_string(self) -> String {
+    pub(crate) fn into_string(self) -> String {
         self.0
     }
 }

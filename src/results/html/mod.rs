@@ -9,11 +9,12 @@ mod pictures;
 mod show;
 
 pub(super) use markup::escaped;
+pub(crate) use markup::Markup;
 pub(super) use pictures::Pictures;
 
 use sha2::{Digest, Sha256};
 
-use self::markup::{Markup, base64};
+use self::markup::base64;
 use super::wording::{self, Fact, Row, Table};
 use super::{Context, Form};
 use crate::findings::{Finding, Findings};

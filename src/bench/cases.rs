@@ -1,0 +1,175 @@
+//! The kernels and what they get: a bright ellipsoid in air with noise, its label map, and class scores of nested shells.
+
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use super::samples::{Samples, repeat, repeat_gpu};
+use crate::geometry::{Affine, Grid};
+use crate::gpu::{Gpu, GpuError};
+use crate::kernels::components::{ComponentRuns, Connectivity, components_cpu};
+use crate::kernels::components_gpu::components_gpu;
+use crate::kernels::label_statistics::{label_statistics_cpu, label_statistics_gpu};
+use crate::kernels::{Interpolation, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
+use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
+
+/// Spacing of the volume, and of what the network sees, mm.
+const SPACING: f64 = 0.7;
+const NETWORK_SPACING: f64 = 1.5;
+const LABEL_OF_CHANNEL: [u8; 5] = [0, 1, 2, 3, 4];
+/// Additions and multiplications of a trilinear interpolation: seven in one dimension, three each.
+const TRILINEAR: u64 = 21;
+
+/// Memory that the cases of a size and their results take, bytes.
+pub(super) fn bytes_needed(size: u32) -> u64 {
+    16 * u64::from(size).pow(3) + (512 << 20)
+}
+
+/// What all kernels of one size get.
+pub(super) struct Cases {
+    image: ImageVolume,
+    labels: LabelMap,
+    network: Grid,
+    scores: Vec<f32>,
+}
+
+/// One kernel on one input.
+pub(super) struct Case<'a> {
+    /// The kernel.
+    pub(super) name: &'static str,
+    /// On what.
+    pub(super) variant: &'static str,
+    /// Voxels on the volume's grid or on the network's, where the result lies on that.
+    pub(super) voxels: u64,
+    /// Bytes that must move.
+    pub(super) bytes: u64,
+    /// Additions and multiplications of the formula; 0 where they are no measure.
+    pub(super) operations: u64,
+    on_cpu: Box<dyn Fn() + 'a>,
+    on_gpu: Option<OnGpu<'a>>,
+}
+
+type OnGpu<'a> = Box<dyn Fn(&Gpu) -> Result<(), GpuError> + 'a>;
+
+impl Case<'_> {
+    /// On a GPU, or the CPU where there is none; none where the kernel is not there.
+    pub(super) fn measure(&self, gpu: Option<&Gpu>, budget: Duration) -> Result<Option<Samples>, GpuError> {
+        match (gpu, &self.on_gpu) {
+            (None, _) => Ok(Some(repeat(budget, &self.on_cpu))),
+            (Some(gpu), Some(kernel)) => repeat_gpu(gpu, budget, kernel).map(Some),
+            (Some(_), None) => Ok(None),
+        }
+    }
+}
+
+impl Cases {
+    pub(super) fn of(size: u32) -> Self {
+        let dims = [size; 3];
+        let grid = Grid::new(dims, Affine::scale_then_shift([SPACING; 3], [0.0; 3])).expect("a grid");
+        let noise = |n: usize| (n as u32).wrapping_mul(2_654_435_761) >> 26;
+        let stored = fill(dims, |n, radius| (if radius < 0.8 { 1064 } else { 24 }) + noise(n) as i16);
+        // Speckles of a sixth label, as noise makes them.
+        let label = |n: usize, radius: f32| if noise(n) == 63 && n.is_multiple_of(5) { 6 } else { (radius * 4.0).min(5.0) as u8 };
+        let labels = Volume::new(grid, fill(dims, label));
+        let network = grid.respaced([NETWORK_SPACING; 3]).expect("a grid");
+        let shell = |channel: usize| fill(network.dims(), move |_, radius| -(radius - 0.2 * channel as f32).abs());
+        let scores = (0..LABEL_OF_CHANNEL.len()).flat_map(shell).collect();
+        let image = ImageVolume {
+            stored: Volume::new(grid, stored).into(),
+            rescale: vec![Rescale { slope: 1.0, intercept: -1024.0 }; size as usize],
+            quantity: Quantity::Hounsfield,
+        };
+        Self { image, labels, network, scores }
+    }
+
+    fn resample(&self) -> Resample {
+        Resample {
+            target_dims: self.network.dims(),
+            source_from_target: self.image.grid().voxel_from_lps() * self.network.lps_from_voxel(),
+            interpolation: Interpolation::Linear,
+            outside: None,
+            clip: Some([-1000.0, 1000.0]),
+            subtract: -100.0,
+            divide: 400.0,
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Case<'_>> {
+        let voxels = self.image.grid().voxel_count() as u64;
+        let network = self.network.voxel_count() as u64;
+        let channels = LABEL_OF_CHANNEL.len() as u64;
+        let aligned = self.resample();
+        let same = Resample { target_dims: self.image.grid().dims(), source_from_target: Affine::IDENTITY, ..aligned.clone() };
+        let (sin, cos) = 0.1f64.sin_cos();
+        let tilt = Affine::from_columns([cos, sin, 0.], [-sin, cos, 0.], [0., 0., 1.], [0.; 3]);
+        let oblique = Resample { source_from_target: tilt * aligned.source_from_target, ..aligned.clone() };
+        let resampling = |variant, target: u64, p: Resample| {
+            let on_gpu = p.clone();
+            Case {
+                name: "resample",
+                variant,
+                voxels: voxels.max(target),
+                bytes: 2 * voxels + 4 * target,
+                operations: (TRILINEAR + 4) * target,
+                on_cpu: Box::new(move || drop(resample_cpu(&self.image, &p))),
+                on_gpu: Some(Box::new(move |gpu| resample_gpu(gpu, &self.image, &on_gpu).map(drop))),
+            }
+        };
+        let back = ScoresToLabels {
+            network_dims: self.network.dims(),
+            target_dims: self.image.grid().dims(),
+            network_from_target: self.network.voxel_from_lps() * self.image.grid().lps_from_voxel(),
+            label_of_channel: &LABEL_OF_CHANNEL,
+        };
+        let (back_on_gpu, dims) = (back.clone(), self.image.grid().dims());
+        vec![
+            resampling("window and normalise, same grid", voxels, same),
+            resampling("linear to 1.5 mm", network, aligned),
+            resampling("linear to 1.5 mm, oblique", network, oblique),
+            Case {
+                name: "scores to labels",
+                variant: "5 classes from 1.5 mm",
+                voxels,
+                bytes: 4 * channels * network + voxels,
+                operations: TRILINEAR * channels * voxels,
+                on_cpu: Box::new(move || drop(scores_to_labels_cpu(&self.scores, &back))),
+                on_gpu: Some(Box::new(move |gpu| scores_to_labels_gpu(gpu, &self.scores, &back_on_gpu).map(drop))),
+            },
+            Case {
+                name: "components",
+                variant: "26 neighbours, sizes",
+                voxels,
+                bytes: voxels,
+                operations: 0,
+                on_cpu: Box::new(move || drop(ComponentRuns::of(self.labels.voxels(), dims, Connectivity::TwentySix))),
+                on_gpu: None,
+            },
+            Case {
+                name: "components",
+                variant: "26 neighbours, a number a voxel",
+                voxels,
+                bytes: 5 * voxels,
+                operations: 0,
+                on_cpu: Box::new(move || drop(components_cpu(self.labels.voxels(), dims, Connectivity::TwentySix))),
+                on_gpu: Some(Box::new(move |gpu| components_gpu(gpu, self.labels.voxels(), dims, Connectivity::TwentySix).map(drop))),
+            },
+            Case {
+                name: "label statistics",
+                variant: "6 labels",
+                voxels,
+                bytes: 3 * voxels,
+                operations: 0,
+                on_cpu: Box::new(|| drop(label_statistics_cpu(&self.labels, &self.image))),
+                on_gpu: Some(Box::new(|gpu| label_statistics_gpu(gpu, &self.labels, &self.image).map(drop))),
+            },
+        ]
+    }
+}
+
+/// `value(n, radius)` of each voxel; the radius is 1 at the middle of each face.
+fn fill<T: Send>(dims: [u32; 3], value: impl Fn(usize, f32) -> T + Sync + Send) -> Vec<T> {
+    let [nx, ny, nz] = dims.map(|n| n as usize);
+    let square = |v: usize, n: usize| ((2.0 * v as f32 + 1.0) / n as f32 - 1.0).powi(2);
+    let radius = |n: usize| (square(n % nx, nx) + square(n / nx % ny, ny) + square(n / nx / ny, nz)).sqrt();
+    (0..nx * ny * nz).into_par_iter().map(|n| value(n, radius(n))).collect()
+}
