@@ -74,7 +74,7 @@ macro_rules! best {
 
 best! {
     fn multiply_adds(rounds: usize) -> f32 {
-        let mut sums = [3.0; LANES];
+        let mut sums = [3.0_f32; LANES];
         let (factor, summand) = std::hint::black_box((0.999_f32, 0.001_f32));
         for _ in 0..rounds {
             for sum in &mut sums {
