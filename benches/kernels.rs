@@ -8,10 +8,23 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use roentgen::geometry::{Affine, Grid};
 use roentgen::gpu::{self, Gpu};
+use roentgen::kernels::bounding_box::{bounding_box_cpu, bounding_box_gpu};
 use roentgen::kernels::components::{ComponentRuns, Connectivity, components_cpu};
 use roentgen::kernels::components_gpu::components_gpu;
+use roentgen::kernels::distance::{Target, distance_mm_cpu, distance_mm_gpu};
+use roentgen::kernels::gaussian::{Boundary, Gaussian, gaussian_cpu, gaussian_gpu};
+use roentgen::kernels::holes::fill_holes_cpu;
 use roentgen::kernels::label_statistics::{label_statistics_cpu, label_statistics_gpu};
-use roentgen::kernels::{Interpolation, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
+use roentgen::kernels::morphology::{Element, Operation, morphology_cpu, morphology_gpu};
+use roentgen::kernels::patches::{Patch, Weighting, gather_patch_cpu, scatter_patch_cpu};
+use roentgen::kernels::percentiles::{percentiles_cpu, percentiles_gpu};
+use roentgen::kernels::probabilities::{sigmoid_cpu, softmax_cpu};
+use roentgen::kernels::projection::{Project, project_cpu, project_gpu};
+use roentgen::kernels::statistics::{statistics_cpu, statistics_gpu};
+use roentgen::kernels::{
+    Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, resample_half_cpu, scores_to_labels_cpu,
+    scores_to_labels_gpu,
+};
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
 
 /// A CT of 0.7 x 0.7 x 1.0 mm: a bright ellipsoid in air, with noise.
@@ -89,6 +102,9 @@ fn resample(c: &mut Criterion) {
     group.bench_function("cpu, oblique", |b| b.iter(|| resample_cpu(&image, &oblique)));
     group.bench_function("cpu, sheared", |b| b.iter(|| resample_cpu(&image, &sheared)));
     group.bench_function("cpu, floats", |b| b.iter(|| resample_cpu(&of_floats, &p)));
+    group.bench_function("cpu, half precision", |b| b.iter(|| resample_half_cpu(&image, &p)));
+    let area = Resample { interpolation: Interpolation::Area, ..p.clone() };
+    group.bench_function("cpu, area", |b| b.iter(|| resample_cpu(&image, &area)));
     if let Some((gpu, name)) = case(gpu.as_ref()) {
         group.bench_function(name, |b| b.iter(|| resample_gpu(gpu, &image, &p).expect("the GPU works")));
     }
@@ -153,5 +169,80 @@ fn label_statistics(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, resample, scores_to_labels, components, label_statistics);
+/// One volume in, a few numbers or a picture out.
+fn statistics(c: &mut Criterion) {
+    let gpu = gpu::for_tests();
+    let image = source();
+    let mut group = c.benchmark_group("statistics");
+    group.sample_size(10).throughput(Throughput::Elements(image.grid().voxel_count() as u64));
+    group.bench_function("mean, cpu", |b| b.iter(|| statistics_cpu(&image, Mask::All)));
+    group.bench_function("mean above, cpu", |b| b.iter(|| statistics_cpu(&image, Mask::Above(0.0))));
+    group.bench_function("percentiles, cpu", |b| b.iter(|| percentiles_cpu(&image, Mask::All, &[0.5, 99.5])));
+    group.bench_function("bounding box, cpu", |b| b.iter(|| bounding_box_cpu(&image, Mask::Above(0.0))));
+    group.bench_function("maximum along k, cpu", |b| b.iter(|| project_cpu(&image, 2, Project::Maximum)));
+    if let Some((gpu, name)) = case(gpu.as_ref()) {
+        let works = "the GPU works";
+        group.bench_function(format!("mean, {name}"), |b| b.iter(|| statistics_gpu(gpu, &image, Mask::All).expect(works)));
+        group.bench_function(format!("percentiles, {name}"), |b| {
+            b.iter(|| percentiles_gpu(gpu, &image, Mask::All, &[0.5, 99.5]).expect(works));
+        });
+        group.bench_function(format!("bounding box, {name}"), |b| b.iter(|| bounding_box_gpu(gpu, &image, Mask::Above(0.0)).expect(works)));
+        group
+            .bench_function(format!("maximum along k, {name}"), |b| b.iter(|| project_gpu(gpu, &image, 2, Project::Maximum).expect(works)));
+    }
+    group.finish();
+}
+
+/// A mask or a field in, as much out.
+fn neighbourhoods(c: &mut Criterion) {
+    let gpu = gpu::for_tests();
+    let image = source();
+    let dims = image.grid().dims();
+    let spacing_mm = [0.7, 0.7, 1.0];
+    let mask: Vec<u8> = (0..image.grid().voxel_count()).map(|n| u8::from(radius(&dims, n) < 0.8)).collect();
+    let values: Vec<f32> = (0..mask.len()).map(|n| image.stored.value(n) as f32).collect();
+    let open = (Operation::Open, Element::Neighbours(Connectivity::Six, 3));
+    let gaussian = Gaussian { sigma_voxels: [1.5; 3], boundary: Boundary::Reflect };
+    let mut group = c.benchmark_group("neighbourhoods");
+    group.sample_size(10).throughput(Throughput::Elements(mask.len() as u64));
+    group.bench_function("distance, cpu", |b| b.iter(|| distance_mm_cpu(&mask, dims, spacing_mm, Target::Background)));
+    group.bench_function("opening, 3 times 6 neighbours, cpu", |b| b.iter(|| morphology_cpu(&mut mask.clone(), dims, open.0, open.1)));
+    group.bench_function("holes, cpu", |b| b.iter(|| fill_holes_cpu(&mut mask.clone(), dims, 1, false)));
+    group.bench_function("gaussian of 1.5 voxels, cpu", |b| b.iter(|| gaussian_cpu(&mut values.clone(), dims, &gaussian)));
+    if let Some((gpu, name)) = case(gpu.as_ref()) {
+        let works = "the GPU works";
+        group.bench_function(format!("distance, {name}"), |b| {
+            b.iter(|| distance_mm_gpu(gpu, &mask, dims, spacing_mm, Target::Background).expect(works));
+        });
+        group.bench_function(format!("opening, 3 times 6 neighbours, {name}"), |b| {
+            b.iter(|| morphology_gpu(gpu, &mut mask.clone(), dims, open.0, open.1).expect(works));
+        });
+        group.bench_function(format!("gaussian of 1.5 voxels, {name}"), |b| {
+            b.iter(|| gaussian_gpu(gpu, &mut values.clone(), dims, &gaussian).expect(works));
+        });
+    }
+    group.finish();
+}
+
+/// What happens around one run of a network: a patch of 128 voxels and 5 classes.
+fn patches(c: &mut Criterion) {
+    let dims = source().grid().dims();
+    let patch = Patch { start: [16, 16, -8], dims: [128; 3], mirror: [false; 3] };
+    let weights = Weighting::Gaussian.weights(patch.dims);
+    let volume = shells(dims, 1);
+    let mut scores = shells(patch.dims, 5);
+    let mut seen = vec![0.0; weights.len()];
+    let (mut sums, mut weight_sums) = (vec![0.0; volume.len() * 5], vec![0.0; volume.len()]);
+    let mut group = c.benchmark_group("patch of 128 voxels, 5 classes");
+    group.sample_size(10).throughput(Throughput::Elements(weights.len() as u64));
+    group.bench_function("gather, cpu", |b| b.iter(|| gather_patch_cpu(&volume, dims, &patch, 0.0, &mut seen)));
+    group.bench_function("scatter, cpu", |b| {
+        b.iter(|| scatter_patch_cpu(&mut sums, &mut weight_sums, dims, &patch, &scores, &weights));
+    });
+    group.bench_function("softmax, cpu", |b| b.iter(|| softmax_cpu(&mut scores, 5)));
+    group.bench_function("sigmoid, cpu", |b| b.iter(|| sigmoid_cpu(&mut scores)));
+    group.finish();
+}
+
+criterion_group!(benches, statistics, neighbourhoods, patches, resample, scores_to_labels, components, label_statistics);
 criterion_main!(benches);

@@ -7,9 +7,16 @@ use rayon::prelude::*;
 use super::samples::{Samples, repeat, repeat_gpu};
 use crate::geometry::{Affine, Grid};
 use crate::gpu::{Gpu, GpuError};
+use crate::kernels::bounding_box::{bounding_box_cpu, bounding_box_gpu};
 use crate::kernels::components::{ComponentRuns, Connectivity, components_cpu};
 use crate::kernels::components_gpu::components_gpu;
+use crate::kernels::distance::{Target, distance_mm_cpu, distance_mm_gpu};
+use crate::kernels::holes::fill_holes_cpu;
 use crate::kernels::label_statistics::{label_statistics_cpu, label_statistics_gpu};
+use crate::kernels::morphology::{Element, Operation, morphology_cpu, morphology_gpu};
+use crate::kernels::percentiles::{percentiles_cpu, percentiles_gpu};
+use crate::kernels::projection::{Project, project_cpu, project_gpu};
+use crate::kernels::statistics::{statistics_cpu, statistics_gpu};
 use crate::kernels::{Interpolation, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
 use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 
@@ -29,6 +36,8 @@ pub(super) fn bytes_needed(size: u32) -> u64 {
 pub(super) struct Cases {
     image: ImageVolume,
     labels: LabelMap,
+    /// 1 inside of the ellipsoid, but for the speckles.
+    mask: Vec<u8>,
     network: Grid,
     scores: Vec<f32>,
 }
@@ -48,6 +57,11 @@ pub(super) struct Case<'a> {
     on_cpu: Box<dyn Fn() + 'a>,
     on_gpu: Option<OnGpu<'a>>,
 }
+
+const PERCENTS: [f64; 2] = [0.5, 99.5];
+const INSIDE: Target = Target::Background;
+const OPENED_BY: Element = Element::Neighbours(Connectivity::Six, 3);
+const NO_GPU: Option<fn(&Gpu, &mut [u8], [u32; 3]) -> Result<(), GpuError>> = None;
 
 type OnGpu<'a> = Box<dyn Fn(&Gpu) -> Result<(), GpuError> + 'a>;
 
@@ -71,6 +85,7 @@ impl Cases {
         // Speckles of a sixth label, as noise makes them.
         let label = |n: usize, radius: f32| if noise(n) == 63 && n.is_multiple_of(5) { 6 } else { (radius * 4.0).min(5.0) as u8 };
         let labels = Volume::new(grid, fill(dims, label));
+        let mask = fill(dims, |n, radius| u8::from(radius < 0.8 && label(n, radius) != 6));
         let network = grid.respaced([NETWORK_SPACING; 3]).expect("a grid");
         let shell = |channel: usize| fill(network.dims(), move |_, radius| -(radius - 0.2 * channel as f32).abs());
         let scores = (0..LABEL_OF_CHANNEL.len()).flat_map(shell).collect();
@@ -79,7 +94,7 @@ impl Cases {
             rescale: vec![Rescale { slope: 1.0, intercept: -1024.0 }; size as usize],
             quantity: Quantity::Hounsfield,
         };
-        Self { image, labels, network, scores }
+        Self { image, labels, mask, network, scores }
     }
 
     fn resample(&self) -> Resample {
@@ -162,7 +177,56 @@ impl Cases {
                 on_cpu: Box::new(|| drop(label_statistics_cpu(&self.labels, &self.image))),
                 on_gpu: Some(Box::new(|gpu| label_statistics_gpu(gpu, &self.labels, &self.image).map(drop))),
             },
+            self.of_image("statistics", "mean and spread", 2, |image| drop(statistics_cpu(image, Mask::All)), |gpu, image| {
+                statistics_gpu(gpu, image, Mask::All).map(drop)
+            }),
+            self.of_image("percentiles", "0.5 and 99.5", 2, |image| drop(percentiles_cpu(image, Mask::All, &PERCENTS)), |gpu, image| {
+                percentiles_gpu(gpu, image, Mask::All, &PERCENTS).map(drop)
+            }),
+            self.of_image("bounding box", "above 0 HU", 2, |image| drop(bounding_box_cpu(image, Mask::Above(0.0))), |gpu, image| {
+                bounding_box_gpu(gpu, image, Mask::Above(0.0)).map(drop)
+            }),
+            self.of_image("projection", "maximum along k", 2, |image| drop(project_cpu(image, 2, Project::Maximum)), |gpu, image| {
+                project_gpu(gpu, image, 2, Project::Maximum).map(drop)
+            }),
+            self.of_labels("distance", "to the background, mm", 29, |labels, dims| drop(distance_mm_cpu(labels, dims, [SPACING; 3], INSIDE)), Some(
+                |gpu: &Gpu, labels: &mut [u8], dims| distance_mm_gpu(gpu, labels, dims, [SPACING; 3], INSIDE).map(drop),
+            )),
+            self.of_labels("morphology", "opening, 6 neighbours, 3 times", 3, |labels, dims| morphology_cpu(labels, dims, Operation::Open, OPENED_BY), Some(
+                |gpu: &Gpu, labels: &mut [u8], dims| morphology_gpu(gpu, labels, dims, Operation::Open, OPENED_BY),
+            )),
+            self.of_labels("holes", "in space", 5, |labels, dims| drop(fill_holes_cpu(labels, dims, 1, false)), NO_GPU),
         ]
+    }
+
+    /// A kernel that reads the image.
+    fn of_image<'a>(
+        &'a self,
+        name: &'static str,
+        variant: &'static str,
+        bytes_a_voxel: u64,
+        on_cpu: impl Fn(&ImageVolume) + 'a,
+        on_gpu: impl Fn(&Gpu, &ImageVolume) -> Result<(), GpuError> + 'a,
+    ) -> Case<'a> {
+        let voxels = self.image.grid().voxel_count() as u64;
+        let on_cpu = Box::new(move || on_cpu(&self.image));
+        let on_gpu: OnGpu<'_> = Box::new(move |gpu| on_gpu(gpu, &self.image));
+        Case { name, variant, voxels, bytes: bytes_a_voxel * voxels, operations: 0, on_cpu, on_gpu: Some(on_gpu) }
+    }
+
+    /// A kernel that changes a mask; it gets a copy, whose time is in the measurement.
+    fn of_labels<'a>(
+        &'a self,
+        name: &'static str,
+        variant: &'static str,
+        bytes_a_voxel: u64,
+        on_cpu: impl Fn(&mut [u8], [u32; 3]) + 'a,
+        on_gpu: Option<impl Fn(&Gpu, &mut [u8], [u32; 3]) -> Result<(), GpuError> + 'a>,
+    ) -> Case<'a> {
+        let (voxels, dims) = (self.image.grid().voxel_count() as u64, self.image.grid().dims());
+        let on_cpu = Box::new(move || on_cpu(&mut self.mask.clone(), dims));
+        let on_gpu = on_gpu.map(|kernel| Box::new(move |gpu: &Gpu| kernel(gpu, &mut self.mask.clone(), dims)) as OnGpu<'_>);
+        Case { name, variant, voxels, bytes: bytes_a_voxel * voxels, operations: 0, on_cpu, on_gpu }
     }
 }
 

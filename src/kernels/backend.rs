@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use super::bounding_box::{Bounds, bounding_box_cpu, bounding_box_gpu};
 use super::components::{Connectivity, keep_largest_cpu, remove_small_cpu};
-use super::{Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
+use super::percentiles::{percentiles_cpu, percentiles_gpu};
+use super::statistics::{Statistics, statistics_cpu, statistics_gpu};
+use super::{Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
 use crate::gpu::{DeviceChoice, Gpu, GpuError};
 use crate::volume::ImageVolume;
 
@@ -13,7 +16,7 @@ pub enum Backend {
     /// The CPU implementations.
     Cpu,
     /// The shaders.
-    Gpu(Gpu),
+    Gpu(Box<Gpu>),
 }
 
 /// Which connected components stay.
@@ -31,7 +34,7 @@ impl Backend {
     /// # Errors
     /// [`GpuError`] where that is not there.
     pub fn open(choice: &DeviceChoice) -> Result<Self, GpuError> {
-        Ok(Gpu::open(choice)?.map_or(Self::Cpu, Self::Gpu))
+        Ok(Gpu::open(choice)?.map_or(Self::Cpu, |gpu| Self::Gpu(Box::new(gpu))))
     }
 
     /// `cpu` or `gpu`: results are the same bytes within a class.
@@ -50,6 +53,39 @@ impl Backend {
         match self {
             Self::Cpu => Ok(resample_cpu(image, kernel)),
             Self::Gpu(gpu) => resample_gpu(gpu, image, kernel),
+        }
+    }
+
+    /// See [`statistics_cpu`].
+    ///
+    /// # Errors
+    /// Where the GPU fails.
+    pub fn statistics(&self, image: &ImageVolume, mask: Mask<'_>) -> Result<Option<Statistics>, GpuError> {
+        match self {
+            Self::Cpu => Ok(statistics_cpu(image, mask)),
+            Self::Gpu(gpu) => statistics_gpu(gpu, image, mask),
+        }
+    }
+
+    /// See [`percentiles_cpu`].
+    ///
+    /// # Errors
+    /// Where the GPU fails.
+    pub fn percentiles(&self, image: &ImageVolume, mask: Mask<'_>, percents: &[f64]) -> Result<Option<Vec<f64>>, GpuError> {
+        match self {
+            Self::Cpu => Ok(percentiles_cpu(image, mask, percents)),
+            Self::Gpu(gpu) => percentiles_gpu(gpu, image, mask, percents),
+        }
+    }
+
+    /// See [`bounding_box_cpu`].
+    ///
+    /// # Errors
+    /// Where the GPU fails.
+    pub fn bounding_box(&self, image: &ImageVolume, mask: Mask<'_>) -> Result<Option<Bounds>, GpuError> {
+        match self {
+            Self::Cpu => Ok(bounding_box_cpu(image, mask)),
+            Self::Gpu(gpu) => bounding_box_gpu(gpu, image, mask),
         }
     }
 

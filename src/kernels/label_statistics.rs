@@ -277,31 +277,36 @@ impl LabelStatistics {
     /// # Panics
     /// Where `rescale` has no entry for a slice.
     pub fn physical(&self, rescale: &[Rescale]) -> Option<PhysicalStatistics> {
-        let mut total: Option<(f64, f64, PhysicalStatistics)> = None; // voxels, sum of squared deviations, mean and range
-        for slice in &self.slices {
-            let Rescale { slope, intercept } = rescale[slice.k as usize];
-            let count = slice.voxels as f64;
-            let mean = slope * slice.mean + intercept;
-            let deviations = slope * slope * slice.deviations;
-            let ends = [slice.least, slice.greatest].map(|stored| slope * stored + intercept);
-            let (least, greatest) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-            total = Some(match total {
-                None => (count, deviations, PhysicalStatistics { mean, standard_deviation: 0.0, least, greatest }),
-                Some((n, m, so_far)) => {
-                    let sum = n + count;
-                    let step = mean - so_far.mean;
-                    let now = PhysicalStatistics {
-                        mean: so_far.mean + step * count / sum,
-                        standard_deviation: 0.0,
-                        least: least.min(so_far.least),
-                        greatest: greatest.max(so_far.greatest),
-                    };
-                    (sum, m + deviations + step * step * n * count / sum, now)
-                }
-            });
-        }
-        total.map(|(count, deviations, physical)| PhysicalStatistics { standard_deviation: (deviations / count).sqrt(), ..physical })
+        physical_of(&self.slices, rescale)
     }
+}
+
+/// Slices combined, in their order; `None` without any.
+pub(super) fn physical_of(slices: &[SliceNumbers], rescale: &[Rescale]) -> Option<PhysicalStatistics> {
+    let mut total: Option<(f64, f64, PhysicalStatistics)> = None; // voxels, sum of squared deviations, mean and range
+    for slice in slices {
+        let Rescale { slope, intercept } = rescale[slice.k as usize];
+        let count = slice.voxels as f64;
+        let mean = slope * slice.mean + intercept;
+        let deviations = slope * slope * slice.deviations;
+        let ends = [slice.least, slice.greatest].map(|stored| slope * stored + intercept);
+        let (least, greatest) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
+        total = Some(match total {
+            None => (count, deviations, PhysicalStatistics { mean, standard_deviation: 0.0, least, greatest }),
+            Some((n, m, so_far)) => {
+                let sum = n + count;
+                let step = mean - so_far.mean;
+                let now = PhysicalStatistics {
+                    mean: so_far.mean + step * count / sum,
+                    standard_deviation: 0.0,
+                    least: least.min(so_far.least),
+                    greatest: greatest.max(so_far.greatest),
+                };
+                (sum, m + deviations + step * step * n * count / sum, now)
+            }
+        });
+    }
+    total.map(|(count, deviations, physical)| PhysicalStatistics { standard_deviation: (deviations / count).sqrt(), ..physical })
 }
 
 /// The wanted labels of one slice.

@@ -8,7 +8,7 @@
 //! Twins: `shaders/shared/stored_i16.wgsl`, `shaders/shared/stored_f32.wgsl`.
 
 use super::simd::wide;
-use super::voxel::Voxel;
+use super::voxel::{Voxel, float_of_rank};
 
 /// Stored values of one label in one slice, in stored units.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,17 +88,8 @@ fn exact_moments(voxels: u64, sum: i64, sum_of_squares: u128) -> (f64, f64) {
     (sum as f64 / voxels as f64, spread as f64 / voxels as f64)
 }
 
-impl Summed for i16 {
-    const WORDS: usize = 3;
-    type OnCpu = IntegerSums;
-    type OnGpu = IntegerSums;
-
-    fn none(_: Self) -> IntegerSums {
-        IntegerSums { voxels: 0, sum: 0, sum_of_squares: 0, least: i16::MAX, greatest: i16::MIN }
-    }
-
-    fn add(sums: &mut IntegerSums, values: &[Self]) {
-        sums.voxels += values.len() as u64;
+wide! {
+    fn add_integers(sums: &mut IntegerSums, values: &[i16]) {
         // 32 Ki values: their sum fits i32, which the vectoriser likes.
         for some in values.chunks(1 << 15) {
             let (mut sum, mut squares, mut least, mut greatest) = (0i32, 0u64, sums.least, sums.greatest);
@@ -112,6 +103,21 @@ impl Summed for i16 {
             sums.sum_of_squares += squares;
             (sums.least, sums.greatest) = (least, greatest);
         }
+    }
+}
+
+impl Summed for i16 {
+    const WORDS: usize = 3;
+    type OnCpu = IntegerSums;
+    type OnGpu = IntegerSums;
+
+    fn none(_: Self) -> IntegerSums {
+        IntegerSums { voxels: 0, sum: 0, sum_of_squares: 0, least: i16::MAX, greatest: i16::MIN }
+    }
+
+    fn add(sums: &mut IntegerSums, values: &[Self]) {
+        sums.voxels += values.len() as u64;
+        add_integers(sums, values);
     }
 
     fn per_unit(_: &[Self]) -> f32 {
@@ -249,7 +255,7 @@ impl Summed for f32 {
     }
 
     fn from_words(voxels: u64, words: &[u32], ranks: [u32; 2], per_unit: f32) -> FixedSums {
-        let [least, greatest] = ranks.map(|rank| f32::from_bits(if rank >> 31 == 1 { rank ^ (1 << 31) } else { !rank }));
+        let [least, greatest] = ranks.map(float_of_rank);
         FixedSums {
             voxels,
             unit: 1.0 / f64::from(per_unit),

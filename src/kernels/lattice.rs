@@ -19,6 +19,17 @@ pub enum Interpolation {
     Nearest,
     /// Linear along each axis.
     Linear,
+    /// The mean over the target voxel's box, by how much of each source voxel lies in it; linear where the target is finer. Parallel axes only.
+    Area,
+    /// Linear with the weights widened to the target's spacing, as `antialias` elsewhere; linear where the target is finer. Parallel axes only.
+    Antialiased,
+}
+
+impl Interpolation {
+    /// Whether every source voxel that a target voxel covers has a weight: for grids with parallel axes.
+    pub fn covers(self) -> bool {
+        matches!(self, Self::Area | Self::Antialiased)
+    }
 }
 
 /// What one target index adds to the position along each source axis (i, j, k): whole voxels, and 0 to 1 of a voxel.

@@ -3,22 +3,38 @@
 //! A caller without a [`Gpu`](crate::gpu::Gpu) calls the `_cpu` function, one with it the `_gpu` function; both give the same
 //! result up to the rounding that each function states. [`Backend`] chooses between them.
 
+pub mod area;
 mod backend;
+pub mod bounding_box;
 pub mod components;
 pub mod components_gpu;
+pub mod distance;
+pub mod gaussian;
+pub mod half;
+pub mod holes;
 pub mod label_statistics;
 mod lattice;
+mod lines;
+mod mask;
+pub mod morphology;
+pub mod patches;
+pub mod percentiles;
+pub mod plane;
+pub mod probabilities;
+pub mod projection;
 mod resample;
 mod rows;
 mod scores_to_labels;
 mod simd;
 mod label_sums;
 mod slabs;
+pub mod statistics;
 mod voxel;
 
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
-pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu};
+pub use mask::Mask;
+pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu, resample_half_cpu, resample_half_gpu};
 pub use scores_to_labels::{
     ScoresToLabels, ScoresToLabelsParams, map_scores_cpu, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu,
 };

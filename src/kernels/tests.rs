@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::geometry::{Affine, Grid};
-use crate::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
+use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
 
 /// The linear interpolation of `value` at `position`, from the formula: coordinates clamped, 8 corners weighted by products.
 pub(super) fn interpolated(dims: [u32; 3], position: [f64; 3], value: impl Fn([usize; 3]) -> f64) -> f64 {
@@ -47,6 +47,24 @@ pub(super) fn as_floats(image: &ImageVolume) -> ImageVolume {
     let rescale = image.rescale.iter().map(|r| Rescale { slope: r.slope * 1024.0, ..*r }).collect();
     let stored = Stored::float32(Volume::new(*image.grid(), floats)).expect("numbers");
     ImageVolume { stored, rescale, quantity: image.quantity }
+}
+
+/// Labels for about a third of the voxels of `image`, most of the last ones among them.
+pub(super) fn masked_case(image: &ImageVolume) -> LabelMap {
+    let count = image.grid().voxel_count();
+    let label = |n: usize| if noise(n + 5) * (count as f64) < n as f64 * 0.7 { 1 + (n % 3) as u8 } else { 0 };
+    Volume::new(*image.grid(), (0..count).map(label).collect())
+}
+
+/// Physical values of the voxels that `mask` keeps.
+pub(super) fn kept_values(image: &ImageVolume, mask: Mask<'_>) -> Vec<f64> {
+    let all = voxels(image.grid().dims()).enumerate().map(|(n, voxel)| (n, image.physical(voxel.map(|index| index as usize))));
+    let kept = all.filter(|&(n, value)| match mask {
+        Mask::All => true,
+        Mask::Labelled(labels) => labels.voxels()[n] != 0,
+        Mask::Above(threshold) => value > threshold,
+    });
+    kept.map(|(_, value)| value).collect()
 }
 
 /// A map from target to source voxels that covers the source and a little more.
@@ -94,7 +112,9 @@ type Layout<'a> = (&'a str, usize, &'a [(&'a str, usize)]);
 /// Parses and validates `source`, and compares its structs with Rust's.
 fn check(source: &str, entry: &str, structs: &[Layout<'_>]) {
     let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+    // What every adapter has; the one capability is `pack2x16float`, which is plain WGSL.
+    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
     let entries: Vec<_> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
@@ -172,5 +192,107 @@ fn label_statistics_shader() {
     use label_statistics::LabelStatisticsParams;
     for source in [label_statistics::WGSL_I16, label_statistics::WGSL_F32] {
         check(source, "label_statistics", &[layout!(LabelStatisticsParams, plane, columns, labels, per_unit, slot_of_label)]);
+    }
+}
+
+#[test]
+fn histogram_shader() {
+    use percentiles::{HistogramParams, SliceRanks};
+    for source in [percentiles::WGSL_I16, percentiles::WGSL_F32] {
+        check(
+            source,
+            "histogram",
+            &[
+                layout!(HistogramParams, plane, first_slice, shift, prefix_count, prefixes),
+                layout!(SliceRanks, low, high, slope, intercept),
+            ],
+        );
+    }
+}
+
+#[test]
+fn bounding_box_shader() {
+    use bounding_box::BoundingBoxParams;
+    for source in [bounding_box::WGSL_I16, bounding_box::WGSL_F32] {
+        check(source, "bounding_box", &[layout!(BoundingBoxParams, columns, plane, first_slice, pad0)]);
+    }
+}
+
+#[test]
+fn distance_shader() {
+    use distance::DistanceParams;
+    check(distance::WGSL, "distance", &[layout!(DistanceParams, dims, threads_a_row, axis, spacing_mm, to_labelled, pad0)]);
+}
+
+#[test]
+fn morphology_shader() {
+    use morphology::MorphologyParams;
+    check(morphology::WGSL, "morphology", &[layout!(MorphologyParams, dims, threads_a_row, words_a_row, most_axes, outside, pad0)]);
+}
+
+#[test]
+fn gaussian_shader() {
+    use gaussian::GaussianParams;
+    check(gaussian::WGSL, "gaussian", &[layout!(GaussianParams, dims, threads_a_row, axis, radius, constant, pad0)]);
+}
+
+#[test]
+fn patch_shaders() {
+    use patches::PatchParams;
+    for (source, entry) in [(patches::GATHER_WGSL, "gather_patch"), (patches::SCATTER_WGSL, "scatter_patch")] {
+        check(source, entry, &[layout!(PatchParams, volume_dims, threads_a_row, dims, channels, start, outside, mirror, pad0)]);
+    }
+}
+
+#[test]
+fn projection_shader() {
+    use projection::ProjectionParams;
+    for source in [projection::WGSL_I16, projection::WGSL_F32] {
+        check(source, "projection", &[layout!(ProjectionParams, dims, first_slice, slices, axis, pad0, pad1)]);
+    }
+}
+
+#[test]
+fn probability_shaders() {
+    use probabilities::ProbabilityParams;
+    for (source, entry) in
+        [(probabilities::SOFTMAX_WGSL, "softmax"), (probabilities::SIGMOID_WGSL, "sigmoid"), (probabilities::THRESHOLD_WGSL, "threshold")]
+    {
+        check(source, entry, &[layout!(ProbabilityParams, voxels, channels, threads_a_row, threshold)]);
+    }
+}
+
+#[test]
+fn half_shader() {
+    use half::HalfParams;
+    check(half::WGSL, "half", &[layout!(HalfParams, count, threads_a_row, pad0, pad1)]);
+}
+
+#[test]
+fn area_shader() {
+    use area::AreaParams;
+    for source in [area::WGSL_I16, area::WGSL_F32] {
+        check(
+            source,
+            "area",
+            &[
+                layout!(
+                    AreaParams,
+                    source_dims,
+                    first_loaded,
+                    target_dims,
+                    first_slice,
+                    along,
+                    low,
+                    first_span,
+                    high,
+                    outside,
+                    pad0,
+                    pad1,
+                    pad2
+                ),
+                layout!(SliceScale, slope, offset, pivot, pad),
+            ],
+        );
     }
 }

@@ -12,7 +12,7 @@ use crate::kernels::Interpolation;
 const FORMAT: i64 = 1;
 /// Maps that a package may have.
 const MAX_MAPS: usize = 16;
-const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize"];
+const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize", "z-score", "percentiles"];
 const POSTPROCESS_STEPS: &[&str] = &["argmax", "components"];
 
 /// A model package's manifest.
@@ -139,6 +139,20 @@ pub enum PreprocessStep {
         subtract: f64,
         /// Physical units, not 0.
         divide: f64,
+    },
+    /// `(value - mean) / standard deviation` of the source image, all of it or what is above a value. In place of `clip` and `normalize`.
+    ZScore {
+        /// Only values above this one count, physical units; none: all do.
+        above: Option<f64>,
+    },
+    /// Values clipped to two percentiles of the source image, which become 0 and 1. In place of `clip` and `normalize`.
+    Percentiles {
+        /// Becomes 0: 0 to 100.
+        low: f64,
+        /// Becomes 1: above `low`, to 100.
+        high: f64,
+        /// Only values above this one count, physical units; none: all do.
+        above: Option<f64>,
     },
 }
 
@@ -323,18 +337,29 @@ impl Manifest {
                 }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
+                PreprocessStep::ZScore { above } => require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?,
+                PreprocessStep::Percentiles { low, high, above } => {
+                    require(above.is_none_or(f64::is_finite), "`percentiles.above` is not finite")?;
+                    require(
+                        (0.0..=100.0).contains(low) && (0.0..=100.0).contains(high) && low < high,
+                        "`percentiles` has no `low` below `high`, both 0 to 100",
+                    )?;
+                }
             }
         }
         let rank = |s: &PreprocessStep| match s {
             PreprocessStep::Orient { .. } => 0,
             PreprocessStep::Resample { .. } => 1,
             PreprocessStep::Clip { .. } => 2,
-            PreprocessStep::Normalize { .. } => 3,
+            PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 3,
         };
         require(
             self.preprocess.is_sorted_by(|a, b| rank(a) < rank(b)),
-            "`preprocess` steps come at most once each and in the order orient, resample, clip, normalize",
+            "`preprocess` steps come at most once each and in the order orient, resample, clip, and one of normalize, z-score, percentiles",
         )?;
+        let clips = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Clip { .. }));
+        let measures = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. }));
+        require(!(clips && measures), "`z-score` and `percentiles` take the image as it is: no `clip` before them")?;
         require(!self.finding.is_empty(), "no `finding`")?;
         for (n, finding) in self.finding.iter().enumerate() {
             require(finding.segment > 0, "`finding.segment` 0 is background")?;
@@ -379,5 +404,48 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Coded;
+
+    /// The shipped manifest with these value steps in place of its own.
+    fn with_steps(steps: &str) -> Result<Manifest, ModelError> {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let clip = "[[preprocess]]\nstep = \"clip\"\nmin = -1024.0\nmax = 3071.0\n";
+        let normalize = "[[preprocess]]\nstep = \"normalize\"\nsubtract = 0.0\ndivide = 1000.0\n";
+        let bare = shipped.replace(clip, "").replace(normalize, "");
+        assert_eq!(bare.matches("[[preprocess]]").count(), 2, "orient and resample are left");
+        Manifest::parse(&bare.replace("[inference]", &format!("{steps}\n[inference]")), Path::new("model.toml"))
+    }
+
+    fn check(steps: &str, expected: &[PreprocessStep]) {
+        let manifest = with_steps(steps).expect("a manifest");
+        assert_eq!(manifest.preprocess[2..], *expected);
+    }
+
+    fn refused(steps: &str, code: &str) {
+        let error = with_steps(steps).expect_err("it is refused");
+        assert_eq!(error.code(), code, "{error}");
+    }
+
+    #[test]
+    fn an_image_may_normalise_itself() {
+        let step = |fields: &str| format!("[[preprocess]]\nstep = {fields}\n");
+        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None }]);
+        check(&step("\"z-score\"\nabove = 0"), &[PreprocessStep::ZScore { above: Some(0.0) }]);
+        let ends = "\"percentiles\"\nlow = 0.5\nhigh = 99.5";
+        check(&step(ends), &[PreprocessStep::Percentiles { low: 0.5, high: 99.5, above: None }]);
+        let clip = step("\"clip\"\nmin = 0.0\nmax = 1.0");
+        refused(&(clip.clone() + &step("\"z-score\"")), "model.unsupported");
+        refused(&(clip + &step(ends)), "model.unsupported");
+        refused(&(step("\"z-score\"") + &step(ends)), "model.unsupported");
+        refused(&step("\"percentiles\"\nlow = 5.0\nhigh = 5.0"), "model.unsupported");
+        refused(&step("\"percentiles\"\nlow = 5.0\nhigh = 101.0"), "model.unsupported");
+        refused(&step("\"z-score\"\nabove = inf"), "model.unsupported");
+        refused(&step("\"z-score\"\nbelow = 1.0"), "model.manifest");
     }
 }

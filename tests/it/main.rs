@@ -9,6 +9,7 @@ mod exchange;
 mod grids;
 mod guide;
 mod inputs;
+mod kernels;
 mod marks;
 mod node;
 mod node_priors;

@@ -1,0 +1,375 @@
+//! Patches of a volume for networks that see a part at a time: gathered with mirroring, and scattered back with weights.
+//!
+//! `sum(v) += weight(p) * score(p)` and `weights(v) += weight(p)` for each voxel p of a patch that lies on v; `blend(v) = sum / weights`.
+//! A patch may reach beyond the volume: such voxels get a stated value, and their scores go nowhere. Mirroring turns a patch round for
+//! the network, and its scores back.
+//!
+//! Memory traffic a voxel of a patch: 8 bytes to gather, 16 a channel to scatter. Shaders: `shaders/gather_patch.wgsl`,
+//! `shaders/scatter_patch.wgsl`.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::components::voxel_count;
+use super::gaussian::half_kernel;
+use super::lines::groups_of;
+use super::simd::wide;
+use crate::gpu::{Buffer, Gpu, GpuError};
+
+pub(super) const GATHER_WGSL: &str =
+    concat!(include_str!("../../shaders/shared/patch.wgsl"), include_str!("../../shaders/gather_patch.wgsl"));
+pub(super) const SCATTER_WGSL: &str =
+    concat!(include_str!("../../shaders/shared/patch.wgsl"), include_str!("../../shaders/scatter_patch.wgsl"));
+
+/// A box of voxels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// Its first voxel (i, j, k) in the volume; may lie outside.
+    pub start: [i32; 3],
+    /// Its voxels along i, j, k.
+    pub dims: [u32; 3],
+    /// Axes along which the network sees it turned round.
+    pub mirror: [bool; 3],
+}
+
+/// How much a voxel of a patch weighs by its place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Weighting {
+    /// 1 everywhere.
+    Constant,
+    /// Falls off from the middle, highest 10, as nnU-Net's `compute_gaussian(sigma_scale=1/8, value_scaling_factor=10)`.
+    Gaussian,
+}
+
+impl Weighting {
+    /// The weights of a patch of `dims`, none of them 0.
+    ///
+    /// # Panics
+    /// Where an axis is empty: a broken promise of the caller.
+    pub fn weights(self, dims: [u32; 3]) -> Vec<f32> {
+        assert!(dims.iter().all(|&n| n > 0), "a patch has voxels");
+        if self == Self::Constant {
+            return vec![1.0; voxel_count(dims)];
+        }
+        // A point in the middle, smoothed with zeros around: a product of three lines.
+        let lines = dims.map(|n| {
+            let sigma = f64::from(n) / 8.0;
+            let weights = half_kernel(sigma, (4.0 * sigma + 0.5) as usize);
+            (0..n).map(|at| weights.get(at.abs_diff(n / 2) as usize).copied().unwrap_or(0.0)).collect::<Vec<f64>>()
+        });
+        let [x, y, z] = &lines;
+        let highest: f64 = lines.iter().map(|line| line.iter().copied().fold(0.0, f64::max)).product();
+        let scale = 10.0 / highest;
+        let mut weights: Vec<f32> =
+            z.iter().flat_map(|wz| y.iter().flat_map(move |wy| x.iter().map(move |wx| (wx * wy * wz * scale) as f32))).collect();
+        let least = weights.iter().copied().filter(|&weight| weight > 0.0).fold(f32::INFINITY, f32::min);
+        weights.iter_mut().for_each(|weight| *weight = weight.max(least));
+        weights
+    }
+}
+
+impl Patch {
+    fn check(&self, volume: usize, volume_dims: [u32; 3], patch: usize) {
+        assert_eq!(volume, voxel_count(volume_dims), "one value a voxel of the volume");
+        assert_eq!(patch, voxel_count(self.dims), "one value a voxel of the patch");
+        let fits = |n: u32| n < 1 << 29;
+        assert!(
+            self.dims.into_iter().chain(volume_dims).all(fits) && self.start.iter().all(|s| fits(s.unsigned_abs())),
+            "axes are below 2^29"
+        );
+    }
+
+    /// Where row (j, k) of the patch lies in the volume: the volume's row, the columns of the patch that are inside, and the volume's
+    /// column of the first of these. Columns count before mirroring.
+    fn row(&self, [nx, ny, nz]: [u32; 3], j: usize, k: usize) -> Option<(usize, Range<usize>, usize)> {
+        let at = |axis: usize, n: usize| {
+            let n = if self.mirror[axis] { self.dims[axis] as usize - 1 - n } else { n };
+            usize::try_from(i64::from(self.start[axis]) + n as i64).ok()
+        };
+        let j = at(1, j).filter(|&j| j < ny as usize)?;
+        let k = at(2, k).filter(|&k| k < nz as usize)?;
+        let first = self.start[0].min(0).unsigned_abs() as usize;
+        let end = (i64::from(nx) - i64::from(self.start[0])).clamp(0, self.dims[0].into()) as usize;
+        (first < end).then(|| (k * ny as usize + j, first..end, (self.start[0] + first as i32) as usize))
+    }
+}
+
+/// Copies a patch of `volume` (columns, rows, slices = `volume_dims`) to `out`; voxels beyond the volume become `outside`.
+///
+/// # Panics
+/// Where lengths and dimensions disagree, or an axis is 2^29 voxels or more: broken promises of the caller.
+pub fn gather_patch_cpu(volume: &[f32], volume_dims: [u32; 3], patch: &Patch, outside: f32, out: &mut [f32]) {
+    patch.check(volume.len(), volume_dims, out.len());
+    let [nx, ny, _] = patch.dims.map(|n| n as usize);
+    if out.is_empty() {
+        return;
+    }
+    out.par_chunks_exact_mut(nx * ny).enumerate().for_each(|(k, slice)| {
+        for (j, values) in slice.chunks_exact_mut(nx).enumerate() {
+            let Some((row, inside, first)) = patch.row(volume_dims, j, k) else {
+                values.fill(outside);
+                continue;
+            };
+            values[..inside.start].fill(outside);
+            values[inside.end..].fill(outside);
+            values[inside.clone()].copy_from_slice(&volume[row * volume_dims[0] as usize + first..][..inside.len()]);
+            if patch.mirror[0] {
+                values.reverse();
+            }
+        }
+    });
+}
+
+/// Adds `weights * scores` of a patch to `sums`, channel by channel, and `weights` once to `weight_sums`.
+///
+/// `sums` holds channels of the volume, `scores` as many of the patch.
+///
+/// # Panics
+/// As [`gather_patch_cpu`], and where there are not as many channels on both sides.
+pub fn scatter_patch_cpu(sums: &mut [f32], weight_sums: &mut [f32], volume_dims: [u32; 3], patch: &Patch, scores: &[f32], weights: &[f32]) {
+    patch.check(weight_sums.len(), volume_dims, weights.len());
+    if weights.is_empty() || weight_sums.is_empty() {
+        return;
+    }
+    let channels = scores.len() / weights.len();
+    assert!(
+        scores.len() == channels * weights.len() && sums.len() == channels * weight_sums.len(),
+        "as many channels of sums as of scores"
+    );
+    let plane = volume_dims[0] as usize * volume_dims[1] as usize;
+    let voxels = weight_sums.len();
+    let patch_plane = patch.dims[0] as usize * patch.dims[1] as usize;
+    // The patch's slice at each slice of the volume, whichever way it is turned.
+    let slice_of = |k: usize| {
+        let n = usize::try_from(k as i64 - i64::from(patch.start[2])).ok().filter(|&n| n < patch.dims[2] as usize)?;
+        Some(if patch.mirror[2] { patch.dims[2] as usize - 1 - n } else { n })
+    };
+    let every_slice =
+        sums.par_chunks_exact_mut(plane).enumerate().map(|(n, slice)| (Some(n * plane / voxels), n % (voxels / plane), slice));
+    let of_weights = weight_sums.par_chunks_exact_mut(plane).enumerate().map(|(k, slice)| (None, k, slice));
+    every_slice.chain(of_weights).for_each(|(channel, k, slice)| {
+        let Some(n) = slice_of(k) else { return };
+        let weights = &weights[n * patch_plane..][..patch_plane];
+        let scores = channel.map(|channel| &scores[channel * voxel_count(patch.dims) + n * patch_plane..][..patch_plane]);
+        scatter_slice(slice, k, volume_dims, patch, n, scores, weights);
+    });
+}
+
+/// Slice `n` of the patch, which is slice `k` of the volume.
+fn scatter_slice(slice: &mut [f32], k: usize, volume_dims: [u32; 3], patch: &Patch, n: usize, scores: Option<&[f32]>, weights: &[f32]) {
+    let [nx, rows] = [patch.dims[0], volume_dims[1]].map(|n| n as usize);
+    for (j, weights) in weights.chunks_exact(nx).enumerate() {
+        let Some((row, inside, first)) = patch.row(volume_dims, j, n) else { continue };
+        let sums = &mut slice[(row - k * rows) * volume_dims[0] as usize + first..][..inside.len()];
+        let seen = if patch.mirror[0] { nx - inside.end..nx - inside.start } else { inside };
+        let weights = &weights[seen.clone()];
+        match (scores.map(|scores| &scores[j * nx..][seen]), patch.mirror[0]) {
+            (Some(scores), false) => add_products(sums, scores, weights),
+            (Some(scores), true) => {
+                let products = scores.iter().zip(weights).rev();
+                sums.iter_mut().zip(products).for_each(|(sum, (score, weight))| *sum += weight * score);
+            }
+            (None, false) => sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight),
+            (None, true) => sums.iter_mut().zip(weights.iter().rev()).for_each(|(sum, weight)| *sum += weight),
+        }
+    }
+}
+
+wide! {
+    fn add_products(sums: &mut [f32], scores: &[f32], weights: &[f32]) {
+        sums.iter_mut().zip(scores).zip(weights).for_each(|((sum, score), weight)| *sum += weight * score);
+    }
+}
+
+/// Divides the sums of each channel by the sums of weights; where no patch was, they stay 0.
+///
+/// # Panics
+/// Where `sums` does not hold whole channels: a broken promise of the caller.
+pub fn blend_cpu(sums: &mut [f32], weight_sums: &[f32]) {
+    const BLOCK: usize = 1 << 14;
+    if weight_sums.is_empty() {
+        return;
+    }
+    assert_eq!(sums.len() % weight_sums.len(), 0, "whole channels");
+    sums.chunks_exact_mut(weight_sums.len()).for_each(|channel| {
+        channel.par_chunks_mut(BLOCK).zip(weight_sums.par_chunks(BLOCK)).for_each(|(sums, weights)| {
+            sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum /= if *weight > 0.0 { *weight } else { 1.0 });
+        });
+    });
+}
+
+/// Uniforms of `shaders/gather_patch.wgsl` and `shaders/scatter_patch.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct PatchParams {
+    /// Voxels of the volume along i, j, k.
+    pub volume_dims: [u32; 3],
+    /// Threads along x of the dispatch.
+    pub threads_a_row: u32,
+    /// Voxels of the patch along i, j, k.
+    pub dims: [u32; 3],
+    /// Channels of scores.
+    pub channels: u32,
+    /// First voxel of the patch in the volume.
+    pub start: [i32; 3],
+    /// What voxels beyond the volume become.
+    pub outside: f32,
+    /// 1 along axes that are turned round.
+    pub mirror: [u32; 3],
+    /// WGSL alignment.
+    pub pad0: u32,
+}
+
+/// Threads of a workgroup.
+const THREADS: u32 = 64;
+
+fn params(gpu: &Gpu, volume_dims: [u32; 3], patch: &Patch, channels: u32, outside: f32) -> Result<(Buffer, [u32; 3]), GpuError> {
+    let (threads_a_row, groups) = groups_of(gpu, voxel_count(patch.dims), THREADS);
+    let params = PatchParams {
+        volume_dims,
+        threads_a_row,
+        dims: patch.dims,
+        channels,
+        start: patch.start,
+        outside,
+        mirror: patch.mirror.map(u32::from),
+        pad0: 0,
+    };
+    Ok((gpu.uniform("patch: params", &params)?, groups))
+}
+
+/// [`gather_patch_cpu`] between buffers of a GPU: the same values. It is queued, not awaited.
+///
+/// # Errors
+/// [`GpuError::OutOfMemory`], [`GpuError::Lost`].
+pub fn gather_patch_gpu(
+    gpu: &Gpu,
+    volume: &Buffer,
+    volume_dims: [u32; 3],
+    patch: &Patch,
+    outside: f32,
+    out: &Buffer,
+) -> Result<(), GpuError> {
+    let pipeline = gpu.pipeline("gather_patch", GATHER_WGSL, &[])?;
+    let (params, groups) = params(gpu, volume_dims, patch, 1, outside)?;
+    gpu.dispatch("gather_patch", &pipeline, &[&params, volume, out], groups)
+}
+
+/// [`scatter_patch_cpu`] between buffers of a GPU, to the rounding of a sum. It is queued, not awaited.
+///
+/// # Errors
+/// [`GpuError::OutOfMemory`], [`GpuError::Lost`].
+pub fn scatter_patch_gpu(
+    gpu: &Gpu,
+    [sums, weight_sums]: [&Buffer; 2],
+    volume_dims: [u32; 3],
+    patch: &Patch,
+    channels: u32,
+    [scores, weights]: [&Buffer; 2],
+) -> Result<(), GpuError> {
+    let pipeline = gpu.pipeline("scatter_patch", SCATTER_WGSL, &[])?;
+    let (params, groups) = params(gpu, volume_dims, patch, channels, 0.0)?;
+    gpu.dispatch("scatter_patch", &pipeline, &[&params, scores, weights, sums, weight_sums], groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::{noise, voxels};
+    use super::*;
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|n| noise(n + seed) as f32 - 0.5).collect()
+    }
+
+    /// For each voxel of the patch as the network sees it, the place in the volume.
+    fn places(volume_dims: [u32; 3], patch: &Patch) -> Vec<Option<usize>> {
+        let place = |voxel: [u32; 3]| {
+            let at: [i64; 3] = std::array::from_fn(|s| {
+                let n = if patch.mirror[s] { patch.dims[s] - 1 - voxel[s] } else { voxel[s] };
+                i64::from(patch.start[s]) + i64::from(n)
+            });
+            let inside = (0..3).all(|s| (0..i64::from(volume_dims[s])).contains(&at[s]));
+            inside.then(|| ((at[2] * i64::from(volume_dims[1]) + at[1]) * i64::from(volume_dims[0]) + at[0]) as usize)
+        };
+        voxels(patch.dims).map(place).collect()
+    }
+
+    fn any_patch() -> impl Strategy<Value = ([u32; 3], Patch)> {
+        let axis = || (prop_oneof![Just(1u32), 1u32..20], prop_oneof![Just(1u32), 1u32..20], -9..22i32, any::<bool>());
+        [axis(), axis(), axis()].prop_map(|axes| {
+            let patch = Patch { start: axes.map(|a| a.2), dims: axes.map(|a| a.1), mirror: axes.map(|a| a.3) };
+            (axes.map(|a| a.0), patch)
+        })
+    }
+
+    #[test]
+    fn patches_go_out_and_come_back() {
+        const CHANNELS: usize = 3;
+        let gpu = crate::gpu::for_tests();
+        let mut runner =
+            proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) });
+        let answer = runner.run(&(any_patch(), 0..1000usize), |((volume_dims, patch), seed)| {
+            let failed = |err: GpuError| TestCaseError::fail(err.to_string());
+            let (voxels, patch_voxels) = (voxel_count(volume_dims), voxel_count(patch.dims));
+            let places = places(volume_dims, &patch);
+            let volume = values(voxels, seed);
+            let expected: Vec<f32> = places.iter().map(|place| place.map_or(-7.0, |n| volume[n])).collect();
+            let mut found = vec![0.0; patch_voxels];
+            gather_patch_cpu(&volume, volume_dims, &patch, -7.0, &mut found);
+            prop_assert_eq!(&found, &expected);
+
+            let (scores, weights) = (values(CHANNELS * patch_voxels, seed + 1), Weighting::Gaussian.weights(patch.dims));
+            let before = [values(CHANNELS * voxels, seed + 2), values(voxels, seed + 3)];
+            let [mut expected_sums, mut expected_weights] = before.clone();
+            for (p, place) in places.iter().enumerate().filter_map(|(p, place)| Some((p, (*place)?))) {
+                (0..CHANNELS).for_each(|c| expected_sums[c * voxels + place] += weights[p] * scores[c * patch_voxels + p]);
+                expected_weights[place] += weights[p];
+            }
+            let [mut sums, mut weight_sums] = before.clone();
+            scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, &patch, &scores, &weights);
+            prop_assert_eq!((&sums, &weight_sums), (&expected_sums, &expected_weights));
+
+            let Some(gpu) = &gpu else { return Ok(()) };
+            let out = gpu.storage("patch", patch_voxels as u64 * 4).map_err(failed)?;
+            let bound = gpu.upload("volume", &volume).map_err(failed)?;
+            gather_patch_gpu(gpu, &bound, volume_dims, &patch, -7.0, &out).map_err(failed)?;
+            gpu.read_into(&out, &mut found).map_err(failed)?;
+            prop_assert_eq!(&found, &expected);
+            let on_gpu = [&before[0], &before[1], &scores, &weights].map(|data| gpu.upload("data", data));
+            let [all, total, scores, weights] = on_gpu.map(|buffer| buffer.expect("memory for a few voxels"));
+            scatter_patch_gpu(gpu, [&all, &total], volume_dims, &patch, CHANNELS as u32, [&scores, &weights]).map_err(failed)?;
+            gpu.read_into(&all, &mut sums).map_err(failed)?;
+            gpu.read_into(&total, &mut weight_sums).map_err(failed)?;
+            prop_assert!(sums.iter().zip(&expected_sums).all(|(a, b)| (a - b).abs() < 2e-6), "sums on the GPU");
+            prop_assert_eq!(&weight_sums, &expected_weights);
+            Ok(())
+        });
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+
+    #[test]
+    fn blending_patches_of_one_volume_gives_it_back() {
+        let dims = [23, 17, 11];
+        let volume = values(voxel_count(dims), 1);
+        let (mut sums, mut weight_sums) = (vec![0.0; volume.len()], vec![0.0; volume.len()]);
+        let patch_dims = [8, 7, 6];
+        let weights = Weighting::Gaussian.weights(patch_dims);
+        let mut patch_values = vec![0.0; voxel_count(patch_dims)];
+        for (n, start) in voxels([4, 4, 3]).enumerate() {
+            let start = std::array::from_fn(|s| start[s] as i32 * 5);
+            let patch = Patch { start, dims: patch_dims, mirror: std::array::from_fn(|s| n >> s & 1 == 1) };
+            gather_patch_cpu(&volume, dims, &patch, 0.0, &mut patch_values);
+            scatter_patch_cpu(&mut sums, &mut weight_sums, dims, &patch, &patch_values, &weights);
+        }
+        blend_cpu(&mut sums, &weight_sums);
+        for (found, (expected, weight)) in sums.iter().zip(volume.iter().zip(&weight_sums)) {
+            let expected = if *weight > 0.0 { *expected } else { 0.0 };
+            assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
+        }
+        assert!(weight_sums.iter().filter(|weight| **weight > 0.0).count() > 23 * 17 * 10);
+    }
+}
