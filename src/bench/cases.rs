@@ -17,7 +17,9 @@ use crate::kernels::morphology::{Element, Operation, morphology_cpu, morphology_
 use crate::kernels::percentiles::{percentiles_cpu, percentiles_gpu};
 use crate::kernels::projection::{Project, project_cpu, project_gpu};
 use crate::kernels::statistics::{statistics_cpu, statistics_gpu};
-use crate::kernels::{Interpolation, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
+use crate::kernels::{
+    Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu,
+};
 use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 
 /// Spacing of the volume, and of what the network sees, mm.
@@ -126,7 +128,7 @@ impl Cases {
                 voxels: voxels.max(target),
                 bytes: 2 * voxels + 4 * target,
                 operations: (TRILINEAR + 4) * target,
-                on_cpu: Box::new(move || drop(resample_cpu(&self.image, &p))),
+                on_cpu: Box::new(move || discard(resample_cpu(&self.image, &p))),
                 on_gpu: Some(Box::new(move |gpu| resample_gpu(gpu, &self.image, &on_gpu).map(drop))),
             }
         };
@@ -147,7 +149,7 @@ impl Cases {
                 voxels,
                 bytes: 4 * channels * network + voxels,
                 operations: TRILINEAR * channels * voxels,
-                on_cpu: Box::new(move || drop(scores_to_labels_cpu(&self.scores, &back))),
+                on_cpu: Box::new(move || discard(scores_to_labels_cpu(&self.scores, &back))),
                 on_gpu: Some(Box::new(move |gpu| scores_to_labels_gpu(gpu, &self.scores, &back_on_gpu).map(drop))),
             },
             Case {
@@ -156,7 +158,7 @@ impl Cases {
                 voxels,
                 bytes: voxels,
                 operations: 0,
-                on_cpu: Box::new(move || drop(ComponentRuns::of(self.labels.voxels(), dims, Connectivity::TwentySix))),
+                on_cpu: Box::new(move || discard(ComponentRuns::of(self.labels.voxels(), dims, Connectivity::TwentySix))),
                 on_gpu: None,
             },
             Case {
@@ -165,7 +167,7 @@ impl Cases {
                 voxels,
                 bytes: 5 * voxels,
                 operations: 0,
-                on_cpu: Box::new(move || drop(components_cpu(self.labels.voxels(), dims, Connectivity::TwentySix))),
+                on_cpu: Box::new(move || discard(components_cpu(self.labels.voxels(), dims, Connectivity::TwentySix))),
                 on_gpu: Some(Box::new(move |gpu| components_gpu(gpu, self.labels.voxels(), dims, Connectivity::TwentySix).map(drop))),
             },
             Case {
@@ -174,28 +176,52 @@ impl Cases {
                 voxels,
                 bytes: 3 * voxels,
                 operations: 0,
-                on_cpu: Box::new(|| drop(label_statistics_cpu(&self.labels, &self.image))),
+                on_cpu: Box::new(|| discard(label_statistics_cpu(&self.labels, &self.image))),
                 on_gpu: Some(Box::new(|gpu| label_statistics_gpu(gpu, &self.labels, &self.image).map(drop))),
             },
-            self.of_image("statistics", "mean and spread", 2, |image| drop(statistics_cpu(image, Mask::All)), |gpu, image| {
-                statistics_gpu(gpu, image, Mask::All).map(drop)
-            }),
-            self.of_image("percentiles", "0.5 and 99.5", 2, |image| drop(percentiles_cpu(image, Mask::All, &PERCENTS)), |gpu, image| {
-                percentiles_gpu(gpu, image, Mask::All, &PERCENTS).map(drop)
-            }),
-            self.of_image("bounding box", "above 0 HU", 2, |image| drop(bounding_box_cpu(image, Mask::Above(0.0))), |gpu, image| {
-                bounding_box_gpu(gpu, image, Mask::Above(0.0)).map(drop)
-            }),
-            self.of_image("projection", "maximum along k", 2, |image| drop(project_cpu(image, 2, Project::Maximum)), |gpu, image| {
-                project_gpu(gpu, image, 2, Project::Maximum).map(drop)
-            }),
-            self.of_labels("distance", "to the background, mm", 29, |labels, dims| drop(distance_mm_cpu(labels, dims, [SPACING; 3], INSIDE)), Some(
-                |gpu: &Gpu, labels: &mut [u8], dims| distance_mm_gpu(gpu, labels, dims, [SPACING; 3], INSIDE).map(drop),
-            )),
-            self.of_labels("morphology", "opening, 6 neighbours, 3 times", 3, |labels, dims| morphology_cpu(labels, dims, Operation::Open, OPENED_BY), Some(
-                |gpu: &Gpu, labels: &mut [u8], dims| morphology_gpu(gpu, labels, dims, Operation::Open, OPENED_BY),
-            )),
-            self.of_labels("holes", "in space", 5, |labels, dims| drop(fill_holes_cpu(labels, dims, 1, false)), NO_GPU),
+            self.of_image(
+                "statistics",
+                "mean and spread",
+                2,
+                |image| discard(statistics_cpu(image, Mask::All)),
+                |gpu, image| statistics_gpu(gpu, image, Mask::All).map(drop),
+            ),
+            self.of_image(
+                "percentiles",
+                "0.5 and 99.5",
+                2,
+                |image| discard(percentiles_cpu(image, Mask::All, &PERCENTS)),
+                |gpu, image| percentiles_gpu(gpu, image, Mask::All, &PERCENTS).map(drop),
+            ),
+            self.of_image(
+                "bounding box",
+                "above 0 HU",
+                2,
+                |image| discard(bounding_box_cpu(image, Mask::Above(0.0))),
+                |gpu, image| bounding_box_gpu(gpu, image, Mask::Above(0.0)).map(drop),
+            ),
+            self.of_image(
+                "projection",
+                "maximum along k",
+                2,
+                |image| discard(project_cpu(image, 2, Project::Maximum)),
+                |gpu, image| project_gpu(gpu, image, 2, Project::Maximum).map(drop),
+            ),
+            self.of_labels(
+                "distance",
+                "to the background, mm",
+                29,
+                |labels, dims| discard(distance_mm_cpu(labels, dims, [SPACING; 3], INSIDE)),
+                Some(|gpu: &Gpu, labels: &mut [u8], dims| distance_mm_gpu(gpu, labels, dims, [SPACING; 3], INSIDE).map(drop)),
+            ),
+            self.of_labels(
+                "morphology",
+                "opening, 6 neighbours, 3 times",
+                3,
+                |labels, dims| morphology_cpu(labels, dims, Operation::Open, OPENED_BY),
+                Some(|gpu: &Gpu, labels: &mut [u8], dims| morphology_gpu(gpu, labels, dims, Operation::Open, OPENED_BY)),
+            ),
+            self.of_labels("holes", "in space", 5, |labels, dims| discard(fill_holes_cpu(labels, dims, 1, false)), NO_GPU),
         ]
     }
 
@@ -228,6 +254,11 @@ impl Cases {
         let on_gpu = on_gpu.map(|kernel| Box::new(move |gpu: &Gpu| kernel(gpu, &mut self.mask.clone(), dims)) as OnGpu<'_>);
         Case { name, variant, voxels, bytes: bytes_a_voxel * voxels, operations: 0, on_cpu, on_gpu }
     }
+}
+
+/// Computed, whatever the compiler thinks of it.
+fn discard<T>(made: T) {
+    std::hint::black_box(&made);
 }
 
 /// `value(n, radius)` of each voxel; the radius is 1 at the middle of each face.

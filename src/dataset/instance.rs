@@ -221,6 +221,12 @@ impl Instance {
         [tags::SOP_CLASS_UID, tags::SOP_INSTANCE_UID].map(|tag| self.attributes.text(tag))
     }
 
+    /// How many instances it says that its study has, and its series (0020,1208 and 0020,1209).
+    pub fn stated_counts(&self) -> [Option<i64>; 2] {
+        let stated = |tag| self.attributes.integer(tag).filter(|number| *number > 0);
+        [tags::NUMBER_OF_STUDY_RELATED_INSTANCES, tags::NUMBER_OF_SERIES_RELATED_INSTANCES].map(stated)
+    }
+
     /// Whether this is a localizer, scout or surview: a plan of the examination, not a slice of a volume (PS3.3 C.8.2.1.1.1).
     pub fn is_localizer(&self) -> bool {
         self.image_type.iter().skip(2).any(|v| v == "LOCALIZER")

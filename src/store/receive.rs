@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::index::{Arrival, Entry};
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, hex, is_uid};
-use crate::dataset::{Attributes, Instance, tags};
+use crate::dataset::Instance;
 
 /// What a command says of the data set that follows, and who sends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,10 +185,10 @@ fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arriv
             return Err(StoreError::NoUid { what });
         }
     }
-    let stated = |tag| instance.attributes.integer(tag).filter(|number| *number > 0);
+    let [of_study, of_series] = instance.stated_counts();
     Ok(Arrival {
-        of_study: stated(tags::NUMBER_OF_STUDY_RELATED_INSTANCES),
-        of_series: stated(tags::NUMBER_OF_SERIES_RELATED_INSTANCES),
+        of_study,
+        of_series,
         asked: announced.asked,
         path: path.to_owned(),
         content: content.to_owned(),
