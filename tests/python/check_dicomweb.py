@@ -18,7 +18,7 @@ import pydicom
 from dicomweb_client import DICOMwebClient
 from pydicom.uid import generate_uid
 
-from serving import Node, Orthanc, ended, fetch, finish, need, until
+from serving import Node, Orthanc, ended, fetch, finish, get_json, need, until
 
 binary, package, study = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 PLUGIN = Path('/usr/share/orthanc/plugins')
@@ -99,6 +99,8 @@ def large(node, dataset):
     one = with_uids(dataset, SOPClassUID='1.2.840.10008.5.1.4.1.1.7.3', StudyInstanceUID='1.2.3.4.5', SeriesInstanceUID='1.2.3.4.5.6', Modality='OT')
     one.NumberOfFrames = frames
     one.PixelData = bytes(frames * dataset.Rows * dataset.Columns * 2)
+    # An analysis meanwhile would count.
+    need(until(lambda: all(job['state'] in ('done', 'failed') for job in get_json(f'{node.http}/jobs')), 60), 'jobs do not end')
     Path(f'/proc/{node.process.pid}/clear_refs').write_text('5')  # the peak counts from now on
     before = size_of(node, 'VmRSS')
     status, answer = post(node, body_of(file_of(one)))

@@ -145,7 +145,7 @@ def endless_package(place):
 
 def endless(place):
     packages = [endless_package(place), place.package]
-    with ended(place.node(worker='attempts = 2\nlongest_s = 3\ngrace_s = 20', packages=packages)) as (node,):
+    with ended(place.node(worker='attempts = 2\nlongest_s = 8\ngrace_s = 60', packages=packages)) as (node,):
         one = place.study.variant('endless')
         started = time.monotonic()
         place.send(node, one)
@@ -155,7 +155,7 @@ def endless(place):
         job = job_in(node, one, ['done'], package=Path(place.package).name)
         need(job['attempt'] == 1, f'the job beside it: {job}')
         # Somebody loses patience before the worker does.
-        node.path.write_text(node.path.read_text().replace('longest_s = 3\n', 'longest_s = 300\n'))
+        node.path.write_text(node.path.read_text().replace('longest_s = 8\n', 'longest_s = 300\n'))
         node.process.send_signal(signal.SIGHUP)
         until(lambda: 'the configuration is replaced' in node.log())
         two = place.study.variant('cancelled')
@@ -166,7 +166,7 @@ def endless(place):
         job_in(node, two, ['done'], package=Path(place.package).name)
         need(job_in(node, two, ['cancelled'], package='endless')['attempt'] == 1, 'it stays cancelled')
         need('its lane was given up' not in node.log(), 'a lane was given up')
-        return f'an endless graph: stopped twice at 3 s, failed after {seconds:.1f} s; cancelled, the next job was done {time.monotonic() - began:.1f} s later'
+        return f'an endless graph: stopped twice at 8 s, failed after {seconds:.1f} s; cancelled, the next job was done {time.monotonic() - began:.1f} s later'
 
 
 def stuck(place):
@@ -183,6 +183,7 @@ def stuck(place):
         node.process.wait(60)
         need(node.process.returncode == 2, f'the node ended with {node.process.returncode}')
         need('runs do not end' in node.log(), 'the log does not say why it ended')
+    node.path.write_text(node.path.read_text().replace('longest_s = 1\n', 'longest_s = 300\n'))
     with ended(restarted(place, node)) as (node,):
         job = job_in(node, two, ['done'])
         need((job['crashes'], job['attempt']) == (1, 2), f'the job after the restart: {job}')
