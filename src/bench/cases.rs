@@ -63,7 +63,9 @@ pub(super) struct Case<'a> {
 const PERCENTS: [f64; 2] = [0.5, 99.5];
 const INSIDE: Target = Target::Background;
 const OPENED_BY: Element = Element::Neighbours(Connectivity::Six, 3);
-const NO_GPU: Option<fn(&Gpu, &mut [u8], [u32; 3]) -> Result<(), GpuError>> = None;
+const NO_GPU: Option<MaskOnGpu> = None;
+
+type MaskOnGpu = fn(&Gpu, &mut [u8], [u32; 3]) -> Result<(), GpuError>;
 
 type OnGpu<'a> = Box<dyn Fn(&Gpu) -> Result<(), GpuError> + 'a>;
 

@@ -73,8 +73,8 @@ pub async fn due(pool: &SqlitePool, destination: &str, most: u32) -> Result<Vec<
          FROM delivery JOIN result USING (sop_instance_uid) JOIN job ON job.id = result.job
          WHERE destination = ? AND delivery.state = 'due' AND delivery.not_before_ms <= ? ORDER BY result.job, result.sop_instance_uid LIMIT ?",
     );
-    let rows: Vec<(Uid, Uid, Uid, String, Uid, i64, String, i64)> =
-        query.bind(destination).bind(now_ms()).bind(most).fetch_all(pool).await?;
+    type Row = (Uid, Uid, Uid, String, Uid, i64, String, i64);
+    let rows: Vec<Row> = query.bind(destination).bind(now_ms()).bind(most).fetch_all(pool).await?;
     let due =
         |(sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, study_uid, attempts, form, job): (_, _, _, String, _, _, _, _)| Due {
             sop_instance_uid,

@@ -75,7 +75,8 @@ pub async fn claim(pool: &SqlitePool) -> Result<Option<Claimed>, StoreError> {
          RETURNING id, study_uid, package, generation, attempt, rules, queued_ms, coalesce((SELECT max(received_ms) FROM instance
             WHERE instance.study_uid = job.study_uid AND received_ms <= job.queued_ms), queued_ms)",
     );
-    let claimed: Option<(i64, String, String, i64, i64, String, i64, i64)> = query.bind(now_ms()).fetch_optional(pool).await?;
+    type Row = (i64, String, String, i64, i64, String, i64, i64);
+    let claimed: Option<Row> = query.bind(now_ms()).fetch_optional(pool).await?;
     let claimed = claimed.map(|(id, study_uid, package, generation, attempt, rules, queued_ms, last_instance_ms)| Claimed {
         id,
         study_uid,
