@@ -18,7 +18,7 @@ pub use command::{Command, Element, Request, Status};
 pub use error::DimseError;
 pub use negotiation::{Associate, Outcome, PresentationContext, ProposedContext, Rejection, Role, UserIdentity};
 pub use pdu::{AbortReason, AeTitle};
-pub use query::{Bounds, Matches, Retrieval, Retrieved, find, retrieve};
+pub use query::{Bounds, Matches, Retrieval, Retrieved, Taking, find, retrieve};
 pub use requestor::{Proposal, connect, dial};
 
 /// The largest P-DATA-TF PDU that we take, which peers are told; enough for wire speed, little enough for hundreds of associations.

@@ -90,6 +90,9 @@ pub fn find<C: Channel>(
     }
 }
 
+/// What takes an instance that comes: its presentation context and command; the data set is to be read, and answered.
+pub type Taking<'a, C> = dyn FnMut(&mut Association<C>, u8, &Command) -> Result<(), DimseError> + 'a;
+
 /// C-MOVE or C-GET. Each C-STORE that comes meanwhile is handed to `store`, which reads its data set and answers it.
 ///
 /// # Errors
@@ -100,7 +103,7 @@ pub fn retrieve<C: Channel>(
     how: Retrieval<'_>,
     identifier: &[u8],
     bounds: &Bounds<'_>,
-    store: &mut dyn FnMut(&mut Association<C>, u8, &Command) -> Result<(), DimseError>,
+    store: &mut Taking<'_, C>,
 ) -> Result<Retrieved, DimseError> {
     let (request, destination) = match how {
         Retrieval::Move(destination) => (Request::CMove, Some(destination)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Sqlite, Transaction};
 
@@ -21,6 +21,8 @@ use crate::codes::Uid;
 const QUEUE: usize = 4096;
 /// Entries of one transaction at most.
 const BATCH: usize = 256;
+/// How long an entry may wait for others. Its file is on disk by then, whatever happens.
+const GATHER: Duration = Duration::from_millis(100);
 /// Between two attempts at a transaction that fails.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -94,7 +96,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(SyncSender<Entry>, Join
 
 fn run(shared: &Shared, queue: &Receiver<Entry>) {
     while let Ok(first) = queue.recv() {
-        let batch: Vec<Entry> = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
+        let batch = gathered(first, queue);
         // Nothing is lost by waiting: every file is in `incoming`, sealed.
         while let Err(error) = shared.runtime.block_on(enter(shared, &batch)) {
             tracing::error!(%error, "instances cannot be entered, trying again");
@@ -102,6 +104,19 @@ fn run(shared: &Shared, queue: &Receiver<Entry>) {
         }
         batch.iter().for_each(|entry| moved(shared, entry));
     }
+}
+
+/// What comes within [`GATHER`], or until somebody waits for it: a transaction has to be synced, and would hold up the files that are.
+fn gathered(first: Entry, queue: &Receiver<Entry>) -> Vec<Entry> {
+    let deadline = Instant::now() + GATHER;
+    let mut batch = vec![first];
+    while batch.len() < BATCH && !matches!(batch.last(), Some(Entry::Ended { .. } | Entry::Flush(_))) {
+        match queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(entry) => batch.push(entry),
+            Err(_) => break,
+        }
+    }
+    batch
 }
 
 /// One transaction for all.
@@ -226,8 +241,11 @@ fn moved(shared: &Shared, entry: &Entry) {
         Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
         Entry::Audit(_) => return,
     };
-    let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-    if let Err(error) = made.and_then(|()| fs::rename(&arrival.path, &to)) {
+    let moved = fs::rename(&arrival.path, &to).or_else(|error| match (error.kind(), to.parent()) {
+        (io::ErrorKind::NotFound, Some(folder)) => fs::create_dir_all(folder).and_then(|()| fs::rename(&arrival.path, &to)),
+        _ => Err(error),
+    });
+    if let Err(error) = moved {
         tracing::error!(%error, content = arrival.content, "an instance cannot be moved out of `incoming`");
     }
     if let Entry::Instance(_) = entry {
