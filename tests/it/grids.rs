@@ -218,7 +218,7 @@ fn tilted_gantries_are_straightened_and_come_back() {
 fn one_slice_is_a_volume() {
     let source = grid([9, 8, 1], [0.5, 0.5, 5.0], orientations()[0], rotation([0.0; 3]), [1.0, 2.0, 3.0]);
     let values: Vec<i16> = indices([9, 8, 1]).map(|[i, j, _]| i16::from(i > 2 && i < 7 && j > 1 && j < 6)).collect();
-    let backends = [Some(Backend::Cpu), roentgen::gpu::for_tests().map(Backend::Gpu)];
+    let backends = [Some(Backend::Cpu), roentgen::gpu::for_tests().map(|gpu| Backend::Gpu(Box::new(gpu)))];
     for backend in backends.into_iter().flatten() {
         for floats in [false, true] {
             let image = image(source, &values, floats);
