@@ -22,7 +22,7 @@ fn fill(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
 
 // Writes what never happens in zeros, so that the reads cannot be left out.
 @compute @workgroup_size(256)
-fn read(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn read_all(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let n = place(id, groups);
     if n < arrayLength(&source) && any(source[n] == vec4<u32>(0x7fc12345u)) { target_values[n] = vec4<u32>(1u); }
 }

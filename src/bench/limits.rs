@@ -117,7 +117,7 @@ pub(super) fn of_gpu(gpu: &Gpu, budget: Duration) -> Result<Limits, GpuError> {
         let pipeline = gpu.pipeline(entry, COPY, &[])?;
         repeat_gpu(gpu, budget, |gpu| gpu.dispatch(entry, &pipeline, &[&source, &target], groups))
     };
-    let (copy, fill, read) = (copying("copy")?, copying("fill")?, copying("read")?);
+    let (copy, fill, read) = (copying("copy")?, copying("fill")?, copying("read_all")?);
     let pipeline = gpu.pipeline("multiply_add", MULTIPLY_ADD, &[])?;
     let groups = 1024;
     let multiply = repeat_gpu(gpu, budget, |gpu| gpu.dispatch("multiply_add", &pipeline, &[&target], [groups, 1, 1]))?;
@@ -141,6 +141,31 @@ pub(super) fn of_gpu(gpu: &Gpu, budget: Duration) -> Result<Limits, GpuError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shaders_are_valid_and_run_where_there_is_an_adapter() -> Result<(), GpuError> {
+        for source in [COPY, MULTIPLY_ADD] {
+            let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|err| panic!("{}", err.emit_to_string(source)));
+            let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+            validator.validate(&module).expect("the shader is valid");
+        }
+        let Some(gpu) = crate::gpu::for_tests() else { return Ok(()) };
+        let source: Vec<u32> = (0..4096).collect();
+        let (source_buffer, target) = (gpu.upload("source", &source)?, gpu.storage("target", 4 * 4096)?);
+        let mut seen = vec![0u32; 4096];
+        for (entry, expected) in [("copy", source[77]), ("fill", 77 / 4), ("read_all", 77 / 4)] {
+            let pipeline = gpu.pipeline(entry, COPY, &[])?;
+            gpu.dispatch(entry, &pipeline, &[&source_buffer, &target], [4, 1, 1])?;
+            gpu.read_into(&target, &mut seen)?;
+            assert_eq!(seen[77], expected, "{entry}");
+        }
+        let pipeline = gpu.pipeline("multiply_add", MULTIPLY_ADD, &[])?;
+        gpu.dispatch("multiply_add", &pipeline, &[&target], [1, 1, 1])?;
+        let mut sums = vec![0.0f32; 4];
+        gpu.read_into(&target, &mut sums)?;
+        assert!((sums[0] - 4.0).abs() < 0.2, "each converges to 1: {sums:?}");
+        Ok(())
+    }
 
     #[test]
     fn arithmetic_is_right_whatever_the_instructions() {
