@@ -85,6 +85,7 @@ pub(super) async fn start(
 /// What cannot be answered.
 enum Problem {
     NotFound,
+    BadRequest(&'static str),
     Conflict(&'static str),
     Store(StoreError),
 }
@@ -99,6 +100,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, text) = match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "there is none of this name".to_owned()),
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why.to_owned()),
             Self::Conflict(why) => (StatusCode::CONFLICT, why.to_owned()),
             Self::Store(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         };
@@ -203,7 +205,7 @@ struct Wanted {
 /// Dead deliveries, the newest first.
 async fn deliveries(State(interface): State<Interface>, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Problem> {
     if wanted.state != "dead" {
-        return Err(Problem::Conflict("only `state=dead` is listed; all of a study are in its trace"));
+        return Err(Problem::BadRequest("only `state=dead` is listed; all of a study are in its trace"));
     }
     let dead = jobs::dead(interface.store.pool(), wanted.destination.as_deref(), 1000).await?;
     let told = |Dead { sop_instance_uid, destination, study_uid, attempts, status, remark }| {
