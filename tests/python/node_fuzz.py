@@ -113,7 +113,7 @@ def damage(rng, pdus):
         elif kind == 9:
             junk = rng.randbytes(rng.randrange(200))
             body = bytearray(struct.pack('>BBI', rng.randrange(1, 8), 0, len(junk)) + junk)
-        elif kind == 10:  # several values in one PDU
+        elif kind == 10 and len(body) > 6:  # several values in one PDU
             body += pdus[rng.randrange(len(pdus))][6:]
             body[2:6] = struct.pack('>I', len(body) - 6)
         pdus[at] = bytes(body)
