@@ -110,7 +110,7 @@ fn run(shared: &Shared, queue: &Receiver<Entry>) {
 fn gathered(first: Entry, queue: &Receiver<Entry>) -> Vec<Entry> {
     let deadline = Instant::now() + GATHER;
     let mut batch = vec![first];
-    while batch.len() < BATCH && !matches!(batch.last(), Some(Entry::Ended { .. } | Entry::Flush(_))) {
+    while batch.len() < BATCH && !matches!(batch.last(), Some(Entry::Audit(_) | Entry::Ended { .. } | Entry::Flush(_))) {
         match queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(entry) => batch.push(entry),
             Err(_) => break,

@@ -100,7 +100,10 @@ def large(node, dataset):
     one.NumberOfFrames = frames
     one.PixelData = bytes(frames * dataset.Rows * dataset.Columns * 2)
     # An analysis meanwhile would count.
-    need(until(lambda: all(job['state'] in ('done', 'failed') for job in get_json(f'{node.http}/jobs')), 60), 'jobs do not end')
+    def idle():
+        quiet = b'roentgen_studies_receiving 0\n' in fetch(f'{node.http}/metrics')[1]
+        return quiet and all(job['state'] in ('done', 'failed') for job in get_json(f'{node.http}/jobs'))
+    need(until(idle, 60), 'jobs do not end')
     Path(f'/proc/{node.process.pid}/clear_refs').write_text('5')  # the peak counts from now on
     before = size_of(node, 'VmRSS')
     status, answer = post(node, body_of(file_of(one)))
