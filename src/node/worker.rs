@@ -55,6 +55,7 @@ impl Worker {
     pub(super) fn run(&self, engines: Engines, stopping: &AtomicBool) {
         let (mut lane, mut stuck) = (self.lane(engines), 0);
         let mut seen: Option<Arc<Settings>> = None;
+        let mut used = false; // memory, by a job since it was given back
         while !stopping.load(Ordering::SeqCst) {
             let settings = self.current.get();
             let Some(open) = &lane else {
@@ -65,6 +66,9 @@ impl Worker {
             let job = match self.runtime.block_on(jobs::claim(self.store.pool())) {
                 Ok(Some(job)) => job,
                 Ok(None) => {
+                    if std::mem::take(&mut used) {
+                        give_back();
+                    }
                     std::thread::sleep(POLL);
                     continue;
                 }
@@ -74,6 +78,7 @@ impl Worker {
                     continue;
                 }
             };
+            used = true;
             let is_new = seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &settings));
             let engines = if is_new { self.current.take_engines() } else { Engines::new() };
             seen = Some(Arc::clone(&settings));
@@ -196,6 +201,16 @@ impl Worker {
             // It stays in the state `running` and is taken up at the next start.
             Err(error) => tracing::error!(%error, "a failure cannot be entered"),
         }
+    }
+}
+
+/// Gives back what jobs have freed: glibc keeps it, in a heap for each thread.
+fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes no pointer, and locks the heaps itself.
+    #[allow(unsafe_code, reason = "no other way to tell glibc")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
