@@ -148,7 +148,8 @@ def killed(binary, package, study, kills, seed):
             problems.append(f'left in incoming: {left[:5]}')
         attempts = {}
         for uid in studies:
-            jobs, trace, there = node.jobs(uid), node.trace(uid), orthanc.study(uid)
+            trace, there = node.trace(uid), orthanc.study(uid)
+            jobs = trace['jobs']  # `/jobs` has the last thousand alone
             attempts[jobs[0]['attempt'] if jobs else None] = attempts.get(jobs[0]['attempt'] if jobs else None, 0) + 1
             if [(job['state'], job['generation']) for job in jobs] != [('done', 1)]:
                 problems.append(f'{uid}: jobs {jobs}')
