@@ -325,7 +325,7 @@ def A9(bench, study):
         one = study.variant(f'A9-{point}')
         if point == 'kill -9':
             threading.Timer(0.25, node.kill).start()
-            acknowledged = sent_slowly(node, one.datasets, 0.02)
+            acknowledged = node.send_acknowledged(one, pause=0.02)
         else:
             node.stop()
             node.start(crash_at=point)
@@ -358,18 +358,6 @@ def A9(bench, study):
     node.start()
     same(node.job_done(one.uid, seconds=QUIET_S + 10)['outcome']['cut_off'], False, 'a study that was released before')
     return f'acknowledged when the node went down: {", ".join(seen)}; all kept with the right hash, each study one job after the rest'
-
-
-def sent_slowly(node, datasets, pause):
-    """As Node.send_acknowledged, with pauses."""
-    acknowledged = set()
-    association = node.association()
-    for dataset in datasets:
-        with contextlib.suppress(RuntimeError):
-            if getattr(association.send_c_store(dataset), 'Status', None) == 0:
-                acknowledged.add(str(dataset.SOPInstanceUID))
-                time.sleep(pause)
-    return acknowledged
 
 
 def A10(bench, study):

@@ -284,8 +284,8 @@ class Node:
         association.release()
         return [int(getattr(status, 'Status', -1)) for status in statuses]
 
-    def send_acknowledged(self, study, calling='PYNETDICOM', abort_after=None):
-        """Sends what it can; the SOP Instance UIDs that were acknowledged when the node went away or after `abort_after`."""
+    def send_acknowledged(self, study, calling='PYNETDICOM', abort_after=None, pause=0.0):
+        """Sends what it can; the SOP Instance UIDs that were acknowledged until the node went away or did not answer, or `abort_after`."""
         acknowledged = set()
         datasets = study.datasets if isinstance(study, Study) else list(study)
         association = self.association(calling=calling)
@@ -302,6 +302,7 @@ class Node:
             if getattr(status, 'Status', None) != 0:
                 break
             acknowledged.add(str(dataset.SOPInstanceUID))
+            time.sleep(pause)
         if association.is_established:
             association.release()
         return acknowledged
@@ -337,19 +338,27 @@ class Checkpoint:
             self.waits = False
 
 
-def raw_associate(port, contexts, calling='PYNETDICOM', called='NODE', seconds=10, window=None):
-    """A socket with an A-ASSOCIATE-RQ sent, and the answer: for what no toolkit would send. `window` are operations invoked and performed."""
-    def item(kind, body):
-        return struct.pack('>BBH', kind, 0, len(body)) + body
+def item(kind, body):
+    """An item of an association PDU."""
+    return struct.pack('>BBH', kind, 0, len(body)) + body
+
+
+def association_request(contexts, calling, called, *user):
+    """An A-ASSOCIATE-RQ for pairs of abstract and transfer syntax, with more items of user information."""
     body = struct.pack('>HH', 1, 0) + called.ljust(16).encode() + calling.ljust(16).encode() + bytes(32)
     body += item(0x10, b'1.2.840.10008.3.1.1.1')
     for number, (abstract_syntax, transfer_syntax) in enumerate(contexts):
         syntaxes = item(0x30, abstract_syntax.encode()) + item(0x40, transfer_syntax.encode())
         body += item(0x20, bytes([2 * number + 1, 0, 0, 0]) + syntaxes)
-    asynchronous = item(0x53, struct.pack('>HH', *window)) if window else b''
-    body += item(0x50, item(0x51, struct.pack('>I', 16384)) + item(0x52, b'2.25.1') + asynchronous)
+    body += item(0x50, b''.join([item(0x51, struct.pack('>I', 16384)), item(0x52, b'2.25.1'), *user]))
+    return struct.pack('>BBI', 1, 0, len(body)) + body
+
+
+def raw_associate(port, contexts, calling='PYNETDICOM', called='NODE', seconds=10, window=None):
+    """A socket with an A-ASSOCIATE-RQ sent, and the answer: for what no toolkit would send. `window` are operations invoked and performed."""
+    asynchronous = [item(0x53, struct.pack('>HH', *window))] if window else []
     connection = socket.create_connection(('127.0.0.1', port), seconds)
-    connection.sendall(struct.pack('>BBI', 1, 0, len(body)) + body)
+    connection.sendall(association_request(contexts, calling, called, *asynchronous))
     return connection, read_pdu(connection)
 
 
