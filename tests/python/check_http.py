@@ -27,7 +27,7 @@ from PIL import Image
 
 from certificates import Authority
 from programs import dcmtk
-from serving import Node, ended, fetch, finish, get_json, need, until
+from serving import Node, closed_within, ended, fetch, finish, get_json, need, until
 
 binary, package, study = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 datasets = [pydicom.dcmread(path) for path in sorted(study.iterdir())]
@@ -142,31 +142,18 @@ def audited(node):
     need(searched and 'Nobodyquark' not in str(node.audit('110112')) + node.log(), f'a search is audited without what it was for: {searched}')
 
 
-def closed_within(seconds, port, head, drip, every=0.2):
+def dripped(seconds, port, head, drip):
     """Whether the node ends a connection on which `head` comes, and then `drip` again and again."""
-    with socket.create_connection(('127.0.0.1', port)) as connection:
-        connection.settimeout(every)
-        connection.sendall(head)
-        started = time.monotonic()
-        while time.monotonic() < started + seconds:
-            try:
-                connection.sendall(drip)
-                if connection.recv(4096) == b'':
-                    return True
-            except TimeoutError:
-                pass
-            except OSError:
-                return True
-    return False
+    return closed_within(seconds, port, lambda connection: connection.sendall(drip), head)
 
 
 def bounded(node):
     port = int(node.http.rsplit(':', 1)[1])
-    need(closed_within(6, port, b'', b''), 'silence is waited for')
-    need(closed_within(6, port, b'GET / HTTP/1.1\r\nX: ', b'a'), 'a slow head is waited for')
-    need(closed_within(6, port, b'GET / HTTP/1.1\r\nX: ' + b'a' * 200_000, b'a'), 'a long head is read')
+    need(dripped(6, port, b'', b''), 'silence is waited for')
+    need(dripped(6, port, b'GET / HTTP/1.1\r\nX: ', b'a'), 'a slow head is waited for')
+    need(dripped(6, port, b'GET / HTTP/1.1\r\nX: ' + b'a' * 200_000, b'a'), 'a long head is read')
     head = b'POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/related; type="application/dicom"; boundary=B\r\n'
-    need(closed_within(8, port, head + b'Content-Length: 1000000\r\nConnection: close\r\n\r\n', b'a'), 'a slow body is waited for')
+    need(dripped(8, port, head + b'Content-Length: 1000000\r\nConnection: close\r\n\r\n', b'a'), 'a slow body is waited for')
     with socket.create_connection(('127.0.0.1', port)) as connection:
         connection.settimeout(5)
         connection.sendall(head + b'Content-Length: 2000000\r\n\r\n')
@@ -242,8 +229,8 @@ def tls(folder):
         need(ask('/healthz', context(good))[0] == 0, 'nobody asks for a certificate')
         need(until(lambda: len(node.audit('110113')) == alerts + 2, 5), f'each is audited: {node.audit("110113")}')
         port = int(node.http.rsplit(':', 1)[1])
-        need(closed_within(6, port, b'', b'\x16'), 'a slow handshake is waited for')
-        need(closed_within(6, port, b'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n', b''), 'plain HTTP is waited for')
+        need(dripped(6, port, b'', b'\x16'), 'a slow handshake is waited for')
+        need(dripped(6, port, b'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n', b''), 'plain HTTP is waited for')
         status, answer = put(context(good, client), port)
         url = json.loads(answer)['00081190']['Value'][0] if status == 200 else answer
         need(str(url).startswith(f'https://127.0.0.1:{port}/'), f'the URL of what was stored: {status} {url}')

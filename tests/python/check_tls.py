@@ -9,7 +9,6 @@ certificates, a new peer and a new destination count at once, an open associatio
 Exit 0, or 1 with every reason.
 """
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pynetdicom.sop_class import Verification
 
 from certificates import Authority
 from programs import dcmtk
-from serving import Node, Program, ended, finish, free_port, need, until
+from serving import Node, Program, closed_within, ended, finish, free_port, need, until
 
 binary, package, study = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 
@@ -44,23 +43,6 @@ def handshake(port, *options):
         except subprocess.TimeoutExpired:
             client.kill()
             return b'Verify return code: 0 (ok)' in client.stdout.read()
-
-
-def closed_within(seconds, port, step):
-    """Whether the node closes a connection on which `step` is done again and again."""
-    with socket.create_connection(('127.0.0.1', port)) as connection:
-        connection.settimeout(0.2)
-        started = time.monotonic()
-        while time.monotonic() < started + seconds:
-            try:
-                step(connection)
-                if connection.recv(1024) == b'':
-                    return True
-            except TimeoutError:
-                pass
-            except OSError:
-                return True
-    return False
 
 
 def who_gets_in(node, port, good, bad):

@@ -18,7 +18,7 @@ import threading
 import time
 
 from check_node import data_set_bytes
-from node_bench import CT, Bench, Study, command_set, pdata, raw_associate, raw_store, read_pdu
+from node_bench import CT, Bench, Study, association_request, command_set, item, pdata, raw_associate, raw_store, read_pdu
 
 EXPLICIT = '1.2.840.10008.1.2.1'
 VERIFICATION, COMMITMENT, FIND, MOVE = '1.2.840.10008.1.1', '1.2.840.10008.1.20.1', '1.2.840.10008.5.1.4.1.2.2.1', '1.2.840.10008.5.1.4.1.2.2.2'
@@ -26,16 +26,8 @@ SENDERS = 8
 MAX_GROWTH_MB = 64
 
 
-def item(kind, body):
-    return struct.pack('>BBH', kind, 0, len(body)) + body
-
-
 def associate(contexts, *user):
-    body = struct.pack('>HH', 1, 0) + b'NODE'.ljust(16) + b'CT1'.ljust(16) + bytes(32) + item(0x10, b'1.2.840.10008.3.1.1.1')
-    for number, syntax in enumerate(contexts):
-        body += item(0x20, bytes([2 * number + 1, 0, 0, 0]) + item(0x30, syntax.encode()) + item(0x40, EXPLICIT.encode()))
-    body += item(0x50, b''.join([item(0x51, struct.pack('>I', 16384)), item(0x52, b'2.25.1'), *user]))
-    return struct.pack('>BBI', 1, 0, len(body)) + body
+    return association_request([(syntax, EXPLICIT) for syntax in contexts], 'CT1', 'NODE', *user)
 
 
 RELEASE = struct.pack('>BBI', 5, 0, 4) + bytes(4)

@@ -40,6 +40,24 @@ def until(condition, seconds=30.0, every=0.05):
     return answer
 
 
+def closed_within(seconds, port, step, head=b''):
+    """Whether the node ends a connection on which `head` comes, and then `step` is done again and again."""
+    with socket.create_connection(('127.0.0.1', port)) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(head)
+        started = time.monotonic()
+        while time.monotonic() < started + seconds:
+            try:
+                step(connection)
+                if connection.recv(4096) == b'':
+                    return True
+            except TimeoutError:
+                pass
+            except OSError:
+                return True
+    return False
+
+
 def fetch(url, data=None, headers=None, method=None):
     """Status and body, whatever the status is."""
     request = urllib.request.Request(url, data=data, headers=headers or {}, method=method)
