@@ -5,10 +5,13 @@
 //! The last line, `RESULT {...}`, is what the comparison with other programs reads: wall and processor seconds of each round after the
 //! first, and what the volume holds. Voxels stay the 16-bit integers that were stored, with the map to physical values beside them.
 
+mod processor;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use processor::processor_seconds;
 use roentgen::series::{GeometryPolicy, Loaded, Stack, discover};
 
 fn main() -> anyhow::Result<()> {
@@ -68,14 +71,6 @@ fn summary(stack: &Stack, loaded: &Loaded) -> serde_json::Value {
         "mean": sum / stack.grid.voxel_count() as f64,
         "samples": (0..5).map(sample).collect::<Vec<f64>>(),
     })
-}
-
-/// User and system time of this process so far; 0 where the system does not say. Linux counts in hundredths of a second.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
 }
 
 fn status_kb(key: &str) -> Option<f64> {

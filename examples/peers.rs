@@ -7,10 +7,13 @@
 //! (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The last line, `RESULT {...}`, has wall and processor
 //! seconds of each round after the first, and what tells whether two programs have done the same.
 
+mod processor;
+
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
+use processor::processor_seconds;
 use roentgen::geometry::{Affine, Grid};
 use roentgen::kernels::bounding_box::bounding_box_cpu;
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
@@ -157,12 +160,4 @@ fn array<T: bytemuck::Pod>(folder: &Path, name: &str, kind: &str) -> anyhow::Res
     let shape = header.split_once("'shape': (").and_then(|(_, rest)| rest.split_once(')')).context("no shape")?.0;
     let shape: Vec<usize> = shape.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
     Ok((shape, bytemuck::pod_collect_to_vec(&bytes[header_end..])))
-}
-
-/// User and system time of this process so far; 0 where the system does not say. Linux counts in hundredths of a second.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
 }
