@@ -1,13 +1,5 @@
 // Scores to probabilities in place, each by itself: 1 / (1 + exp(-score)).  Twin: src/kernels/probabilities.rs
 // Largest grid: scores of all channels must fit a binding.
-struct ProbabilityParams {
-    voxels: u32,            // of a channel
-    channels: u32,
-    threads_a_row: u32,     // threads along x of the dispatch
-    threshold: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: ProbabilityParams;
 @group(0) @binding(1) var<storage, read_write> scores: array<f32>;
 
 @compute @workgroup_size(64)

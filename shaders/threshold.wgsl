@@ -1,14 +1,6 @@
 // Class scores to labels: of the channels whose score is at least the threshold the highest, the lower one of equals; else 0.
 // Twin: src/kernels/probabilities.rs
 // Largest grid: scores of all channels must fit a binding.
-struct ProbabilityParams {
-    voxels: u32,            // of a channel
-    channels: u32,
-    threads_a_row: u32,     // threads along x of the dispatch
-    threshold: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: ProbabilityParams;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;             // channel, then voxel
 @group(0) @binding(2) var<storage, read> label_of_channel: array<u32>;
 @group(0) @binding(3) var<storage, read_write> labels: array<u32>;       // four voxels a word

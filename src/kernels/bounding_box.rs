@@ -7,8 +7,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::mask::{Mask, Ranks, any_kept, holds};
-use super::slabs;
+use super::mask::{Mask, Ranks, any_kept, for_each_slab, holds};
 use super::voxel::Voxel;
 use crate::gpu::{Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored, Volume};
@@ -105,25 +104,16 @@ fn bounds_in_slabs<T: Voxel>(
     mask: Mask<'_>,
 ) -> Result<Option<Bounds>, GpuError> {
     const NOTHING: Bounds = [[u32::MAX; 3], [0; 3]];
-    let dims = image.grid().dims();
-    let plane = image.grid().slice_voxels();
+    let (columns, plane) = (image.grid().dims()[0], image.grid().slice_voxels() as u32);
     let labels = mask.labels(image);
     let pipeline = gpu.pipeline("bounding_box", wgsl, &[("labelled", if labels.is_some() { 1.0 } else { 0.0 })])?;
     let ranks = gpu.upload("bounding_box: ranks", &mask.ranks::<T>(&image.rescale))?;
     let bounds = gpu.upload("bounding_box: bounds", &NOTHING)?;
-    let depth = slabs::target_depth(gpu, "a slice of stored values, bytes", dims, size_of::<T>() as u64, slabs::MOST_VOXELS)?;
-    for (slab, part) in stored.voxels().chunks(plane * depth).enumerate() {
-        let first = slab * depth;
-        let params = BoundingBoxParams { columns: dims[0], plane: plane as u32, first_slice: first as u32, pad0: 0 };
+    for_each_slab(gpu, stored, labels, VOXELS_A_GROUP, |slab| {
+        let params = BoundingBoxParams { columns, plane, first_slice: slab.first_slice, pad0: 0 };
         let params = gpu.uniform("bounding_box: params", &params)?;
-        let bound = gpu.upload("bounding_box: stored", part)?;
-        let labels = match labels {
-            Some(labels) => gpu.upload("bounding_box: labels", &labels.voxels()[first * plane..][..part.len()])?,
-            None => gpu.storage("bounding_box: no labels", 4)?,
-        };
-        let groups = [plane.div_ceil(VOXELS_A_GROUP) as u32, (part.len() / plane) as u32, 1];
-        gpu.dispatch("bounding_box", &pipeline, &[&params, &bound, &labels, &ranks, &bounds], groups)?;
-    }
+        gpu.dispatch("bounding_box", &pipeline, &[&params, &slab.stored, &slab.labels, &ranks, &bounds], slab.groups)
+    })?;
     let mut found = NOTHING;
     gpu.read_into(&bounds, &mut found)?;
     Ok((found[0][0] != u32::MAX).then_some(found))

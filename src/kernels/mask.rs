@@ -4,8 +4,10 @@
 //! so they choose the same voxels.
 
 use super::simd::wide;
+use super::slabs;
 use super::voxel::Voxel;
-use crate::volume::{ImageVolume, LabelMap, Rescale};
+use crate::gpu::{Buffer, Gpu, GpuError};
+use crate::volume::{ImageVolume, LabelMap, Rescale, Volume};
 
 /// Which voxels of an image count.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +62,43 @@ fn ranks_above<T: Voxel>(Rescale { slope, intercept }: Rescale, threshold: f64) 
         (true, ..) => [low as u32, greatest],
         (false, ..) => [least, low as u32 - 1],
     }
+}
+
+/// Slices of an image on a GPU, with the labels that choose among their voxels.
+pub(super) struct MaskedSlab {
+    /// Number of the first slice.
+    pub(super) first_slice: u32,
+    pub(super) stored: Buffer,
+    /// A word without meaning where there is no label map.
+    pub(super) labels: Buffer,
+    /// Workgroups, where each looks at `voxels_a_group` voxels of a slice.
+    pub(super) groups: [u32; 3],
+}
+
+/// Brings an image to a GPU, as many slices at a time as fit a binding; `pass` computes on each.
+pub(super) fn for_each_slab<T: Voxel>(
+    gpu: &Gpu,
+    stored: &Volume<T>,
+    labels: Option<&LabelMap>,
+    voxels_a_group: usize,
+    mut pass: impl FnMut(&MaskedSlab) -> Result<(), GpuError>,
+) -> Result<(), GpuError> {
+    let plane = stored.grid().slice_voxels();
+    let what = "a slice of stored values, bytes";
+    let depth = slabs::target_depth(gpu, what, stored.grid().dims(), size_of::<T>() as u64, slabs::MOST_VOXELS)?;
+    for (slab, part) in stored.voxels().chunks(plane * depth).enumerate() {
+        let first = slab * depth;
+        pass(&MaskedSlab {
+            first_slice: first as u32,
+            stored: gpu.upload("masked: stored", part)?,
+            labels: match labels {
+                Some(labels) => gpu.upload("masked: labels", &labels.voxels()[first * plane..][..part.len()])?,
+                None => gpu.storage("masked: no labels", 4)?,
+            },
+            groups: [plane.div_ceil(voxels_a_group) as u32, (part.len() / plane) as u32, 1],
+        })?;
+    }
+    Ok(())
 }
 
 #[inline(always)]

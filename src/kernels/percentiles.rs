@@ -13,8 +13,7 @@ use std::convert::Infallible;
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::mask::{Mask, for_kept};
-use super::slabs;
+use super::mask::{Mask, for_each_slab, for_kept};
 use super::voxel::{Voxel, float_of_rank, rank_of_float};
 use crate::gpu::{Gpu, GpuError};
 use crate::volume::{ImageVolume, Rescale, Stored, Volume};
@@ -239,8 +238,6 @@ fn count_in_slabs<T: Voxel>(
     mask: Mask<'_>,
     pass: Pass<'_>,
 ) -> Result<Vec<u64>, GpuError> {
-    let dims = image.grid().dims();
-    let plane = image.grid().slice_voxels();
     let labels = mask.labels(image);
     let flag = |on: bool| if on { 1.0 } else { 0.0 };
     let pipeline = gpu.pipeline("histogram", wgsl, &[("labelled", flag(labels.is_some())), ("scaled", flag(pass.scaled))])?;
@@ -252,7 +249,7 @@ fn count_in_slabs<T: Voxel>(
         .collect();
     let slices = gpu.upload("histogram: slices", &slices)?;
     let mut params = HistogramParams {
-        plane: plane as u32,
+        plane: image.grid().slice_voxels() as u32,
         first_slice: 0,
         shift: pass.shift,
         prefix_count: pass.prefixes.len() as u32,
@@ -261,24 +258,17 @@ fn count_in_slabs<T: Voxel>(
     for (n, &prefix) in pass.prefixes.iter().enumerate() {
         params.prefixes[n / 4][n % 4] = prefix;
     }
-    let depth = slabs::target_depth(gpu, "a slice of stored values, bytes", dims, size_of::<T>() as u64, slabs::MOST_VOXELS)?;
     let mut sum = vec![0u64; pass.bins()];
     let mut counts = vec![0u32; pass.bins()];
-    for (slab, part) in stored.voxels().chunks(plane * depth).enumerate() {
-        let first = slab * depth;
-        params.first_slice = first as u32;
+    for_each_slab(gpu, stored, labels, VOXELS_A_GROUP, |slab| {
+        params.first_slice = slab.first_slice;
         let uniform = gpu.uniform("histogram: params", &params)?;
-        let bound = gpu.upload("histogram: stored", part)?;
-        let labels = match labels {
-            Some(labels) => gpu.upload("histogram: labels", &labels.voxels()[first * plane..][..part.len()])?,
-            None => gpu.storage("histogram: no labels", 4)?,
-        };
         let bins = gpu.storage("histogram: bins", (pass.bins() * 4) as u64)?;
-        let groups = [plane.div_ceil(VOXELS_A_GROUP) as u32, (part.len() / plane) as u32, 1];
-        gpu.dispatch("histogram", &pipeline, &[&uniform, &bound, &labels, &slices, &bins], groups)?;
+        gpu.dispatch("histogram", &pipeline, &[&uniform, &slab.stored, &slab.labels, &slices, &bins], slab.groups)?;
         gpu.read_into(&bins, &mut counts)?;
         sum.iter_mut().zip(&counts).for_each(|(sum, &count)| *sum += u64::from(count));
-    }
+        Ok(())
+    })?;
     Ok(sum)
 }
 

@@ -13,9 +13,12 @@ use super::lines::groups_of;
 use super::simd::wide;
 use crate::gpu::{Buffer, Gpu, GpuError};
 
-pub(super) const SOFTMAX_WGSL: &str = include_str!("../../shaders/softmax.wgsl");
-pub(super) const SIGMOID_WGSL: &str = include_str!("../../shaders/sigmoid.wgsl");
-pub(super) const THRESHOLD_WGSL: &str = include_str!("../../shaders/threshold.wgsl");
+pub(super) const SOFTMAX_WGSL: &str =
+    concat!(include_str!("../../shaders/shared/probabilities.wgsl"), include_str!("../../shaders/softmax.wgsl"));
+pub(super) const SIGMOID_WGSL: &str =
+    concat!(include_str!("../../shaders/shared/probabilities.wgsl"), include_str!("../../shaders/sigmoid.wgsl"));
+pub(super) const THRESHOLD_WGSL: &str =
+    concat!(include_str!("../../shaders/shared/probabilities.wgsl"), include_str!("../../shaders/threshold.wgsl"));
 
 /// Voxels that one thread takes at a time.
 const BLOCK: usize = 1024;
