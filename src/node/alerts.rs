@@ -13,14 +13,13 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::config::{Config, millis};
+use super::repeat;
 use super::settings::Current;
 use crate::jobs;
 use crate::store::{Store, StoreError, now_ms};
 
 /// How often it is looked at what is wrong.
 const EVERY: Duration = Duration::from_secs(2);
-/// How often it is looked whether the node stops.
-const POLL: Duration = Duration::from_millis(200);
 /// How long the program may take that is told.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an instance in quarantine is news.
@@ -87,19 +86,15 @@ pub(super) struct Alerts {
 
 impl Alerts {
     pub(super) fn run(&self, stopping: &AtomicBool) {
-        let mut next = Instant::now();
-        while !stopping.load(Ordering::SeqCst) {
-            if Instant::now() < next {
-                thread::sleep(POLL);
-                continue;
-            }
-            next = Instant::now() + EVERY;
+        repeat(stopping, || {
+            let next = Instant::now() + EVERY;
             let config = self.current.get();
             match self.runtime.block_on(self.look(&config)) {
                 Ok(found) => self.tell(&config, self.board.replace(found), stopping),
                 Err(error) => tracing::error!(%error, "it cannot be looked at what is wrong, trying again"),
             }
-        }
+            next
+        });
     }
 
     async fn look(&self, config: &Config) -> Result<Vec<(About, i64, &'static str)>, StoreError> {

@@ -77,7 +77,7 @@ impl Asked<'_> {
     ) -> Result<T, DimseError> {
         let own = (class.to_owned(), vec![EXPLICIT.into(), IMPLICIT.into()]);
         let proposal = Proposal {
-            calling: self.archive.calling.as_ref().unwrap_or(&self.settings.ae_title).0.clone(),
+            calling: self.archive.calling(self.settings).clone(),
             called: self.archive.ae_title.0.clone(),
             contexts: std::iter::once(own).chain(more).collect(),
             roles,

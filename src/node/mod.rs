@@ -76,6 +76,20 @@ type Link = Association<Box<dyn Channel>>;
 const ASSEMBLY: Duration = Duration::from_millis(200);
 /// How long associations that are open may go on after a stop was asked for.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often those who wait for their turn look whether the node stops.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Does `turn` until `stopping`; each says when the next one is due.
+fn repeat(stopping: &AtomicBool, mut turn: impl FnMut() -> Instant) {
+    let mut next = Instant::now();
+    while !stopping.load(Ordering::SeqCst) {
+        if Instant::now() < next {
+            thread::sleep(POLL);
+        } else {
+            next = turn();
+        }
+    }
+}
 
 /// Why a node does not start.
 #[derive(Debug, Error)]

@@ -1,20 +1,20 @@
 //! Retention: what is old is taken away, as the configuration says. What is needed stays however old it is (`store::Old`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use super::config::{Config, RetainConfig};
+use super::repeat;
 use super::settings::Current;
 use crate::store::{Old, Store, StoreError, now_ms};
 
 /// How often it is looked at what is old.
 const EVERY: Duration = Duration::from_secs(10);
-/// How often it is looked whether the node stops.
-const POLL: Duration = Duration::from_millis(200);
+/// When there may be more to take away.
+const SOON: Duration = Duration::from_millis(200);
 /// Studies, jobs or instances that go at a time.
 const AT_A_TIME: u32 = 50;
 const DAY_MS: f64 = 86_400_000.0;
@@ -29,19 +29,14 @@ pub(super) struct Retention {
 
 impl Retention {
     pub(super) fn run(&self, stopping: &AtomicBool) {
-        let mut next = Instant::now();
-        while !stopping.load(Ordering::SeqCst) {
-            if Instant::now() < next {
-                thread::sleep(POLL);
-                continue;
-            }
+        repeat(stopping, || {
             let count = self.pass(&self.current.get()).unwrap_or_else(|error| {
                 tracing::error!(%error, "what is old cannot be looked for, trying again");
                 0
             });
             // What somebody needs again by now stays, and is found again.
-            next = Instant::now() + if count < AT_A_TIME as usize { EVERY } else { POLL };
-        }
+            Instant::now() + if count < AT_A_TIME as usize { EVERY } else { SOON }
+        });
     }
 
     /// Takes some away; how much.
@@ -68,7 +63,9 @@ impl Retention {
             self.store.remove(one, &committing);
             count += 1;
         }
-        self.store.flush();
+        if count > 0 {
+            self.store.flush();
+        }
         if received_gb > 0.0 && self.over(received_gb)? {
             // One by one: the next may not have to go.
             for one in self.runtime.block_on(self.store.old_studies(now_ms(), &committing, AT_A_TIME))? {

@@ -82,6 +82,11 @@ impl Scp {
         }
     }
 
+    /// Where the instances of an association go.
+    fn intake<'a>(&self, arrivals: &'a mut Arrivals) -> Intake<'_, 'a> {
+        Intake { store: &self.store, metrics: &self.metrics, arrivals }
+    }
+
     /// Associations that are open.
     pub(super) fn open_associations(&self) -> usize {
         self.open.load(Ordering::SeqCst)
@@ -278,7 +283,7 @@ impl Session<'_, '_> {
         let (scp, association) = (self.scp, &mut self.association);
         let calling = &association.peer().calling;
         let sender = Sender { title: calling.as_str().to_owned(), asked: asked_by_us(self.settings, calling, &command) };
-        let mut intake = Intake { store: &scp.store, metrics: &scp.metrics, arrivals: &mut self.arrivals };
+        let mut intake = scp.intake(&mut self.arrivals);
         if self.window == 1 {
             return intake.store(association, &sender, context_id, &command);
         }
@@ -298,17 +303,15 @@ impl Session<'_, '_> {
         while self.storing.len() >= usize::from(self.window) || !self.storing.is_empty() && !self.association.has_spoken()? {
             let Some(storing) = self.storing.pop_front() else { break };
             let kept = storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let mut intake = Intake { store: &self.scp.store, metrics: &self.scp.metrics, arrivals: &mut self.arrivals };
-            intake.answer(&mut self.association, storing.context_id, &storing.command, &kept)?;
+            self.scp.intake(&mut self.arrivals).answer(&mut self.association, storing.context_id, &storing.command, &kept)?;
         }
         Ok(())
     }
 
     /// What was whole when it was cut off is kept, and nobody hears of it.
     fn end_stored(&mut self) {
-        let mut intake = Intake { store: &self.scp.store, metrics: &self.scp.metrics, arrivals: &mut self.arrivals };
         while let Some(storing) = self.storing.pop_front() {
-            intake.count(&storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            self.scp.intake(&mut self.arrivals).count(&storing.finishing.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
     }
 }
@@ -317,7 +320,7 @@ impl Session<'_, '_> {
 fn asked_by_us(settings: &Settings, calling: &AeTitle, command: &Command) -> bool {
     let originator = command.text(Element::MoveOriginatorTitle);
     let mut of_sender = settings.archive.iter().filter(|archive| archive.ae_title.0 == *calling);
-    of_sender.any(|archive| archive.calling.as_ref().unwrap_or(&settings.ae_title).0.as_str() == originator)
+    of_sender.any(|archive| archive.calling(settings).as_str() == originator)
 }
 
 /// Who sends an instance, and why.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::text::{Network, Text};
 use crate::dimse::AeTitle;
 use crate::jobs::Retry;
@@ -380,6 +381,11 @@ pub enum Retrieve {
 }
 
 impl Archive {
+    /// The title that it knows us by.
+    pub(in crate::node) fn calling<'a>(&'a self, config: &'a Config) -> &'a AeTitle {
+        &self.calling.as_ref().unwrap_or(&config.ae_title).0
+    }
+
     /// How what may pass is tried again.
     pub(in crate::node) fn retry(&self) -> Retry {
         Retry { first_ms: millis(self.retry_s), attempts: self.attempts }
