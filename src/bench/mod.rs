@@ -45,7 +45,7 @@ pub fn all_devices(adapters: &[AdapterSummary]) -> Vec<DeviceChoice> {
 /// # Errors
 /// Where a device cannot be opened, or fails.
 pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Report, GpuError> {
-    let mut report = Report { machine: Machine::this(), ..Report::default() };
+    let mut report = Report { roentgen: env!("CARGO_PKG_VERSION").to_owned(), machine: Machine::this(), ..Report::default() };
     for device in &plan.devices {
         let gpu = Gpu::open(device)?;
         let name = gpu.as_ref().map_or_else(|| "cpu".to_owned(), |gpu| gpu.summary().name.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cases::Case;
-use super::samples::{Samples, median};
+use super::samples::{Samples, median, spread_percent};
 use crate::gpu::{AdapterKind, Clock};
 
 /// All of one run of the bench.
@@ -155,7 +155,7 @@ impl KernelReport {
             operations: case.operations,
             cold_ms: ms(samples.cold),
             median_ms: seconds * 1e3,
-            spread_percent: samples.spread() * 100.0,
+            spread_percent: spread_percent(&samples.warm),
             samples: samples.warm.len(),
             clock: samples.clock,
             call_ms: ms(median(&samples.calls)),

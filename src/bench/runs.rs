@@ -8,14 +8,16 @@ use tempfile::TempDir;
 use thiserror::Error;
 
 use super::report::{RunReport, StageReport, ms};
-use super::samples::{Samples, median};
+use super::samples::{again, median, spread_percent};
 use crate::dataset::WriteError;
 use crate::engine::{Analysis, Engine, EngineError, Stage, Timings};
 use crate::geometry::Coded;
-use crate::gpu::Clock;
 use crate::phantom::{self, Sampling};
 use crate::results::{self, Forms, ResultsError};
 use crate::series::{self, Stack};
+
+/// Runs that are timed at most.
+const MOST: usize = 50;
 
 /// Why a run could not be measured.
 #[derive(Debug, Error)]
@@ -108,17 +110,12 @@ impl Runs {
         let mut engine = open()?;
         let open_ms = ms(started.elapsed());
         let cold = self.once(&mut engine, &mut |_| {})?;
-        let started = Instant::now();
-        let mut warm = Vec::new();
-        while warm.len() < 3 || warm.len() < 50 && started.elapsed() < budget {
-            warm.push(self.once(&mut engine, &mut |_| {})?);
-        }
+        let warm = again(budget, MOST, || self.once(&mut engine, &mut |_| {}))?;
         let stage = |(n, (stage, cold)): (usize, &(Stage, Duration))| {
             let mut times: Vec<_> = warm.iter().map(|timings| timings.0[n].1).collect();
             times.sort();
-            let samples = Samples { cold: *cold, calls: Vec::new(), warm: times, clock: Clock::Wall };
-            let median_ms = ms(median(&samples.warm));
-            StageReport { stage: stage.to_string(), cold_ms: ms(*cold), median_ms, spread_percent: samples.spread() * 100.0 }
+            let (median_ms, spread_percent) = (ms(median(&times)), spread_percent(&times));
+            StageReport { stage: stage.to_string(), cold_ms: ms(*cold), median_ms, spread_percent }
         };
         Ok(RunReport {
             device: engine.device(),

@@ -1,5 +1,6 @@
 //! Repeated measurements of one piece of work.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use crate::gpu::{Clock, Gpu, GpuError};
@@ -20,19 +21,25 @@ pub(super) struct Samples {
     pub(super) clock: Clock,
 }
 
+/// Does `work` for `budget`: at least three times, at most `most` times.
+pub(super) fn again<T, E>(budget: Duration, most: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<Vec<T>, E> {
+    let started = Instant::now();
+    let mut done = Vec::new();
+    while done.len() < LEAST || done.len() < most && started.elapsed() < budget {
+        done.push(work()?);
+    }
+    Ok(done)
+}
+
 /// Runs `work` once, and then for `budget`.
 pub(super) fn repeat<T>(budget: Duration, mut work: impl FnMut() -> T) -> Samples {
-    let time = |work: &mut dyn FnMut() -> T| {
+    let mut time = || {
         let start = Instant::now();
         std::hint::black_box(work());
         start.elapsed()
     };
-    let cold = time(&mut work);
-    let started = Instant::now();
-    let mut warm = Vec::new();
-    while warm.len() < LEAST || warm.len() < MOST && started.elapsed() < budget {
-        warm.push(time(&mut work));
-    }
+    let cold = time();
+    let Ok(mut warm) = again(budget, MOST, || Ok::<_, Infallible>(time()));
     warm.sort();
     Samples { cold, calls: warm.clone(), warm, clock: Clock::Wall }
 }
@@ -40,14 +47,12 @@ pub(super) fn repeat<T>(budget: Duration, mut work: impl FnMut() -> T) -> Sample
 /// The same on a GPU, where dispatches are told from the rest of a call.
 pub(super) fn repeat_gpu<T>(gpu: &Gpu, budget: Duration, mut work: impl FnMut(&Gpu) -> Result<T, GpuError>) -> Result<Samples, GpuError> {
     let (_, cold) = gpu.timed(|| work(gpu))?;
-    let started = Instant::now();
-    let (mut warm, mut calls) = (Vec::new(), Vec::new());
-    while warm.len() < LEAST || warm.len() < MOST && started.elapsed() < budget {
+    let times = again(budget, MOST, || {
         let (_, call) = gpu.timed(|| work(gpu))?;
         let (_, kernels) = gpu.profiled(|| work(gpu))?;
-        calls.push(call);
-        warm.push(kernels.iter().map(|kernel| kernel.time).sum());
-    }
+        Ok((call, kernels.iter().map(|kernel| kernel.time).sum::<Duration>()))
+    })?;
+    let (mut calls, mut warm): (Vec<_>, Vec<_>) = times.into_iter().unzip();
     warm.sort();
     calls.sort();
     Ok(Samples { cold, warm, calls, clock: gpu.clock() })
@@ -58,12 +63,10 @@ pub(super) fn median(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
-impl Samples {
-    /// Half the distance between the quartiles, as a share of the median.
-    pub(super) fn spread(&self) -> f64 {
-        let quartile = |n: usize| self.warm[(self.warm.len() - 1) * n / 4].as_secs_f64();
-        (quartile(3) - quartile(1)) / 2.0 / median(&self.warm).as_secs_f64().max(1e-9)
-    }
+/// Half the distance between the quartiles, percent of the median.
+pub(super) fn spread_percent(sorted: &[Duration]) -> f64 {
+    let quartile = |n: usize| sorted[(sorted.len() - 1) * n / 4].as_secs_f64();
+    50.0 * (quartile(3) - quartile(1)) / median(sorted).as_secs_f64().max(1e-9)
 }
 
 #[cfg(test)]
@@ -72,13 +75,10 @@ mod tests {
 
     #[test]
     fn median_and_spread() {
-        let samples = |ms: &[u64]| {
-            let warm: Vec<_> = ms.iter().map(|&ms| Duration::from_millis(ms)).collect();
-            Samples { cold: Duration::ZERO, calls: warm.clone(), warm, clock: Clock::Wall }
-        };
-        assert_eq!(median(&samples(&[1, 2, 9]).warm), Duration::from_millis(2));
-        assert_eq!(samples(&[2, 2, 2, 2]).spread(), 0.0);
-        assert!((samples(&[8, 9, 10, 11, 12]).spread() - 0.1).abs() < 1e-9);
+        let times = |ms: &[u64]| ms.iter().map(|&ms| Duration::from_millis(ms)).collect::<Vec<_>>();
+        assert_eq!(median(&times(&[1, 2, 9])), Duration::from_millis(2));
+        assert_eq!(spread_percent(&times(&[2, 2, 2, 2])), 0.0);
+        assert!((spread_percent(&times(&[8, 9, 10, 11, 12])) - 10.0).abs() < 1e-7);
         let measured = repeat(Duration::ZERO, || 1 + 1);
         assert_eq!(measured.warm.len(), LEAST);
     }

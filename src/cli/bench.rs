@@ -77,7 +77,6 @@ impl Bench {
         let budget = Duration::from_millis(if self.quick { 150 } else { 1000 });
         let mut say = |what: &str| eprintln!("{what}");
         let mut report = bench::measure(&Plan { devices: devices.clone(), sizes, budget }, &mut say)?;
-        env!("CARGO_PKG_VERSION").clone_into(&mut report.roentgen);
         self.measure_runs(&devices, budget, &mut report, &mut say)?;
         print(&report);
         if let Some(path) = &self.json {
