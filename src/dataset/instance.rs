@@ -132,6 +132,22 @@ impl Instance {
         Self::parse(Source::new(file), file_bytes, path)
     }
 
+    /// The header of a file that is still being written, where `beginning` reaches into its pixel data; see [`Instance::written_to`].
+    pub fn of_beginning(beginning: Vec<u8>) -> Option<Self> {
+        let instance = Self::parse(Source::of_bytes(beginning), 0, Path::new("")).ok()?;
+        (instance.place.pixels != PixelData::None && !instance.place.deflated).then_some(instance)
+    }
+
+    /// The same, now that all of it is there.
+    ///
+    /// # Errors
+    /// Where the file cannot be looked at.
+    pub fn written_to(mut self, path: &Path) -> Result<Self, DatasetError> {
+        self.place.file_bytes = std::fs::metadata(path).map_err(|e| io_error(&e, path))?.len();
+        self.path = path.to_owned();
+        Ok(self)
+    }
+
     /// The header of a file of `file_bytes` bytes.
     pub(super) fn parse(source: Source<'_>, file_bytes: u64, path: &Path) -> Result<Self, DatasetError> {
         let layout = Layout::of(source, path)?;

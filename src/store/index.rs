@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// How long an entry may wait for others. Its file is on disk by then, whatever happens.
 const GATHER: Duration = Duration::from_millis(100);
+/// How often it is looked for more meanwhile: whoever brings an entry need not wake anybody.
+const LOOK: Duration = Duration::from_millis(5);
 /// Between two attempts at a transaction that fails.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -102,6 +104,7 @@ fn run(shared: &Shared, queue: &Receiver<Entry>) {
             tracing::error!(%error, "instances cannot be entered, trying again");
             thread::sleep(RETRY);
         }
+        shared.sealed().batches += 1;
         batch.iter().for_each(|entry| moved(shared, entry));
     }
 }
@@ -111,8 +114,9 @@ fn gathered(first: Entry, queue: &Receiver<Entry>) -> Vec<Entry> {
     let deadline = Instant::now() + GATHER;
     let mut batch = vec![first];
     while batch.len() < BATCH && !matches!(batch.last(), Some(Entry::Audit(_) | Entry::Ended { .. } | Entry::Flush(_))) {
-        match queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match queue.try_recv() {
             Ok(entry) => batch.push(entry),
+            Err(TryRecvError::Empty) if Instant::now() < deadline => thread::sleep(LOOK),
             Err(_) => break,
         }
     }
@@ -241,10 +245,7 @@ fn moved(shared: &Shared, entry: &Entry) {
         Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
         Entry::Audit(_) => return,
     };
-    let moved = fs::rename(&arrival.path, &to).or_else(|error| match (error.kind(), to.parent()) {
-        (io::ErrorKind::NotFound, Some(folder)) => fs::create_dir_all(folder).and_then(|()| fs::rename(&arrival.path, &to)),
-        _ => Err(error),
-    });
+    let moved = fs::rename(&arrival.path, &to);
     if let Err(error) = moved {
         tracing::error!(%error, content = arrival.content, "an instance cannot be moved out of `incoming`");
     }

@@ -13,7 +13,8 @@
 //! 1. An instance is acknowledged only after its file is sealed and synced ([`Receiving::finish`]). The file is its own journal entry: its
 //!    preamble holds the hash of what follows, so that after a crash it is entered or, unfinished, thrown away.
 //! 2. A file leaves `incoming` only after the transaction that enters it is on disk.
-//! 3. A file in `instances` never changes; one that the disk has damaged is replaced when the same data set comes again. The same data set is the same file, whoever sends it, and whenever.
+//! 3. A file in `instances` never changes; one that the disk has damaged is replaced when the same data set comes again. The same data
+//!    set is the same file, whoever sends it, and whenever.
 //! 4. A SOP Instance UID names one content. Other content under it goes to quarantine, and so does another patient's in a known study.
 //! 5. What came because we asked for it is held and makes no job, unless it is sent to us as well. It goes to quarantine where it is not
 //!    beyond doubt of the patient that it was asked for (`asked.rs`).
@@ -22,6 +23,7 @@ mod asked;
 mod audit;
 mod crash;
 mod database;
+mod early;
 mod error;
 mod held;
 mod index;
@@ -32,6 +34,7 @@ mod seal;
 mod space;
 #[cfg(test)]
 mod tests;
+mod write_out;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -87,6 +90,8 @@ struct Sealed {
     instances: HashMap<Uid, (String, usize)>,
     /// Study Instance UID to the hash of its patient, and how many of its instances wait.
     patients: HashMap<Uid, (String, usize)>,
+    /// Batches that are in the database: what was asked of it before the last one may say less than it and these maps do together.
+    batches: u64,
 }
 
 impl Store {
@@ -96,8 +101,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn open(folder: &Path, keep_free_mb: u64) -> Result<Arc<Self>, StoreError> {
-        for name in ["incoming", "instances", "quarantine", "results"] {
+        for name in ["incoming", "quarantine", "results"] {
             fs::create_dir_all(folder.join(name))?;
+        }
+        for first_byte in 0..=u8::MAX {
+            fs::create_dir_all(folder.join("instances").join(format!("{first_byte:02x}")))?;
         }
         let lock = File::create(folder.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::InUse)?;

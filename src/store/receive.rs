@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::early::{Early, Known, Lookup};
 use super::index::{Arrival, Entry};
+use super::write_out::WriteOut;
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, hex, is_uid};
 use crate::dataset::Instance;
@@ -61,6 +63,8 @@ pub struct Receiving<'s> {
     announced: Announced,
     file: File,
     path: Option<PathBuf>,
+    write_out: WriteOut,
+    early: Early,
     hash: Sha256,
     /// The first failure of the disk; the peer is heard out before it is told.
     failed: Option<io::Error>,
@@ -79,8 +83,11 @@ impl Store {
         let path = self.folder().join("incoming").join(name);
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let hash = seal::hasher(&announced.transfer_syntax_uid);
-        let failed = file.write_all(&seal::beginning(&announced)).err();
-        Ok(Receiving { store: self, announced, file, path: Some(path), hash, failed })
+        let beginning = seal::beginning(&announced);
+        let failed = file.write_all(&beginning).err();
+        let write_out = WriteOut::after(beginning.len() as u64);
+        let early = Early::after(&beginning);
+        Ok(Receiving { store: self, announced, file, path: Some(path), write_out, early, hash, failed })
     }
 }
 
@@ -90,6 +97,8 @@ impl Receiving<'_> {
         if self.failed.is_none() {
             self.hash.update(fragment);
             self.failed = self.file.write_all(fragment).err();
+            self.write_out.more(&self.file, fragment.len() as u64);
+            self.early.more(self.store, &self.announced, fragment);
         }
     }
 
@@ -101,10 +110,12 @@ impl Receiving<'_> {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
+        self.write_out.ended(&self.file);
         let sha256: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
         let content = hex(&sha256);
         let path = self.path.clone().expect("the file is here until it is handed on");
-        let mut arrival = match understood(&path, &self.announced, &content) {
+        let (instance, lookup) = std::mem::take(&mut self.early).ended(&path);
+        let mut arrival = match instance.and_then(|instance| understood(instance, &self.announced, &content)) {
             Ok(arrival) => arrival,
             Err(error) => {
                 let arrival = Arrival::unknown(path, content, &self.announced);
@@ -120,7 +131,7 @@ impl Receiving<'_> {
                 (false, false) => Kept::Again { study_uid },
             }
         };
-        match self.store.standing(&mut arrival)? {
+        match self.store.standing(&mut arrival, lookup)? {
             Standing::Entered => return Ok(kept(&arrival, false)),
             Standing::New => {}
             Standing::Against(contradiction) => {
@@ -158,9 +169,8 @@ impl Drop for Receiving<'_> {
     }
 }
 
-/// Reads the header of a file and holds it against the command.
-fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arrival, StoreError> {
-    let instance = Instance::read(path)?;
+/// Holds an instance against the command.
+fn understood(instance: Instance, announced: &Announced, content: &str) -> Result<Arrival, StoreError> {
     instance.check_whole()?;
     // The data set's own: where it has none, the instance has that of the file's meta group, which is the command's.
     let [own_class_uid, own_instance_uid] = instance.uids_of_data_set();
@@ -190,14 +200,14 @@ fn understood(path: &Path, announced: &Announced, content: &str) -> Result<Arriv
         of_study,
         of_series,
         asked: announced.asked,
-        path: path.to_owned(),
+        bytes: fs::metadata(&instance.path)?.len(),
+        path: instance.path,
         content: content.to_owned(),
         sop_instance_uid: instance.sop_instance_uid,
         sop_class_uid: instance.sop_class_uid,
         series_uid: instance.series_uid,
         study_uid: instance.study_uid,
         patient_key: instance.patient_key,
-        bytes: fs::metadata(path)?.len(),
         calling: announced.calling.clone(),
         received_ms: now_ms(),
     })
@@ -218,36 +228,55 @@ impl Store {
         self.shared.sealed().instances.contains_key(sop_instance_uid)
     }
 
-    fn standing(&self, arrival: &mut Arrival) -> Result<Standing, StoreError> {
-        let query = sqlx::query_as(
-            "SELECT (SELECT content FROM instance WHERE sop_instance_uid = ?1), (SELECT patient_key FROM study WHERE study_uid = ?2),
-                (SELECT state FROM study WHERE study_uid = ?2), EXISTS (SELECT 1 FROM prior WHERE study_uid = ?2 AND title = ?3)",
-        );
-        let query = query.bind(&arrival.sop_instance_uid).bind(&arrival.study_uid).bind(&arrival.calling).fetch_one(self.pool());
-        type Known = (Option<String>, Option<String>, Option<String>, bool);
-        let (content, patient, state, prior): Known = self.shared.runtime.block_on(query)?;
-        if (arrival.asked || prior) && !self.is_as_asked(arrival)? {
-            return Ok(Standing::Against(Contradiction::NotAsked));
+    fn standing(&self, arrival: &mut Arrival, early: Option<Lookup>) -> Result<Standing, StoreError> {
+        let mut lookup = early.unwrap_or_else(|| self.look_up(&arrival.sop_instance_uid, &arrival.study_uid, &arrival.calling));
+        loop {
+            let (known, batches) = self.shared.runtime.block_on(lookup.answer())?;
+            if let Some(standing) = self.standing_to(&known, arrival)? {
+                return Ok(standing);
+            }
+            if let Some(standing) = self.noted(arrival, batches) {
+                return Ok(standing);
+            }
+            lookup = self.look_up(&arrival.sop_instance_uid, &arrival.study_uid, &arrival.calling);
         }
-        if !arrival.asked && content.as_ref() == Some(&arrival.content) && state.as_deref() == Some("held") {
+    }
+
+    /// Notes that it waits to be entered; `None` where the database has more than it had before `batches`.
+    fn noted(&self, arrival: &Arrival, batches: u64) -> Option<Standing> {
+        let mut sealed = self.shared.sealed();
+        // The same data set that waits already is kept beside it: it, too, must be on disk before it is acknowledged.
+        if sealed.batches != batches {
+            return None;
+        }
+        let noted = sealed.add(&arrival.sop_instance_uid, &arrival.content, &arrival.study_uid, &arrival.patient_key);
+        Some(noted.map_or_else(Standing::Against, |()| Standing::New))
+    }
+
+    /// How it stands to what is entered; `None`: it is nothing there.
+    fn standing_to(&self, known: &Known, arrival: &mut Arrival) -> Result<Option<Standing>, StoreError> {
+        if (arrival.asked || known.prior) && !self.is_as_asked(arrival)? {
+            return Ok(Some(Standing::Against(Contradiction::NotAsked)));
+        }
+        let is_same = known.content.as_ref() == Some(&arrival.content);
+        if !arrival.asked && is_same && known.state.as_deref() == Some("held") {
             self.sent_unasked(arrival)?;
         }
-        match content {
+        let standing = match &known.content {
             // What waits to be moved is whole, and not yet where it will be.
-            Some(known) if known == arrival.content && (self.is_waiting(&arrival.sop_instance_uid) || self.is_whole(&known)?) => {
-                return Ok(Standing::Entered);
-            }
-            Some(known) if known == arrival.content => {
+            Some(content) if is_same && (self.is_waiting(&arrival.sop_instance_uid) || self.is_whole(content)?) => Some(Standing::Entered),
+            Some(content) if is_same => {
                 // It goes the way of a new one, and takes the place of what the disk has damaged or lost.
-                tracing::warn!(content = known, "a damaged or lost instance has come again and is replaced");
+                tracing::warn!(content, "a damaged or lost instance has come again and is replaced");
+                None
             }
-            Some(_) => return Ok(Standing::Against(Contradiction::Content)),
-            None if patient.is_some_and(|known| known != arrival.patient_key) => return Ok(Standing::Against(Contradiction::Patient)),
-            None => {}
-        }
-        // The same data set that waits already is kept beside it: it, too, must be on disk before it is acknowledged.
-        let noted = self.shared.sealed().add(&arrival.sop_instance_uid, &arrival.content, &arrival.study_uid, &arrival.patient_key);
-        Ok(noted.map_or_else(Standing::Against, |()| Standing::New))
+            Some(_) => Some(Standing::Against(Contradiction::Content)),
+            None if known.patient.as_ref().is_some_and(|patient| *patient != arrival.patient_key) => {
+                Some(Standing::Against(Contradiction::Patient))
+            }
+            None => None,
+        };
+        Ok(standing)
     }
 
     /// Enters what a crash left sealed in `incoming`, and throws away what it left unfinished: that was never acknowledged. Returns when all
@@ -264,10 +293,10 @@ impl Store {
             };
             let mut announced = Announced { calling: calling_of(&path), ..Announced::default() };
             let understood = Instance::read(&path).map_err(StoreError::from).and_then(|instance| {
-                announced.sop_class_uid = instance.sop_class_uid;
-                announced.sop_instance_uid = instance.sop_instance_uid;
-                announced.transfer_syntax_uid = instance.transfer_syntax_uid;
-                understood(&path, &announced, &content)
+                announced.sop_class_uid.clone_from(&instance.sop_class_uid);
+                announced.sop_instance_uid.clone_from(&instance.sop_instance_uid);
+                announced.transfer_syntax_uid.clone_from(&instance.transfer_syntax_uid);
+                understood(instance, &announced, &content)
             });
             let arrival = match understood {
                 Ok(arrival) => arrival,
@@ -278,7 +307,7 @@ impl Store {
                 }
             };
             let mut arrival = arrival;
-            match self.standing(&mut arrival)? {
+            match self.standing(&mut arrival, None)? {
                 // A crash between the transaction and the move; what is there already is the same.
                 Standing::Entered => self.enter(Entry::Move(arrival)),
                 Standing::New => self.enter(Entry::Instance(arrival)),
