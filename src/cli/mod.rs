@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod inspect;
+mod model;
 mod notify;
 mod run;
 mod serve;
@@ -55,6 +56,7 @@ enum Command {
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
     Show(show::Show),
+    Model(model::Model),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
@@ -123,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Model(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Setup(command) => command.run(),

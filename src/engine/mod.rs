@@ -198,7 +198,7 @@ impl Engine {
         if cancel.load(Ordering::Relaxed) {
             return Err(InferError::Cancelled.into());
         }
-        let label_of_channel: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
+        let label_of_channel = manifest.label_of_channel();
         let (labels, maps) = timings.time(Stage::Postprocess, on_stage, || {
             let labels = postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)?;
             let wanted = manifest.maps().filter(|_| self.maps);
@@ -208,7 +208,8 @@ impl Engine {
             Ok::<_, PostprocessError>((labels, maps))
         })?;
         drop(scores);
-        let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, image, &label_of_channel))?;
+        let segments: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
+        let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, image, &segments))?;
 
         let Closed { image, source, notes, warnings } = opened.close(content_sha256);
         let provenance = Provenance {
@@ -289,26 +290,27 @@ fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantit
 fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxruntime_version: &str) -> Vec<Parameter> {
     let mut parameters = Vec::new();
     let mut add = |name: String, value: String| parameters.push(Parameter { name, value });
-    let mut add_step = |stage: &str, step: serde_json::Value| {
-        let serde_json::Value::Object(mut fields) = step else { return };
-        let Some(name) = fields.remove("step").and_then(|s| Some(s.as_str()?.to_owned())) else { return };
+    let mut add_fields = |name: String, fields: serde_json::Value| {
+        let serde_json::Value::Object(fields) = fields else { return };
         if fields.is_empty() {
-            add(format!("{stage}.{name}"), "on".to_owned());
+            add(name.clone(), "on".to_owned());
         }
         for (field, value) in fields {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            add(format!("{stage}.{name}.{field}"), text);
+            add(format!("{name}.{field}"), text);
         }
     };
     let json = |step: Result<_, serde_json::Error>| step.expect("steps hold finite numbers and text only");
-    for step in &manifest.preprocess {
-        add_step("preprocess", json(serde_json::to_value(step)));
+    let preprocess = manifest.preprocess.iter().map(|step| ("preprocess", json(serde_json::to_value(step))));
+    let postprocess = manifest.postprocess.iter().map(|step| ("postprocess", json(serde_json::to_value(step))));
+    for (stage, mut step) in preprocess.chain(postprocess) {
+        let name = step.as_object_mut().and_then(|fields| fields.remove("step"));
+        let name = name.as_ref().and_then(serde_json::Value::as_str).expect("steps are tagged with their name");
+        add_fields(format!("{stage}.{name}"), step);
     }
-    for step in &manifest.postprocess {
-        add_step("postprocess", json(serde_json::to_value(step)));
+    if let serde_json::Value::Object(method) = json(serde_json::to_value(&manifest.inference)) {
+        method.into_iter().for_each(|(name, fields)| add_fields(format!("inference.{name}"), fields));
     }
-    add("inference.tile".to_owned(), format!("{:?}", manifest.inference.tile));
-    add("inference.halo".to_owned(), manifest.inference.halo.to_string());
     add("device".to_owned(), backend.class().to_owned());
     add("provider".to_owned(), provider.name().to_owned());
     add("onnxruntime".to_owned(), onnxruntime_version.to_owned());

@@ -1,7 +1,9 @@
-//! ONNX Runtime: found, loaded, and applied to volumes tile by tile.
+//! ONNX Runtime: found, loaded, and applied to volumes part by part.
 
 pub mod fetch;
 mod network;
 pub mod runtime;
+mod tiles;
+mod window;
 
 pub use network::{InferError, Network, Provider, Scores};

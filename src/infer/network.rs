@@ -1,6 +1,5 @@
-//! One ONNX graph in one session, applied to volumes tile by tile.
+//! ONNX graphs in sessions, and what they answer.
 
-use std::ops::Range;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,11 +9,13 @@ use std::time::Duration;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef, ValueType};
+use rayon::prelude::*;
 use thiserror::Error;
 
 use super::runtime::Runtime;
+use super::{tiles, window};
 use crate::geometry::{Coded, Grid};
-use crate::model::Package;
+use crate::model::{Inference, Layout, Package};
 use crate::volume::Volume;
 
 /// How soon a run hears that it is cancelled.
@@ -108,48 +109,53 @@ pub struct Scores {
     pub values: Vec<f32>,
 }
 
-/// A loaded network. It stays loaded: one for each worker, since a session runs one input at a time.
+/// A loaded network, of one or several graphs whose answers are averaged. It stays loaded: one for each worker, since a session runs one
+/// input at a time.
 #[derive(Debug)]
 pub struct Network {
-    session: Session,
+    sessions: Vec<Session>,
     input: String,
     output: String,
+    layout: Layout,
     channels: usize,
-    tile: [u32; 3],
-    halo: u32,
+    inference: Inference,
 }
 
 impl Network {
-    /// Loads the package's graph and holds it against the manifest.
+    /// Loads the package's graphs and holds them against the manifest.
     ///
     /// # Errors
-    /// [`InferError::Contract`] where tensors differ from the manifest, [`InferError::Ort`] where the graph does not load.
+    /// [`InferError::Contract`] where tensors differ from the manifest, [`InferError::Ort`] where a graph does not load.
     pub fn load(runtime: &Runtime, package: &Package, provider: Provider) -> Result<Self, InferError> {
         let Provider::Cpu = provider; // the only one so far, and what a session without providers runs on
-        // Level 3 is the default of every peer; without the memory pattern peak memory halves at the same speed.
-        let session = Session::builder(&runtime.environment)?
-            .with_optimization_level(GraphOptimizationLevel::Level3)?
-            .with_intra_threads(rayon::current_num_threads())?
-            .with_memory_pattern(false)?
-            .commit_from_memory(&package.onnx)?;
         let manifest = &package.manifest;
-        let channels = manifest.finding.len();
-        check_tensor(session.inputs(), &manifest.input.tensor, 1)?;
-        check_tensor(session.outputs(), &manifest.output.tensor, channels)?;
-        if session.inputs().len() != 1 {
-            return Err(InferError::Contract { what: format!("{} inputs, the manifest describes 1", session.inputs().len()) });
-        }
+        let channels = manifest.channels();
+        let layout = manifest.input.layout;
+        let load = |graph: &Vec<u8>| {
+            // Level 3 is the default of every peer; without the memory pattern peak memory halves at the same speed.
+            let session = Session::builder(&runtime.environment)?
+                .with_optimization_level(GraphOptimizationLevel::Level3)?
+                .with_intra_threads(rayon::current_num_threads())?
+                .with_memory_pattern(false)?
+                .commit_from_memory(graph)?;
+            check_tensor(session.inputs(), &manifest.input.tensor, layout, 1)?;
+            check_tensor(session.outputs(), &manifest.output.tensor, layout, channels)?;
+            match session.inputs().len() {
+                1 => Ok(session),
+                count => Err(InferError::Contract { what: format!("{count} inputs, the manifest describes 1") }),
+            }
+        };
         Ok(Self {
-            session,
+            sessions: package.graphs.iter().map(load).collect::<Result<_, _>>()?,
             input: manifest.input.tensor.clone(),
             output: manifest.output.tensor.clone(),
+            layout,
             channels,
-            tile: manifest.inference.tile,
-            halo: manifest.inference.halo,
+            inference: manifest.inference.clone(),
         })
     }
 
-    /// The network's answer for the whole of `input`. Tiles overlap by the halo, which is cut off again: no seams.
+    /// The network's answer for the whole of `input`.
     ///
     /// # Errors
     /// [`InferError::Cancelled`] soon after `cancel` is set: at the next operator of the graph, loops within it included. Otherwise what
@@ -167,103 +173,70 @@ impl Network {
                     }
                 }
             });
-            let scores = self.run_tiles(input, cancel, &options);
+            let inference = self.inference.clone();
+            let mut asked = Asked { network: self, options: &options, cancel };
+            let values = match &inference {
+                Inference::Tiles(tiles) => tiles::run(&mut asked, tiles, input),
+                Inference::SlidingWindow(window) => window::run(&mut asked, window, input),
+            };
             drop(over);
-            scores.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })
+            let values = values.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })?;
+            Ok(Scores { grid: *input.grid(), values })
         })
     }
+}
 
-    fn run_tiles(&mut self, input: &Volume<f32>, cancel: &AtomicBool, options: &RunOptions) -> Result<Scores, InferError> {
-        let grid = *input.grid();
-        let dims = grid.dims();
-        let mut values = vec![0.0; self.channels * grid.voxel_count()];
-        let spans: [Vec<Span>; 3] = std::array::from_fn(|axis| spans(dims[axis], self.tile[axis], self.halo));
-        let mut tile_input = Vec::new();
-        for z in &spans[2] {
-            for y in &spans[1] {
-                for x in &spans[0] {
-                    if cancel.load(Ordering::Relaxed) {
-                        return Err(InferError::Cancelled);
-                    }
-                    let outer = [&x.outer, &y.outer, &z.outer];
-                    let shape = outer.map(|r| r.len());
-                    tile_input.clear();
-                    for_rows(dims, outer, |row| tile_input.extend_from_slice(&input.voxels()[row]));
-                    let inner = [&x.inner, &y.inner, &z.inner];
-                    self.run_tile(&tile_input, shape, options, |scores| {
-                        let voxels = shape.iter().product::<usize>();
-                        for (from, to) in scores.chunks_exact(voxels).zip(values.chunks_exact_mut(grid.voxel_count())) {
-                            for_rows(dims, inner, |row| {
-                                let row_of_tile = row_within(dims, shape, outer, &row);
-                                to[row].copy_from_slice(&from[row_of_tile]);
-                            });
-                        }
-                    })?;
-                }
-            }
-        }
-        Ok(Scores { grid, values })
+/// A network during one run.
+pub(super) struct Asked<'a> {
+    network: &'a mut Network,
+    options: &'a RunOptions,
+    cancel: &'a AtomicBool,
+}
+
+impl Asked<'_> {
+    pub(super) fn channels(&self) -> usize {
+        self.network.channels
     }
 
-    /// One session run; `shape` is (i, j, k). `deliver` gets the scores, channel by channel.
-    fn run_tile(&mut self, input: &[f32], shape: [usize; 3], options: &RunOptions, deliver: impl FnOnce(&[f32])) -> Result<(), InferError> {
-        let [i, j, k] = shape;
-        let tensor = TensorRef::from_array_view(([1, 1, k, j, i], input))?;
-        let outputs = self.session.run_with_options(ort::inputs![self.input.as_str() => tensor], options)?;
-        let (found, scores) = outputs[self.output.as_str()].try_extract_tensor::<f32>()?;
-        let expected = [1, self.channels, k, j, i].map(|n| n as i64);
-        if **found != expected {
-            return Err(InferError::Contract { what: format!("output has shape {:?}, expected {expected:?}", &**found) });
+    /// The answer for a box of `shape` (i, j, k): the mean over the graphs, channel by channel.
+    pub(super) fn answer(&mut self, input: &[f32], [i, j, k]: [usize; 3], scores: &mut Vec<f32>) -> Result<(), InferError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(InferError::Cancelled);
         }
-        match scores.iter().filter(|s| !s.is_finite()).count() {
-            0 => deliver(scores),
-            count => return Err(InferError::NotFinite { count }),
+        let Network { sessions, input: of_input, output, layout, channels, .. } = &mut *self.network;
+        let shape = |channels: usize| match layout {
+            Layout::Ncdhw => vec![1, channels, k, j, i],
+            Layout::Nchw => vec![k, channels, j, i],
+        };
+        let graphs = sessions.len() as f32;
+        for (n, session) in sessions.iter_mut().enumerate() {
+            let tensor = TensorRef::from_array_view((shape(1), input))?;
+            let outputs = session.run_with_options(ort::inputs![of_input.as_str() => tensor], self.options)?;
+            let (found, answer) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
+            let expected = shape(*channels);
+            if !found.iter().map(|&n| n as usize).eq(expected.iter().copied()) {
+                return Err(InferError::Contract { what: format!("output has shape {:?}, expected {expected:?}", &**found) });
+            }
+            match answer.par_iter().filter(|s| !s.is_finite()).count() {
+                0 => {}
+                count => return Err(InferError::NotFinite { count }),
+            }
+            if n == 0 {
+                scores.clear();
+                scores.extend_from_slice(answer);
+            } else {
+                scores.iter_mut().zip(answer).for_each(|(sum, score)| *sum += score);
+            }
+        }
+        if graphs > 1.0 {
+            scores.iter_mut().for_each(|sum| *sum /= graphs);
         }
         Ok(())
     }
 }
 
-/// Along one axis: the voxels that a tile answers for, and those that it sees.
-#[derive(Debug, Clone, PartialEq)]
-struct Span {
-    inner: Range<usize>,
-    outer: Range<usize>,
-}
-
-fn spans(length: u32, tile: u32, halo: u32) -> Vec<Span> {
-    let (length, tile, halo) = (length as usize, tile as usize, halo as usize);
-    // Equal parts rather than full tiles and a sliver.
-    let count = length.div_ceil(tile);
-    (0..count)
-        .map(|n| {
-            let inner = n * length / count..(n + 1) * length / count;
-            let outer = inner.start.saturating_sub(halo)..(inner.end + halo).min(length);
-            Span { inner, outer }
-        })
-        .collect()
-}
-
-/// Calls `f` with the index range of each row of a box within a volume of `dims`.
-fn for_rows(dims: [u32; 3], of_box: [&Range<usize>; 3], mut f: impl FnMut(Range<usize>)) {
-    let [i, j, _] = dims.map(|d| d as usize);
-    for z in of_box[2].clone() {
-        for y in of_box[1].clone() {
-            let start = (z * j + y) * i;
-            f(start + of_box[0].start..start + of_box[0].end);
-        }
-    }
-}
-
-/// Where a row of the volume lies within the tile that sees `outer`.
-fn row_within(dims: [u32; 3], shape: [usize; 3], outer: [&Range<usize>; 3], row: &Range<usize>) -> Range<usize> {
-    let [i, j, _] = dims.map(|d| d as usize);
-    let [x, y, z] = [row.start % i, row.start / i % j, row.start / (i * j)];
-    let start = ((z - outer[2].start) * shape[1] + (y - outer[1].start)) * shape[0] + (x - outer[0].start);
-    start..start + row.len()
-}
-
-/// A float32 tensor of rank 5 with batch 1 and `channels`, as far as the graph fixes them.
-fn check_tensor(outlets: &[ort::value::Outlet], name: &str, channels: usize) -> Result<(), InferError> {
+/// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them.
+fn check_tensor(outlets: &[ort::value::Outlet], name: &str, layout: Layout, channels: usize) -> Result<(), InferError> {
     let broken = |what: String| Err(InferError::Contract { what });
     let Some(outlet) = outlets.iter().find(|o| o.name() == name) else {
         let names: Vec<_> = outlets.iter().map(ort::value::Outlet::name).collect();
@@ -276,25 +249,10 @@ fn check_tensor(outlets: &[ort::value::Outlet], name: &str, channels: usize) -> 
         return broken(format!("`{name}` has element type {ty}, the manifest says float32"));
     }
     let fixed_or = |found: i64, wanted: usize| found == -1 || found == wanted as i64;
-    match shape[..] {
-        [batch, c, _, _, _] if fixed_or(batch, 1) && fixed_or(c, channels) => Ok(()),
-        _ => broken(format!("`{name}` has shape {:?}, expected [1, {channels}, D, H, W]", &**shape)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(length: u32, tile: u32, halo: u32, expected: &[(Range<usize>, Range<usize>)]) {
-        let expected: Vec<_> = expected.iter().map(|(inner, outer)| Span { inner: inner.clone(), outer: outer.clone() }).collect();
-        assert_eq!(spans(length, tile, halo), expected);
-    }
-
-    #[test]
-    fn spans_cover_an_axis_once_and_see_the_halo() {
-        check(10, 16, 2, &[(0..10, 0..10)]);
-        check(10, 5, 2, &[(0..5, 0..7), (5..10, 3..10)]);
-        check(10, 4, 1, &[(0..3, 0..4), (3..6, 2..7), (6..10, 5..10)]);
+    match (layout, &shape[..]) {
+        (Layout::Ncdhw, &[batch, c, _, _, _]) if fixed_or(batch, 1) && fixed_or(c, channels) => Ok(()),
+        (Layout::Nchw, &[_, c, _, _]) if fixed_or(c, channels) => Ok(()),
+        (Layout::Ncdhw, _) => broken(format!("`{name}` has shape {:?}, expected [1, {channels}, D, H, W]", &**shape)),
+        (Layout::Nchw, _) => broken(format!("`{name}` has shape {:?}, expected [N, {channels}, H, W]", &**shape)),
     }
 }

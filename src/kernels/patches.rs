@@ -40,7 +40,9 @@ pub enum Weighting {
     /// 1 everywhere.
     Constant,
     /// Falls off from the middle, highest 10, as nnU-Net's `compute_gaussian(sigma_scale=1/8, value_scaling_factor=10)`.
-    Gaussian,
+    NnunetGaussian,
+    /// Falls off from the middle, least 0.001, as MONAI's `compute_importance_map(mode="gaussian", sigma_scale=0.125)`.
+    MonaiGaussian,
 }
 
 impl Weighting {
@@ -50,24 +52,35 @@ impl Weighting {
     /// Where an axis is empty: a broken promise of the caller.
     pub fn weights(self, dims: [u32; 3]) -> Vec<f32> {
         assert!(dims.iter().all(|&n| n > 0), "a patch has voxels");
-        if self == Self::Constant {
-            return vec![1.0; voxel_count(dims)];
-        }
-        // A point in the middle, smoothed with zeros around: a product of three lines.
-        let lines = dims.map(|n| {
-            let sigma = f64::from(n) / 8.0;
-            let weights = half_kernel(sigma, (4.0 * sigma + 0.5) as usize);
-            (0..n).map(|at| weights.get(at.abs_diff(n / 2) as usize).copied().unwrap_or(0.0)).collect::<Vec<f64>>()
-        });
+        let line: fn(u32) -> Vec<f64> = match self {
+            Self::Constant => return vec![1.0; voxel_count(dims)],
+            Self::NnunetGaussian => smoothed_point,
+            Self::MonaiGaussian => gaussian,
+        };
+        let lines = dims.map(line);
         let [x, y, z] = &lines;
         let highest: f64 = lines.iter().map(|line| line.iter().copied().fold(0.0, f64::max)).product();
-        let scale = 10.0 / highest;
+        let scale = if self == Self::NnunetGaussian { 10.0 / highest } else { 1.0 };
         let mut weights: Vec<f32> =
             z.iter().flat_map(|wz| y.iter().flat_map(move |wy| x.iter().map(move |wx| (wx * wy * wz * scale) as f32))).collect();
         let least = weights.iter().copied().filter(|&weight| weight > 0.0).fold(f32::INFINITY, f32::min);
+        let least = if self == Self::MonaiGaussian { least.max(1e-3) } else { least };
         weights.iter_mut().for_each(|weight| *weight = weight.max(least));
         weights
     }
+}
+
+/// A point in the middle of `n` voxels, smoothed with zeros around.
+fn smoothed_point(n: u32) -> Vec<f64> {
+    let sigma = f64::from(n) / 8.0;
+    let weights = half_kernel(sigma, (4.0 * sigma + 0.5) as usize);
+    (0..n).map(|at| weights.get(at.abs_diff(n / 2) as usize).copied().unwrap_or(0.0)).collect()
+}
+
+/// A Gaussian around the middle of `n` voxels.
+fn gaussian(n: u32) -> Vec<f64> {
+    let (middle, sigma) = (f64::from(n - 1) / 2.0, f64::from(n) / 8.0);
+    (0..n).map(|at| (-((f64::from(at) - middle) / sigma).powi(2) / 2.0).exp()).collect()
 }
 
 impl Patch {
@@ -322,7 +335,7 @@ mod tests {
             gather_patch_cpu(&volume, volume_dims, &patch, -7.0, &mut found);
             prop_assert_eq!(&found, &expected);
 
-            let (scores, weights) = (values(CHANNELS * patch_voxels, seed + 1), Weighting::Gaussian.weights(patch.dims));
+            let (scores, weights) = (values(CHANNELS * patch_voxels, seed + 1), Weighting::NnunetGaussian.weights(patch.dims));
             let before = [values(CHANNELS * voxels, seed + 2), values(voxels, seed + 3)];
             let [mut expected_sums, mut expected_weights] = before.clone();
             for (p, place) in places.iter().enumerate().filter_map(|(p, place)| Some((p, (*place)?))) {
@@ -357,7 +370,7 @@ mod tests {
         let volume = values(voxel_count(dims), 1);
         let (mut sums, mut weight_sums) = (vec![0.0; volume.len()], vec![0.0; volume.len()]);
         let patch_dims = [8, 7, 6];
-        let weights = Weighting::Gaussian.weights(patch_dims);
+        let weights = Weighting::NnunetGaussian.weights(patch_dims);
         let mut patch_values = vec![0.0; voxel_count(patch_dims)];
         for (n, start) in voxels([4, 4, 3]).enumerate() {
             let start = std::array::from_fn(|s| start[s] as i32 * 5);

@@ -67,6 +67,42 @@ pub enum ModelError {
         /// The manifest.
         path: PathBuf,
     },
+    /// Neither a folder nor a packed package.
+    #[error("no model package: neither a folder with a model.toml nor what `roentgen model pack` writes ({})", path.display())]
+    NotPacked {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// A packed package or its signature cannot be written.
+    #[error("cannot write the packed package: {source}")]
+    Write {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No key that signs or verifies.
+    #[error("{what} ({})", path.display())]
+    Key {
+        /// What is wrong, and what would do.
+        what: &'static str,
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// The package is not what the holder of the key has signed.
+    #[error("wrong signature: the package was changed, or signed with another key; do not use it ({})", path.display())]
+    Signature {
+        /// The packed package.
+        path: PathBuf,
+    },
+    /// More than a file of its kind can have.
+    #[error("the file has {bytes} bytes, {most} at most can be read: export the graph with a smaller type of weights ({})", path.display())]
+    TooLarge {
+        /// Bytes of the file.
+        bytes: u64,
+        /// Most bytes.
+        most: u64,
+        /// Which file.
+        path: PathBuf,
+    },
     /// A file is not the one that the manifest names.
     #[error("wrong hash: sha256 is {found}, the manifest says {expected}; the file was changed or damaged, install the package again ({})", path.display())]
     Hash {
@@ -88,6 +124,11 @@ impl Coded for ModelError {
             Self::UnknownStep { .. } => "model.unknown-step",
             Self::Manifest { .. } => "model.manifest",
             Self::Unsupported { .. } => "model.unsupported",
+            Self::NotPacked { .. } => "model.not-packed",
+            Self::Write { .. } => "model.write",
+            Self::Key { .. } => "model.key",
+            Self::Signature { .. } => "model.signature",
+            Self::TooLarge { .. } => "model.too-large",
             Self::Hash { .. } => "model.hash",
         }
     }

@@ -1,10 +1,11 @@
 //! The manifest `model.toml`, format 1. Fields that it does not know are errors, never ignored.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModelError, Select};
+use super::reference::{Reference, ReferenceInput};
+use super::{Inference, ModelError, Select};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -42,6 +43,8 @@ pub struct Manifest {
     /// Maps of values beside the labels, which are computed where they are asked for.
     #[serde(default)]
     pub map: Vec<Map>,
+    /// A case with known result, which `roentgen model check` runs.
+    pub reference: Option<Reference>,
 }
 
 /// Who and what.
@@ -108,6 +111,9 @@ pub enum Layout {
     /// Batch, channel, slice (k), row (j), column (i).
     #[serde(rename = "NCDHW")]
     Ncdhw,
+    /// Slice (k) as the batch, channel, row (j), column (i).
+    #[serde(rename = "NCHW")]
+    Nchw,
 }
 
 /// One preprocessing step. Geometry steps come before value steps, since all run as one pass over the voxels.
@@ -156,17 +162,7 @@ pub enum PreprocessStep {
     },
 }
 
-/// How the network is applied to volumes larger than one tile.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Inference {
-    /// Voxels of the network grid that one run answers for, along i, j, k.
-    pub tile: [u32; 3],
-    /// Voxels added around a tile and cut off again: the radius of the network's receptive field, so that tiles leave no seam.
-    pub halo: u32,
-}
-
-/// The network's output tensor: class scores with the input's layout, one channel for each finding.
+/// The network's output tensor: class scores with the input's layout, one channel for each finding and the background.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
@@ -174,6 +170,8 @@ pub struct Output {
     pub tensor: String,
     /// What the scores are, which only maps need to know.
     pub scores: Option<ScoreKind>,
+    /// The channel of what is none of the findings, where the network has one.
+    pub background: Option<usize>,
 }
 
 /// What class scores are.
@@ -265,7 +263,7 @@ pub enum MapOf {
 }
 
 /// A number that can be measured on a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MeasurementKind {
     /// Voxels times voxel volume, ml.
@@ -274,6 +272,14 @@ pub enum MeasurementKind {
     Mean,
     /// Population standard deviation of the physical values.
     StandardDeviation,
+}
+
+impl MeasurementKind {
+    /// As in a manifest.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).expect("a kind is a text");
+        name.as_str().expect("a kind is a text").to_owned()
+    }
 }
 
 impl Manifest {
@@ -302,12 +308,33 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Every file that the manifest names with its hash: the graphs, and the image of the reference case.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        let image = self.reference.as_ref().and_then(|reference| match &reference.input {
+            ReferenceInput::File(file) => Some(file),
+            ReferenceInput::Phantom => None,
+        });
+        self.file.iter().chain(image)
+    }
+
+    /// Channels of the output: one for each finding and the background.
+    pub fn channels(&self) -> usize {
+        self.finding.len() + usize::from(self.output.background.is_some())
+    }
+
+    /// The label of each channel, 0 for the background.
+    pub fn label_of_channel(&self) -> Vec<u8> {
+        let mut labels = vec![0; self.channels()];
+        self.finding.iter().for_each(|finding| labels[finding.channel] = finding.segment);
+        labels
+    }
+
     /// The maps, with what each is computed from, and from what kind of scores.
     pub fn maps(&self) -> impl Iterator<Item = (&Map, MapOf, ScoreKind)> {
         let of = |map: &Map| match map.of {
             MapKind::Probability => {
-                let channel = self.finding.iter().position(|finding| Some(&finding.name) == map.finding.as_ref())?;
-                Some(MapOf::Probability { channel })
+                let finding = self.finding.iter().find(|finding| Some(&finding.name) == map.finding.as_ref())?;
+                Some(MapOf::Probability { channel: finding.channel })
             }
             MapKind::Uncertainty => Some(MapOf::Uncertainty),
         };
@@ -323,9 +350,9 @@ impl Manifest {
             tidy(&self.model.name) && tidy(&self.model.version),
             "`model.name` and `model.version` take 1 to 32 letters, digits, - . _ +",
         )?;
-        require(self.file.len() == 1, "this version runs packages with one file, the ONNX graph")?;
+        require(!self.file.is_empty(), "no `file`: a package has an ONNX graph at least")?;
         self.select.check()?;
-        require(self.inference.tile.iter().all(|&t| t > 0), "`inference.tile` has an empty axis")?;
+        self.inference.check()?;
         require(self.postprocess.first() == Some(&PostprocessStep::Argmax), "the first `postprocess` step must be `argmax`")?;
         let later = self.postprocess.iter().skip(1);
         require(later.clone().all(|s| *s != PostprocessStep::Argmax), "`postprocess` has a second `argmax`")?;
@@ -363,7 +390,11 @@ impl Manifest {
         require(!self.finding.is_empty(), "no `finding`")?;
         for (n, finding) in self.finding.iter().enumerate() {
             require(finding.segment > 0, "`finding.segment` 0 is background")?;
-            require(finding.channel == n, "`finding.channel` counts from 0 in the order of the findings")?;
+            let before = self.finding[..n].iter().map(|other| other.channel).chain(self.output.background);
+            require(
+                finding.channel < self.channels() && before.clone().all(|other| other != finding.channel),
+                "`finding.channel` and `output.background` name each channel of the output once, from 0 on",
+            )?;
             let others = &self.finding[n + 1..];
             require(
                 others.iter().all(|o| o.segment != finding.segment && o.name != finding.name),
@@ -375,6 +406,9 @@ impl Manifest {
                 require(fits, "a code has an empty part, or a value over 16 or a meaning over 64 characters")?;
             }
         }
+        self.reference.as_ref().map_or(Ok(()), |reference| reference.check(&self.finding))?;
+        let inside = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        require(self.files().all(|file| inside(&file.path)), "the path of a file does not lie within the package")?;
         self.check_maps()
     }
 
@@ -399,7 +433,7 @@ impl Manifest {
                     return wrong("is of a `finding` that is none of the package's");
                 }
                 (MapKind::Uncertainty, Some(_)) => return wrong("is of the uncertainty between all findings, and names one"),
-                (MapKind::Uncertainty, None) if self.finding.len() < 2 => return wrong("is of the uncertainty between one finding"),
+                (MapKind::Uncertainty, None) if self.channels() < 2 => return wrong("is of the uncertainty between one finding"),
                 _ => {}
             }
         }
@@ -419,7 +453,7 @@ mod tests {
         let normalize = "[[preprocess]]\nstep = \"normalize\"\nsubtract = 0.0\ndivide = 1000.0\n";
         let bare = shipped.replace(clip, "").replace(normalize, "");
         assert_eq!(bare.matches("[[preprocess]]").count(), 2, "orient and resample are left");
-        Manifest::parse(&bare.replace("[inference]", &format!("{steps}\n[inference]")), Path::new("model.toml"))
+        Manifest::parse(&bare.replace("[inference.tiles]", &format!("{steps}\n[inference.tiles]")), Path::new("model.toml"))
     }
 
     fn check(steps: &str, expected: &[PreprocessStep]) {

@@ -1,16 +1,23 @@
 //! Model packages: manifest, hashes, input and output contract, series selection, intended use.
 //!
-//! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, and no code. Its steps are a closed set.
+//! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, or these packed into one file, and no code. Its steps are a closed set.
 
 mod error;
+mod files;
+mod inference;
 mod manifest;
 mod package;
+mod reference;
 pub mod select;
+pub mod signature;
 
 pub use error::ModelError;
+pub use files::pack;
+pub use inference::{Axis, Blending, Convention, Inference, SlidingWindow, Tiles};
 pub use manifest::{
-    Dtype, Finding, Inference, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind,
+    Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind,
     Task,
 };
+pub use reference::{Expected, Reference, ReferenceInput};
 pub use package::{Installed, Package, PackageFolders, PackageId};
 pub use select::{Assessment, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};

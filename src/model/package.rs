@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::files::{CARD, Files, MANIFEST, MOST_TEXT_BYTES};
+use super::manifest::File;
 use super::{Manifest, ModelError};
 use crate::codes::sha256_hex;
 
@@ -49,29 +51,22 @@ pub struct Package {
     pub manifest: Manifest,
     /// Name, version and hash.
     pub id: PackageId,
-    /// Where it lies.
-    pub folder: PathBuf,
-    /// The ONNX graph: the bytes that were hashed are the bytes that run.
-    pub onnx: Vec<u8>,
+    /// The folder or packed file that it was read from.
+    pub path: PathBuf,
+    /// The ONNX graphs, whose answers are averaged: the bytes that were hashed are the bytes that run.
+    pub graphs: Vec<Vec<u8>>,
 }
 
 impl Package {
-    /// Reads the package in `folder`. Its hash is that of the manifest, which names the hash of every other file.
+    /// Reads the package in a folder or a packed file. Its hash is that of the manifest, which names the hash of every other file.
     ///
     /// # Errors
     /// [`ModelError`] for a file that cannot be read, a manifest that cannot be carried out, or a wrong hash.
-    pub fn read(folder: &Path) -> Result<Self, ModelError> {
-        let read = |path: PathBuf| std::fs::read(&path).map_err(|source| ModelError::Read { path, source });
-        let manifest_path = folder.join("model.toml");
-        let text = read(manifest_path.clone())?;
-        let manifest = Manifest::parse(&String::from_utf8_lossy(&text), &manifest_path)?;
-        let file = &manifest.file[0];
-        let onnx_path = folder.join(&file.path);
-        let onnx = read(onnx_path.clone())?;
-        let found = sha256_hex(&onnx);
-        if found != file.sha256 {
-            return Err(ModelError::Hash { found, expected: file.sha256.clone(), path: onnx_path });
-        }
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let mut files = Files::open(path)?;
+        let text = files.read(MANIFEST, MOST_TEXT_BYTES)?;
+        let manifest = Manifest::parse(&String::from_utf8_lossy(&text), &files.path_of(MANIFEST))?;
+        let graphs = manifest.file.iter().map(|file| files.read_checked(file)).collect::<Result<_, _>>()?;
         let id = PackageId {
             name: manifest.model.name.clone(),
             version: manifest.model.version.clone(),
@@ -80,18 +75,18 @@ impl Package {
             intended_use: manifest.model.intended_use.clone(),
             licence: manifest.model.licence.clone(),
             regulatory_status: manifest.model.regulatory_status.clone(),
-            card: card(folder),
+            card: files.read(CARD, MOST_TEXT_BYTES).ok().map(|bytes| String::from_utf8_lossy(&bytes).into()),
         };
-        Ok(Self { manifest, id, folder: folder.to_owned(), onnx })
+        Ok(Self { manifest, id, path: path.to_owned(), graphs })
     }
-}
 
-/// The model card, where there is one of a size that a person may read.
-fn card(folder: &Path) -> Option<Arc<str>> {
-    const MOST_BYTES: u64 = 1 << 16;
-    let path = folder.join("MODEL_CARD.md");
-    let fits = std::fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= MOST_BYTES);
-    fits.then(|| std::fs::read(&path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into()))?
+    /// The bytes of a file that the manifest names.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it cannot be read or has another hash.
+    pub fn bytes_of(&self, file: &File) -> Result<Vec<u8>, ModelError> {
+        Files::open(&self.path)?.read_checked(file)
+    }
 }
 
 /// Where packages are looked for by name, first to last.
@@ -116,7 +111,7 @@ impl PackageFolders {
         let mut seen = std::collections::BTreeMap::new();
         for folder in &self.0 {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if entry.path().join("model.toml").is_file() {
+                if entry.path().join(MANIFEST).is_file() {
                     seen.entry(entry.file_name()).or_insert_with(|| entry.path());
                 }
             }
@@ -124,13 +119,14 @@ impl PackageFolders {
         seen.into_values().map(|path| (path.clone(), Package::read(&path))).collect()
     }
 
-    /// The package in the folder `wanted`, or the installed one of that name.
+    /// The package in the folder or packed file `wanted`, or the installed one of that name.
     ///
     /// # Errors
     /// [`ModelError::NotFound`] with the names there are, or what is wrong with the package.
     pub fn find(&self, wanted: &str) -> Result<Package, ModelError> {
         let named = self.0.iter().map(|folder| folder.join(wanted));
-        match std::iter::once(PathBuf::from(wanted)).chain(named).find(|path| path.join("model.toml").is_file()) {
+        let is_package = |path: &PathBuf| path.is_file() || path.join(MANIFEST).is_file();
+        match std::iter::once(PathBuf::from(wanted)).chain(named).find(is_package) {
             Some(path) => Package::read(&path),
             None => {
                 let names = self.installed().into_iter().filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()));

@@ -119,3 +119,11 @@ fn a_tensor_of_another_name() {
     assert_eq!(ran.code, 2, "{}", ran.all());
     assert!(ran.stderr.contains("no tensor `logits`"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_graph_larger_than_onnx_has() {
+    let package = changed(|text| text);
+    let graph = fs::File::create(package.path().join("ct-tissue.onnx")).expect("writable");
+    graph.set_len(3 << 30).expect("a file with a hole");
+    check(package.path(), "model.too-large");
+}

@@ -60,7 +60,7 @@ def main():
         check(name, difference <= TOLERANCE, f"max abs difference {difference:.2e} (allowed {TOLERANCE:.0e})")
 
     # Tiles of 16 with a halo of 2 give what the whole image gives.
-    hu, halo = images["blocks of tissue"], manifest["inference"]["halo"]
+    hu, halo = images["blocks of tissue"], manifest["inference"]["tiles"]["halo"]
     whole, tiled, step = network(hu), np.empty((5, *hu.shape), np.float32), 16 - 2 * halo
     for corner in np.ndindex(*(-(-n // step) for n in hu.shape)):
         keep = [(c * step, min((c + 1) * step, n)) for c, n in zip(corner, hu.shape)]

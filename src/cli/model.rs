@@ -1,0 +1,264 @@
+//! `roentgen model`: packages, listed, begun, checked, packed and verified.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{EngineArgs, Outcome, text};
+use crate::engine::{Engine, Input};
+use crate::findings::Findings;
+use crate::infer::Provider;
+use crate::infer::runtime;
+use crate::model::{self, Expected, Package, ReferenceInput, signature};
+use crate::phantom::{self, Sampling};
+use crate::results::Forms;
+use crate::series;
+
+/// List, begin, check, pack and verify model packages.
+///
+/// docs/package-format.md says what a package holds.
+#[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub(super) struct Model {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(List),
+    New(New),
+    Check(Check),
+    Pack(Pack),
+    Verify(Verify),
+}
+
+/// List the installed packages, and what is wrong with those that cannot be used.
+#[derive(Args)]
+struct List {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Begin a package: a folder with a manifest and a model card to fill in, for an ONNX graph that you have.
+#[derive(Args)]
+struct New {
+    /// The folder to make; its name becomes the package's.
+    folder: PathBuf,
+
+    /// The graph, which is copied into it.
+    #[arg(long, value_name = "FILE")]
+    onnx: PathBuf,
+}
+
+/// Check a package: its manifest, the hashes of its files, whether the graph fits, and its reference case on each provider.
+#[derive(Args)]
+struct Check {
+    /// The package: a folder, a packed file, or the name of an installed one.
+    package: String,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Pack a package into one file, which runs as the folder does.
+#[derive(Args)]
+struct Pack {
+    /// The package's folder.
+    folder: PathBuf,
+
+    /// The file to write.
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Sign it with this private Ed25519 key (PEM); the signature is written beside it, with `.sig` added to the name.
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
+}
+
+/// Verify a packed package: its signature, and the hashes of its files.
+#[derive(Args)]
+struct Verify {
+    /// The packed file; its signature lies beside it.
+    packed: PathBuf,
+
+    /// The public Ed25519 key (PEM) of whoever signed it.
+    #[arg(long, value_name = "KEY")]
+    key: PathBuf,
+}
+
+impl Model {
+    pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::List(command) => command.run(),
+            Command::New(command) => command.run(),
+            Command::Check(command) => command.run(),
+            Command::Pack(command) => command.run(),
+            Command::Verify(command) => command.run(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package: Option<model::PackageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl List {
+    fn run(self) -> anyhow::Result<Outcome> {
+        let installed = super::packages().installed().into_iter().map(|(path, package)| match package {
+            Ok(package) => Listed { path, package: Some(package.id), problem: None },
+            Err(error) => Listed { path, package: None, problem: Some(error.to_string()) },
+        });
+        let listed: Vec<Listed> = installed.collect();
+        if self.json {
+            text::print_json(&listed)?;
+        } else {
+            let usable = listed.iter().filter_map(|one| Some((one.package.as_ref()?, &one.path)));
+            let row = |(id, path): (&model::PackageId, &PathBuf)| {
+                vec![id.name.clone(), id.version_string(), id.intended_use.clone(), path.display().to_string()]
+            };
+            print!("{}", text::table(&["package", "version", "intended use", "path"], &usable.map(row).collect::<Vec<_>>()));
+            listed.iter().filter_map(|one| one.problem.as_ref()).for_each(|problem| println!("cannot be used: {problem}"));
+        }
+        Ok(if listed.iter().all(|one| one.problem.is_none()) { Outcome::AllDone } else { Outcome::SomeFailed })
+    }
+}
+
+/// What a new package starts with. Every line is explained; what must be filled in says so.
+const NEW_MANIFEST: &str = include_str!("new_model.toml");
+const NEW_CARD: &str = include_str!("new_model_card.md");
+
+impl New {
+    fn run(self) -> anyhow::Result<Outcome> {
+        let name = self.folder.file_name().and_then(|name| name.to_str()).context("give a folder whose name can be the package's")?;
+        let graph = fs::read(&self.onnx).with_context(|| format!("cannot read {}", self.onnx.display()))?;
+        fs::create_dir(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
+        let manifest = NEW_MANIFEST.replace("{name}", name).replace("{sha256}", &crate::codes::sha256_hex(&graph));
+        for (file, bytes) in [
+            ("model.onnx", &graph[..]),
+            ("model.toml", manifest.as_bytes()),
+            ("MODEL_CARD.md", NEW_CARD.replace("{name}", name).as_bytes()),
+        ] {
+            fs::write(self.folder.join(file), bytes).with_context(|| format!("cannot write {file}"))?;
+        }
+        println!("{}: fill in model.toml and MODEL_CARD.md, then: roentgen model check {0}", self.folder.display());
+        Ok(Outcome::AllDone)
+    }
+}
+
+impl Check {
+    fn run(self) -> anyhow::Result<Outcome> {
+        let package = super::packages().find(&self.package)?;
+        println!("{} {}: manifest and hashes hold", package.id.name, package.id.version_string());
+        let mut passed = true;
+        if package.id.card.is_none() {
+            println!("no MODEL_CARD.md: people cannot read what it is good for");
+            passed = false;
+        }
+        let offered = &runtime::load(self.engine.ort_lib.as_deref())?.providers;
+        for provider in Provider::ALL.into_iter().filter(|provider| offered.iter().any(|name| name == provider.name())) {
+            let options = crate::engine::Options { provider, ..self.engine.options(&Forms::default()) };
+            passed &= match Engine::new(package.clone(), &options) {
+                Ok(mut engine) => check_reference(&mut engine, provider)?,
+                Err(error) => {
+                    println!("{}: {error}", provider.name());
+                    false
+                }
+            };
+        }
+        println!("{}", if passed { "passed" } else { "failed" });
+        Ok(if passed { Outcome::AllDone } else { Outcome::SomeFailed })
+    }
+}
+
+/// Runs the package's reference case; whether it comes out as it must.
+fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bool> {
+    let Some(reference) = engine.package().manifest.reference.clone() else {
+        println!("{}: the graph fits the manifest; no reference case", provider.name());
+        return Ok(true);
+    };
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let input = reference_input(engine.package(), &reference.input, folder.path())?;
+    let findings = match engine.analyse(input, &AtomicBool::new(false), &mut |_| {}) {
+        Ok(analysis) => analysis.findings,
+        Err(error) => {
+            println!("{}: the reference case fails: {error}", provider.name());
+            return Ok(false);
+        }
+    };
+    let rows: Vec<_> = reference.expect.iter().map(|expected| (expected, measured(engine.package(), &findings, expected))).collect();
+    let fits = |(expected, found): &(&Expected, Option<f64>)| found.is_some_and(|found| (found - expected.value).abs() <= expected.tolerance);
+    let row = |line: &(&Expected, Option<f64>)| {
+        let (expected, found) = line;
+        vec![
+            expected.finding.clone(),
+            expected.measurement.name(),
+            format!("{} +- {}", expected.value, expected.tolerance),
+            found.map_or_else(|| "none".to_owned(), |found| format!("{found:.4}")),
+            if fits(line) { "passed" } else { "FAILED" }.to_owned(),
+        ]
+    };
+    println!("{} on {}:", provider.name(), engine.device());
+    print!("{}", text::table(&["finding", "measurement", "expected", "found", ""], &rows.iter().map(row).collect::<Vec<_>>()));
+    Ok(rows.iter().all(fits))
+}
+
+fn reference_input(package: &Package, input: &ReferenceInput, folder: &Path) -> anyhow::Result<Input> {
+    match input {
+        ReferenceInput::Phantom => {
+            phantom::write_series(&phantom::chest(&Sampling::default()), folder).context("cannot write the phantom's study")?;
+        }
+        ReferenceInput::File(file) => {
+            let name = Path::new(&file.path).file_name().context("the reference case has no file name")?;
+            fs::write(folder.join(name), package.bytes_of(file)?).context("cannot write to the temporary folder")?;
+        }
+    }
+    let found = series::discover(&[folder.to_owned()]);
+    let parts = found.series.first().map(|series| series.parts(package.manifest.select.geometry)).unwrap_or_default();
+    let input = match (&parts[..], &found.volumes[..]) {
+        ([part], []) => package.eligible(part).map(|eligible| eligible.stack.into()),
+        ([], [volume]) => package.assess_volume(volume).answer().map(Input::from),
+        _ => bail!("the reference case is not one series or volume"),
+    };
+    input.map_err(|reasons| anyhow!("the package does not take its own reference case: {}", reasons[0]))
+}
+
+fn measured(package: &Package, findings: &Findings, expected: &Expected) -> Option<f64> {
+    let described = package.manifest.finding.iter().find(|finding| finding.name == expected.finding)?;
+    let place = described.measurements.iter().position(|kind| *kind == expected.measurement)?;
+    let finding = findings.findings.iter().find(|finding| finding.name == expected.finding)?;
+    finding.measurements.get(place)?.value
+}
+
+impl Pack {
+    fn run(self) -> anyhow::Result<Outcome> {
+        ensure!(!self.output.exists(), "{} is there already", self.output.display());
+        Package::read(&self.folder)?;
+        let packed = File::create(&self.output).with_context(|| format!("cannot write {}", self.output.display()))?;
+        model::pack(&self.folder, packed)?;
+        println!("{}", self.output.display());
+        if let Some(key) = &self.sign {
+            println!("{}", signature::sign(&self.output, key)?.display());
+        }
+        Ok(Outcome::AllDone)
+    }
+}
+
+impl Verify {
+    fn run(self) -> anyhow::Result<Outcome> {
+        signature::verify(&self.packed, &self.key)?;
+        let package = Package::read(&self.packed)?;
+        println!("{} {}: signature and hashes hold", package.id.name, package.id.version_string());
+        Ok(Outcome::AllDone)
+    }
+}

@@ -1,0 +1,59 @@
+//! What a package must find in an image that comes with it, or that everybody can make.
+
+use serde::Deserialize;
+
+use super::manifest::{Finding, MeasurementKind};
+
+/// A case with known result.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// The image.
+    pub input: ReferenceInput,
+    /// What must be found in it.
+    pub expect: Vec<Expected>,
+}
+
+/// The image of a reference case.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceInput {
+    /// The chest CT that `roentgen demo` makes.
+    Phantom,
+    /// A NIfTI or NRRD file of the package.
+    File(super::manifest::File),
+}
+
+/// A number that must come out.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    /// Name of the finding.
+    pub finding: String,
+    /// One of its measurements.
+    pub measurement: MeasurementKind,
+    /// In the measurement's unit.
+    pub value: f64,
+    /// How far off it may be on any device and provider, in the measurement's unit.
+    pub tolerance: f64,
+}
+
+impl Reference {
+    pub(super) fn check(&self, findings: &[Finding]) -> Result<(), String> {
+        if self.expect.is_empty() {
+            return Err("`reference` has no `expect`".to_owned());
+        }
+        for expected in &self.expect {
+            let Some(finding) = findings.iter().find(|finding| finding.name == expected.finding) else {
+                return Err(format!("`reference.expect` names `{}`, which is no finding", expected.finding));
+            };
+            if !finding.measurements.contains(&expected.measurement) {
+                return Err(format!("`reference.expect` names a measurement that `{}` does not have", expected.finding));
+            }
+            if !(expected.value.is_finite() && expected.tolerance >= 0.0 && expected.tolerance.is_finite()) {
+                return Err("`reference.expect` has a value or tolerance that is no number".to_owned());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! Networks applied patch by patch, against the tools whose conventions the manifest names.
+
+use std::sync::atomic::AtomicBool;
+
+use roentgen::geometry::{Affine, Grid};
+use roentgen::infer::{Network, Provider, runtime};
+use roentgen::model::Package;
+use roentgen::volume::Volume;
+
+use crate::support::{python, root};
+
+#[test]
+fn patches_are_placed_turned_and_blended_as_elsewhere() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = root().join("tests/python/check_windows.py");
+    let made = python(&script, &["make".as_ref(), folder.path()]);
+    assert_eq!(made.code, 0, "{}", made.all());
+    let runtime = runtime::load(None).expect("ONNX Runtime is there");
+    for case in std::fs::read_dir(folder.path()).expect("readable") {
+        let case = case.expect("readable").path();
+        let dims: [u32; 3] = serde_json::from_slice(&std::fs::read(case.join("dims.json")).expect("readable")).expect("three numbers");
+        let input = bytemuck::pod_collect_to_vec(&std::fs::read(case.join("input.raw")).expect("readable"));
+        let input = Volume::new(Grid::new(dims, Affine::IDENTITY).expect("a grid"), input);
+        let package = Package::read(&case).expect("a package");
+        let mut network = Network::load(runtime, &package, Provider::Cpu).expect("it loads");
+        let scores = network.run(&input, &AtomicBool::new(false)).expect("it answers");
+        std::fs::write(case.join("scores.raw"), bytemuck::cast_slice(&scores.values)).expect("writable");
+    }
+    let checked = python(&script, &["check".as_ref(), folder.path()]);
+    println!("{}", checked.stdout);
+    assert_eq!(checked.code, 0, "{}", checked.all());
+}
