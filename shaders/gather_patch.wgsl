@@ -8,7 +8,7 @@
 fn gather_patch(@builtin(global_invocation_id) id: vec3<u32>) {
     let p = id.y * params.threads_a_row + id.x;
     if p >= params.dims.x * params.dims.y * params.dims.z { return; }    // dispatch rounds up
-    let place = place_of(p, params);
+    let place = place_of(unturned(p, params), params);
     var value = params.outside;
     if place != NOWHERE { value = volume[place]; }
     gathered[p] = value;

@@ -12,10 +12,15 @@ struct PatchParams {
 
 const NOWHERE: u32 = 0xffffffffu;
 
-// The voxel of the volume that voxel `p` of the patch, as the network sees it, lies on.
-fn place_of(p: u32, its: PatchParams) -> u32 {
+// Where voxel `p` of the patch, as the network sees it, lies in the patch as the volume has it.
+fn unturned(p: u32, its: PatchParams) -> vec3<u32> {
     let seen = vec3<u32>(p % its.dims.x, p / its.dims.x % its.dims.y, p / (its.dims.x * its.dims.y));
-    let at = its.start + vec3<i32>(select(seen, its.dims - 1u - seen, its.mirror == vec3<u32>(1u)));
+    return select(seen, its.dims - 1u - seen, its.mirror == vec3<u32>(1u));
+}
+
+// The voxel of the volume that a voxel of the patch lies on.
+fn place_of(unturned: vec3<u32>, its: PatchParams) -> u32 {
+    let at = its.start + vec3<i32>(unturned);
     if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(its.volume_dims)) { return NOWHERE; }
     return (u32(at.z) * its.volume_dims.y + u32(at.y)) * its.volume_dims.x + u32(at.x);
 }

@@ -197,7 +197,8 @@ fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bo
         }
     };
     let rows: Vec<_> = reference.expect.iter().map(|expected| (expected, measured(engine.package(), &findings, expected))).collect();
-    let fits = |(expected, found): &(&Expected, Option<f64>)| found.is_some_and(|found| (found - expected.value).abs() <= expected.tolerance);
+    let fits =
+        |(expected, found): &(&Expected, Option<f64>)| found.is_some_and(|found| (found - expected.value).abs() <= expected.tolerance);
     let row = |line: &(&Expected, Option<f64>)| {
         let (expected, found) = line;
         vec![

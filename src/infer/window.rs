@@ -43,7 +43,7 @@ pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &Volum
             let mut scores = Vec::new();
             network.answer(&input, shape, &mut scores)?;
             answered.send((patch, scores)).expect("it is blended as long as there are answers");
-            Ok(())
+            Ok::<_, InferError>(())
         });
         drop((answered, inputs));
         blending.join().expect("blending does not fail");
@@ -65,6 +65,13 @@ fn weighting(window: &SlidingWindow) -> Weighting {
 fn patches(window: &SlidingWindow, volume_dims: [u32; 3]) -> Vec<Patch> {
     let [xs, ys, zs]: [Vec<i32>; 3] = std::array::from_fn(|axis| window.starts(axis, volume_dims[axis]));
     let mirrors = window.mirrors();
-    let starts = zs.iter().flat_map(|&z| ys.iter().flat_map(move |&y| xs.iter().map(move |&x| [x, y, z])));
-    starts.flat_map(|start| mirrors.iter().map(move |&mirror| Patch { start, dims: window.patch, mirror })).collect()
+    let mut patches = Vec::with_capacity(xs.len() * ys.len() * zs.len() * mirrors.len());
+    for &z in &zs {
+        for &y in &ys {
+            for &x in &xs {
+                patches.extend(mirrors.iter().map(|&mirror| Patch { start: [x, y, z], dims: window.patch, mirror }));
+            }
+        }
+    }
+    patches
 }

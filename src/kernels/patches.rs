@@ -2,7 +2,7 @@
 //!
 //! `sum(v) += weight(p) * score(p)` and `weights(v) += weight(p)` for each voxel p of a patch that lies on v; `blend(v) = sum / weights`.
 //! A patch may reach beyond the volume: such voxels get a stated value, and their scores go nowhere. Mirroring turns a patch round for
-//! the network, and its scores back.
+//! the network, and its scores back; weights are never turned round.
 //!
 //! Memory traffic a voxel of a patch: 8 bytes to gather, 16 a channel to scatter. Shaders: `shaders/gather_patch.wgsl`,
 //! `shaders/scatter_patch.wgsl`.
@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::components::voxel_count;
 use super::gaussian::half_kernel;
+use super::half::{half_bits, half_value};
 use super::lines::groups_of;
 use super::simd::wide;
 use crate::gpu::{Buffer, Gpu, GpuError};
@@ -39,7 +40,8 @@ pub struct Patch {
 pub enum Weighting {
     /// 1 everywhere.
     Constant,
-    /// Falls off from the middle, highest 10, as nnU-Net's `compute_gaussian(sigma_scale=1/8, value_scaling_factor=10)`.
+    /// Falls off from the middle, highest 10, as nnU-Net's `compute_gaussian(sigma_scale=1/8, value_scaling_factor=10)`: in half
+    /// precision, whose least value is that of the corners.
     NnunetGaussian,
     /// Falls off from the middle, least 0.001, as MONAI's `compute_importance_map(mode="gaussian", sigma_scale=0.125)`.
     MonaiGaussian,
@@ -61,8 +63,9 @@ impl Weighting {
         let [x, y, z] = &lines;
         let highest: f64 = lines.iter().map(|line| line.iter().copied().fold(0.0, f64::max)).product();
         let scale = if self == Self::NnunetGaussian { 10.0 / highest } else { 1.0 };
-        let mut weights: Vec<f32> =
-            z.iter().flat_map(|wz| y.iter().flat_map(move |wy| x.iter().map(move |wx| (wx * wy * wz * scale) as f32))).collect();
+        let rounded: fn(f32) -> f32 = if self == Self::NnunetGaussian { |weight| half_value(half_bits(weight)) } else { |weight| weight };
+        let products = z.iter().flat_map(|wz| y.iter().flat_map(move |wy| x.iter().map(move |wx| (wx * wy * wz * scale) as f32)));
+        let mut weights: Vec<f32> = products.map(rounded).collect();
         let least = weights.iter().copied().filter(|&weight| weight > 0.0).fold(f32::INFINITY, f32::min);
         let least = if self == Self::MonaiGaussian { least.max(1e-3) } else { least };
         weights.iter_mut().for_each(|weight| *weight = weight.max(least));
@@ -94,18 +97,21 @@ impl Patch {
         );
     }
 
-    /// Where row (j, k) of the patch lies in the volume: the volume's row, the columns of the patch that are inside, and the volume's
-    /// column of the first of these. Columns count before mirroring.
-    fn row(&self, [nx, ny, nz]: [u32; 3], j: usize, k: usize) -> Option<(usize, Range<usize>, usize)> {
-        let at = |axis: usize, n: usize| {
-            let n = if self.mirror[axis] { self.dims[axis] as usize - 1 - n } else { n };
-            usize::try_from(i64::from(self.start[axis]) + n as i64).ok()
-        };
-        let j = at(1, j).filter(|&j| j < ny as usize)?;
-        let k = at(2, k).filter(|&k| k < nz as usize)?;
+    /// The columns of the patch that lie in the volume, and the volume's column of the first of these. Columns count before mirroring.
+    fn columns(&self, volume_columns: u32) -> (Range<usize>, usize) {
         let first = self.start[0].min(0).unsigned_abs() as usize;
-        let end = (i64::from(nx) - i64::from(self.start[0])).clamp(0, self.dims[0].into()) as usize;
-        (first < end).then(|| (k * ny as usize + j, first..end, (self.start[0] + first as i32) as usize))
+        let end = (i64::from(volume_columns) - i64::from(self.start[0])).clamp(0, self.dims[0].into()) as usize;
+        (first..end.max(first), (self.start[0] + first as i32) as usize)
+    }
+
+    /// The place along an axis of what the network sees at `n`, or the other way round.
+    fn turned(&self, axis: usize, n: usize) -> usize {
+        if self.mirror[axis] { self.dims[axis] as usize - 1 - n } else { n }
+    }
+
+    /// The index in the volume of place `n` along an axis; `None` beyond it.
+    fn in_volume(&self, axis: usize, n: usize, length: u32) -> Option<usize> {
+        usize::try_from(i64::from(self.start[axis]) + n as i64).ok().filter(|&at| at < length as usize)
     }
 }
 
@@ -116,18 +122,21 @@ impl Patch {
 pub fn gather_patch_cpu(volume: &[f32], volume_dims: [u32; 3], patch: &Patch, outside: f32, out: &mut [f32]) {
     patch.check(volume.len(), volume_dims, out.len());
     let [nx, ny, _] = patch.dims.map(|n| n as usize);
-    if out.is_empty() {
-        return;
+    let (inside, first) = patch.columns(volume_dims[0]);
+    if inside.is_empty() {
+        return out.fill(outside);
     }
     out.par_chunks_exact_mut(nx * ny).enumerate().for_each(|(k, slice)| {
         for (j, values) in slice.chunks_exact_mut(nx).enumerate() {
-            let Some((row, inside, first)) = patch.row(volume_dims, j, k) else {
+            let along = |axis: usize, n: usize| patch.in_volume(axis, patch.turned(axis, n), volume_dims[axis]);
+            let (Some(row), Some(slice)) = (along(1, j), along(2, k)) else {
                 values.fill(outside);
                 continue;
             };
+            let start = (slice * volume_dims[1] as usize + row) * volume_dims[0] as usize;
             values[..inside.start].fill(outside);
             values[inside.end..].fill(outside);
-            values[inside.clone()].copy_from_slice(&volume[row * volume_dims[0] as usize + first..][..inside.len()]);
+            values[inside.clone()].copy_from_slice(&volume[start + first..][..inside.len()]);
             if patch.mirror[0] {
                 values.reverse();
             }
@@ -137,7 +146,8 @@ pub fn gather_patch_cpu(volume: &[f32], volume_dims: [u32; 3], patch: &Patch, ou
 
 /// Adds `weights * scores` of a patch to `sums`, channel by channel, and `weights` once to `weight_sums`.
 ///
-/// `sums` holds channels of the volume, `scores` as many of the patch.
+/// `sums` holds channels of the volume, `scores` as many of the patch as the network sees it, `weights` belong to the patch as the volume
+/// has it.
 ///
 /// # Panics
 /// As [`gather_patch_cpu`], and where there are not as many channels on both sides.
@@ -154,40 +164,32 @@ pub fn scatter_patch_cpu(sums: &mut [f32], weight_sums: &mut [f32], volume_dims:
     let plane = volume_dims[0] as usize * volume_dims[1] as usize;
     let voxels = weight_sums.len();
     let patch_plane = patch.dims[0] as usize * patch.dims[1] as usize;
-    // The patch's slice at each slice of the volume, whichever way it is turned.
-    let slice_of = |k: usize| {
-        let n = usize::try_from(k as i64 - i64::from(patch.start[2])).ok().filter(|&n| n < patch.dims[2] as usize)?;
-        Some(if patch.mirror[2] { patch.dims[2] as usize - 1 - n } else { n })
-    };
+    let (inside, first) = patch.columns(volume_dims[0]);
+    if inside.is_empty() {
+        return;
+    }
     let every_slice =
         sums.par_chunks_exact_mut(plane).enumerate().map(|(n, slice)| (Some(n * plane / voxels), n % (voxels / plane), slice));
     let of_weights = weight_sums.par_chunks_exact_mut(plane).enumerate().map(|(k, slice)| (None, k, slice));
     every_slice.chain(of_weights).for_each(|(channel, k, slice)| {
-        let Some(n) = slice_of(k) else { return };
-        let weights = &weights[n * patch_plane..][..patch_plane];
-        let scores = channel.map(|channel| &scores[channel * voxel_count(patch.dims) + n * patch_plane..][..patch_plane]);
-        scatter_slice(slice, k, volume_dims, patch, n, scores, weights);
-    });
-}
-
-/// Slice `n` of the patch, which is slice `k` of the volume.
-fn scatter_slice(slice: &mut [f32], k: usize, volume_dims: [u32; 3], patch: &Patch, n: usize, scores: Option<&[f32]>, weights: &[f32]) {
-    let [nx, rows] = [patch.dims[0], volume_dims[1]].map(|n| n as usize);
-    for (j, weights) in weights.chunks_exact(nx).enumerate() {
-        let Some((row, inside, first)) = patch.row(volume_dims, j, n) else { continue };
-        let sums = &mut slice[(row - k * rows) * volume_dims[0] as usize + first..][..inside.len()];
-        let seen = if patch.mirror[0] { nx - inside.end..nx - inside.start } else { inside };
-        let weights = &weights[seen.clone()];
-        match (scores.map(|scores| &scores[j * nx..][seen]), patch.mirror[0]) {
-            (Some(scores), false) => add_products(sums, scores, weights),
-            (Some(scores), true) => {
-                let products = scores.iter().zip(weights).rev();
-                sums.iter_mut().zip(products).for_each(|(sum, (score, weight))| *sum += weight * score);
+        let place = usize::try_from(k as i64 - i64::from(patch.start[2])).ok().filter(|&n| n < patch.dims[2] as usize);
+        let Some(place) = place else { return };
+        let scores = channel.map(|channel| &scores[channel * weights.len() + patch.turned(2, place) * patch_plane..][..patch_plane]);
+        let nx = patch.dims[0] as usize;
+        for (j, weights) in weights[place * patch_plane..][..patch_plane].chunks_exact(nx).enumerate() {
+            let Some(row) = patch.in_volume(1, j, volume_dims[1]) else { continue };
+            let sums = &mut slice[row * volume_dims[0] as usize + first..][..inside.len()];
+            let weights = &weights[inside.clone()];
+            match (scores.map(|scores| &scores[patch.turned(1, j) * nx..][..nx]), patch.mirror[0]) {
+                (Some(scores), false) => add_products(sums, &scores[inside.clone()], weights),
+                (Some(scores), true) => {
+                    let scores = scores[nx - inside.end..nx - inside.start].iter().rev();
+                    sums.iter_mut().zip(scores.zip(weights)).for_each(|(sum, (score, weight))| *sum += weight * score);
+                }
+                (None, _) => sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight),
             }
-            (None, false) => sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight),
-            (None, true) => sums.iter_mut().zip(weights.iter().rev()).for_each(|(sum, weight)| *sum += weight),
         }
-    }
+    });
 }
 
 wide! {
@@ -298,15 +300,15 @@ mod tests {
         (0..count).map(|n| noise(n + seed) as f32 - 0.5).collect()
     }
 
-    /// For each voxel of the patch as the network sees it, the place in the volume.
-    fn places(volume_dims: [u32; 3], patch: &Patch) -> Vec<Option<usize>> {
+    /// For each voxel of the patch as the network sees it, the place in the volume and the weight's in the patch.
+    fn places(volume_dims: [u32; 3], patch: &Patch) -> Vec<Option<(usize, usize)>> {
         let place = |voxel: [u32; 3]| {
-            let at: [i64; 3] = std::array::from_fn(|s| {
-                let n = if patch.mirror[s] { patch.dims[s] - 1 - voxel[s] } else { voxel[s] };
-                i64::from(patch.start[s]) + i64::from(n)
-            });
+            let unturned: [i64; 3] =
+                std::array::from_fn(|s| i64::from(if patch.mirror[s] { patch.dims[s] - 1 - voxel[s] } else { voxel[s] }));
+            let at: [i64; 3] = std::array::from_fn(|s| i64::from(patch.start[s]) + unturned[s]);
             let inside = (0..3).all(|s| (0..i64::from(volume_dims[s])).contains(&at[s]));
-            inside.then(|| ((at[2] * i64::from(volume_dims[1]) + at[1]) * i64::from(volume_dims[0]) + at[0]) as usize)
+            let index = |at: [i64; 3], dims: [u32; 3]| ((at[2] * i64::from(dims[1]) + at[1]) * i64::from(dims[0]) + at[0]) as usize;
+            inside.then(|| (index(at, volume_dims), index(unturned, patch.dims)))
         };
         voxels(patch.dims).map(place).collect()
     }
@@ -330,7 +332,7 @@ mod tests {
             let (voxels, patch_voxels) = (voxel_count(volume_dims), voxel_count(patch.dims));
             let places = places(volume_dims, &patch);
             let volume = values(voxels, seed);
-            let expected: Vec<f32> = places.iter().map(|place| place.map_or(-7.0, |n| volume[n])).collect();
+            let expected: Vec<f32> = places.iter().map(|place| place.map_or(-7.0, |(n, _)| volume[n])).collect();
             let mut found = vec![0.0; patch_voxels];
             gather_patch_cpu(&volume, volume_dims, &patch, -7.0, &mut found);
             prop_assert_eq!(&found, &expected);
@@ -338,9 +340,10 @@ mod tests {
             let (scores, weights) = (values(CHANNELS * patch_voxels, seed + 1), Weighting::NnunetGaussian.weights(patch.dims));
             let before = [values(CHANNELS * voxels, seed + 2), values(voxels, seed + 3)];
             let [mut expected_sums, mut expected_weights] = before.clone();
-            for (p, place) in places.iter().enumerate().filter_map(|(p, place)| Some((p, (*place)?))) {
-                (0..CHANNELS).for_each(|c| expected_sums[c * voxels + place] += weights[p] * scores[c * patch_voxels + p]);
-                expected_weights[place] += weights[p];
+            for (p, (place, unturned)) in places.iter().enumerate().filter_map(|(p, place)| Some((p, (*place)?))) {
+                let weight = weights[unturned];
+                (0..CHANNELS).for_each(|c| expected_sums[c * voxels + place] += weight * scores[c * patch_voxels + p]);
+                expected_weights[place] += weight;
             }
             let [mut sums, mut weight_sums] = before.clone();
             scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, &patch, &scores, &weights);

@@ -15,9 +15,8 @@ pub use error::ModelError;
 pub use files::pack;
 pub use inference::{Axis, Blending, Convention, Inference, SlidingWindow, Tiles};
 pub use manifest::{
-    Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind,
-    Task,
+    Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind, Task,
 };
-pub use reference::{Expected, Reference, ReferenceInput};
 pub use package::{Installed, Package, PackageFolders, PackageId};
+pub use reference::{Expected, Reference, ReferenceInput};
 pub use select::{Assessment, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};

@@ -167,7 +167,7 @@ fn other_peoples_libraries_say_the_same() {
         cases.array("gaussian", json!({ "sigma_mm": 2.2, "mode": mode, "constant": -40.0 }), bytes_of(&values));
     }
     for dims in [[64, 48, 30], [7, 1, 128]] {
-        cases.array("patch weights", json!({ "dims": dims }), bytes_of(&Weighting::Gaussian.weights(dims)));
+        cases.array("patch weights", json!({ "dims": dims }), bytes_of(&Weighting::NnunetGaussian.weights(dims)));
     }
     let scores: Vec<f32> = noise(5 * 4000, 3).iter().map(|&v| (f32::from(v) - 128.0) * 0.11).collect();
     std::fs::write(folder.path().join("scores.raw"), bytes_of(&scores)).expect("a temporary folder can be written");

@@ -122,7 +122,7 @@ fn a_tensor_of_another_name() {
 
 #[test]
 fn a_graph_larger_than_onnx_has() {
-    let package = changed(|text| text);
+    let package = changed(|text| text + "\n# touched\n");
     let graph = fs::File::create(package.path().join("ct-tissue.onnx")).expect("writable");
     graph.set_len(3 << 30).expect("a file with a hole");
     check(package.path(), "model.too-large");

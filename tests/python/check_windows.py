@@ -148,8 +148,8 @@ def weights(patch, blending, convention):
     point = np.zeros(patch)
     point[tuple(n // 2 for n in patch)] = 1
     smooth = gaussian_filter(point, [n / 8 for n in patch], mode='constant')
-    smooth *= 10 / smooth.max()
-    return np.maximum(smooth, smooth[smooth > 0].min())
+    smooth = (smooth * (10 / smooth.max())).astype(np.float16)
+    return np.maximum(smooth, smooth[smooth > 0].min()).astype(float)
 
 
 def reference(values, run, patch, overlap, blending, convention, mirror):

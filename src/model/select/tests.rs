@@ -37,7 +37,7 @@ fn package(rules: &str) -> Package {
         regulatory_status: String::new(),
         card: None,
     };
-    Package { manifest, id, folder: "nowhere".into(), onnx: Vec::new() }
+    Package { manifest, id, path: "nowhere".into(), graphs: Vec::new() }
 }
 
 fn element(group: u16, number: u16, vr: VR, text: &str) -> InMemElement {
