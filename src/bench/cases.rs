@@ -102,14 +102,12 @@ impl Cases {
     }
 
     fn resample(&self) -> Resample {
+        let source_from_target = self.image.grid().voxel_from_lps() * self.network.lps_from_voxel();
         Resample {
-            target_dims: self.network.dims(),
-            source_from_target: self.image.grid().voxel_from_lps() * self.network.lps_from_voxel(),
-            interpolation: Interpolation::Linear,
-            outside: None,
             clip: Some([-1000.0, 1000.0]),
             subtract: -100.0,
             divide: 400.0,
+            ..Resample::new(self.network.dims(), source_from_target)
         }
     }
 

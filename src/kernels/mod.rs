@@ -25,11 +25,13 @@ pub mod projection;
 mod resample;
 mod rows;
 mod scores_to_labels;
+pub mod separable;
 mod simd;
 mod label_sums;
 mod slabs;
 pub mod statistics;
 mod voxel;
+mod weights;
 
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
