@@ -26,6 +26,7 @@ mod resample;
 mod rows;
 mod scores_to_labels;
 pub mod separable;
+pub mod separable_gpu;
 mod simd;
 mod label_sums;
 mod slabs;

@@ -14,10 +14,10 @@ use super::area;
 use super::half::{Output, half_gpu};
 use super::lattice::{Interpolation, Lattice, Step};
 use super::rows::fill_rows;
-use super::separable;
 use super::simd::wide;
 use super::slabs::{self, Slab};
 use super::voxel::Voxel;
+use super::{separable, separable_gpu};
 use crate::geometry::Affine;
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored};
@@ -401,7 +401,7 @@ fn resample_parts(
     deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
 ) -> Result<(), GpuError> {
     if p.is_separable() {
-        return separable::resample_separable_gpu(gpu, image, p, deliver);
+        return separable_gpu::resample_separable_gpu(gpu, image, p, deliver);
     }
     match (&image.stored, p.interpolation.covers()) {
         (Stored::Int16(stored), false) => resample_slabs(gpu, image, stored.voxels(), WGSL_I16, p, deliver),

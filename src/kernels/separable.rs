@@ -9,7 +9,7 @@
 //! read a source voxel and up to that again where tiles meet, 4 (or 2 in half precision) written a target voxel, and 8 more where the
 //! source's rows do not run along the target's.
 //! On a GPU each axis is a pass: what is made along j (source columns and slices, target rows) and then along k is written and read once, 8
-//! bytes a value. Shader: `shaders/separable.wgsl`.
+//! bytes a value (`separable_gpu.rs`). Shader: `shaders/separable.wgsl`.
 
 use std::ops::Range;
 
@@ -22,16 +22,9 @@ use super::mask::{ALL_RANKS, Mask};
 use super::resample::{Resample, clip};
 use super::rows::fill_rows;
 use super::simd::wide;
-use super::slabs;
 use super::voxel::Voxel;
 use super::weights::{AxisWeights, tables};
-use crate::gpu::{Buffer, Gpu, GpuError};
-use crate::volume::{ImageVolume, Stored};
-
-pub(super) const WGSL_I16: &str =
-    concat!(include_str!("../../shaders/shared/stored_i16.wgsl"), include_str!("../../shaders/separable.wgsl"));
-pub(super) const WGSL_F32: &str =
-    concat!(include_str!("../../shaders/shared/stored_f32.wgsl"), include_str!("../../shaders/separable.wgsl"));
+use crate::volume::ImageVolume;
 
 /// Values that are summed up together, in registers.
 const LANES: usize = 64;
@@ -41,40 +34,6 @@ const GROUP: usize = 8;
 
 /// Target rows that go through all slices together.
 const TILE: usize = 16;
-
-/// Uniforms of `shaders/separable.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct SeparableParams {
-    /// Values of the bound input, in the source's order of axes.
-    pub input_dims: [u32; 3],
-    /// Axis of the sums.
-    pub axis: u32,
-    /// Values of the output, in the source's order of axes.
-    pub output_dims: [u32; 3],
-    /// Source slice that the input starts with.
-    pub first_loaded: u32,
-    /// Target index that the output starts with, along each source axis.
-    pub first_index: [u32; 3],
-    /// The axis across which limits change; 3: none.
-    pub limits_across: u32,
-    /// From value to value of the output, along each source axis.
-    pub strides: [u32; 3],
-    /// Lowest value before interpolation.
-    pub low: f32,
-    /// Where the spans of each source axis start.
-    pub first_span: [u32; 3],
-    /// Highest value before interpolation.
-    pub high: f32,
-    /// Output outside the source, if that is asked for.
-    pub outside: f32,
-    /// WGSL alignment.
-    pub pad0: u32,
-    /// WGSL alignment.
-    pub pad1: u32,
-    /// WGSL alignment.
-    pub pad2: u32,
-}
 
 /// Value from stored value in one source slice: `slope * (stored - pivot) + offset`, or 0.
 #[repr(C)]
@@ -93,26 +52,26 @@ pub struct SourceScale {
 }
 
 /// What source voxels are before they are interpolated.
-struct Source<'a, T> {
+pub(super) struct Source<'a, T> {
     stored: &'a [T],
     dims: [usize; 3],
-    scales: Vec<SourceScale>,
+    pub(super) scales: Vec<SourceScale>,
     /// Lowest and highest value.
-    ends: [f32; 2],
+    pub(super) ends: [f32; 2],
     /// Whether some become 0.
     masked: bool,
 }
 
 /// Lowest and highest output: of all, or of each source plane across an axis.
-struct Limits {
-    across: Option<usize>,
-    ends: Vec<[f32; 2]>,
+pub(super) struct Limits {
+    pub(super) across: Option<usize>,
+    pub(super) ends: Vec<[f32; 2]>,
 }
 
 const OPEN: [f32; 2] = [f32::MIN, f32::MAX];
 
 impl<'a, T: Voxel> Source<'a, T> {
-    fn new(image: &ImageVolume, stored: &'a [T], p: &Resample) -> Self {
+    pub(super) fn new(image: &ImageVolume, stored: &'a [T], p: &Resample) -> Self {
         let kept = p.background.map_or(Mask::All, Mask::Above).ranks::<T>(&image.rescale);
         let scale = |(scale, ranks): (super::SliceScale, [u32; 2])| {
             let [least_kept, greatest_kept] = match ranks {
@@ -144,16 +103,14 @@ impl<'a, T: Voxel> Source<'a, T> {
     /// What a spline is kept within: the range of the values, of all or of each plane across an axis.
     fn range(&self, across: Option<usize>) -> Vec<[f32; 2]> {
         let slices = (0..self.dims[2]).into_par_iter();
-        let wider = |a: [f32; 2], b: [f32; 2]| [a[0].min(b[0]), a[1].max(b[1])];
         let all_wider = |mut a: Vec<[f32; 2]>, b: Vec<[f32; 2]>| {
             a.iter_mut().zip(b).for_each(|(a, b)| *a = wider(*a, b));
             a
         };
-        let whole = |columns: Vec<[f32; 2]>| columns.into_iter().reduce(wider).expect("no axis is empty");
         match across {
-            Some(2) => slices.map(|k| whole(self.columns(k, 0..self.dims[1]))).collect(),
+            Some(2) => slices.map(|k| self.extent(k, 0..self.dims[1])).collect(),
             Some(1) => {
-                let rows = |k| (0..self.dims[1]).map(|j| whole(self.columns(k, j..j + 1))).collect();
+                let rows = |k| (0..self.dims[1]).map(|j| self.extent(k, j..j + 1)).collect();
                 slices.map(rows).reduce_with(all_wider).expect("no axis is empty")
             }
             Some(_) => slices.map(|k| self.columns(k, 0..self.dims[1])).reduce_with(all_wider).expect("no axis is empty"),
@@ -163,13 +120,26 @@ impl<'a, T: Voxel> Source<'a, T> {
                 let mut slice = 0;
                 while slice < self.dims[2] && range != self.ends {
                     let end = (slice + 2 * rayon::current_num_threads()).min(self.dims[2]);
-                    let some = (slice..end).into_par_iter().map(|k| whole(self.columns(k, 0..self.dims[1])));
+                    let some = (slice..end).into_par_iter().map(|k| self.extent(k, 0..self.dims[1]));
                     range = some.reduce(|| range, wider);
                     slice = end;
                 }
                 vec![range]
             }
         }
+    }
+
+    /// The range of some rows of a slice.
+    fn extent(&self, k: usize, rows: Range<usize>) -> [f32; 2] {
+        if self.masked {
+            let columns = self.columns(k, rows).into_iter();
+            return columns.reduce(wider).expect("no axis is empty");
+        }
+        // Values rise or fall with the stored ones.
+        let [nx, ny, _] = self.dims;
+        let mut ends = [0.0; 2];
+        convert(&mut ends, &stored_extent(&self.stored[(k * ny + rows.start) * nx..(k * ny + rows.end) * nx]), self.scales[k], self.ends);
+        [ends[0].min(ends[1]), ends[0].max(ends[1])]
     }
 
     /// The range of each column of some rows of a slice.
@@ -183,7 +153,7 @@ impl<'a, T: Voxel> Source<'a, T> {
         low.into_iter().zip(high).map(|(low, high)| [low, high]).collect()
     }
 
-    fn limits(&self, p: &Resample) -> Limits {
+    pub(super) fn limits(&self, p: &Resample) -> Limits {
         // Weights that are not negative keep values between those that they weigh.
         match p.values_first && p.interpolation == Interpolation::Cubic {
             true => Limits { across: p.nearest_along, ends: self.range(p.nearest_along) },
@@ -206,6 +176,29 @@ wide! {
             let kept = (stored.number() >= scale.least_kept) & (stored.number() <= scale.greatest_kept);
             *value = if kept { *value } else { 0.0 };
         }
+    }
+}
+
+/// The range of two ranges.
+fn wider(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
+    [a[0].min(b[0]), a[1].max(b[1])]
+}
+
+wide! {
+    /// The least and the greatest of some values.
+    fn stored_extent<T: Voxel>(stored: &[T]) -> [T; 2] {
+        const SIDE_BY_SIDE: usize = LANES / 2;
+        let lower = |a: T, b: T| if b < a { b } else { a };
+        let higher = |a: T, b: T| if b > a { b } else { a };
+        let (pieces, rest) = stored.as_chunks::<SIDE_BY_SIDE>();
+        let (mut low, mut high) = ([stored[0]; SIDE_BY_SIDE], [stored[0]; SIDE_BY_SIDE]);
+        for piece in pieces {
+            for lane in 0..SIDE_BY_SIDE {
+                low[lane] = lower(low[lane], piece[lane]);
+                high[lane] = higher(high[lane], piece[lane]);
+            }
+        }
+        [low.into_iter().chain(rest.iter().copied()).fold(stored[0], lower), high.into_iter().chain(rest.iter().copied()).fold(stored[0], higher)]
     }
 }
 
@@ -468,135 +461,6 @@ impl Ring {
     }
 }
 
-/// See [`super::resample_gpu`]: `deliver` gets each part of the target, and where it goes.
-pub(super) fn resample_separable_gpu(
-    gpu: &Gpu,
-    image: &ImageVolume,
-    p: &Resample,
-    deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
-) -> Result<(), GpuError> {
-    match &image.stored {
-        Stored::Int16(stored) => passes_gpu(gpu, image, stored.voxels(), WGSL_I16, p, deliver),
-        Stored::Float32(stored) => passes_gpu(gpu, image, stored.voxels(), WGSL_F32, p, deliver),
-    }
-}
-
-fn passes_gpu<T: Voxel>(
-    gpu: &Gpu,
-    image: &ImageVolume,
-    stored: &[T],
-    wgsl: &'static str,
-    p: &Resample,
-    mut deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
-) -> Result<(), GpuError> {
-    let outside = p.outside_value();
-    let (along, tables) = tables(p, &p.lattice(image), outside.is_some());
-    let source = Source::new(image, stored, p);
-    let limits = source.limits(p);
-    let source_dims = image.grid().dims();
-    let plane = image.grid().slice_voxels();
-    let target_plane = p.target_dims[0] as usize * p.target_dims[1] as usize;
-    let flag = |on: bool| if on { 1.0 } else { 0.0 };
-    let pipeline = |wgsl, axis: usize| {
-        let overrides = [("first", flag(axis == 1)), ("last", flag(axis == 0)), ("padded", flag(outside.is_some()))];
-        gpu.pipeline("separable", wgsl, &overrides)
-    };
-    let pipelines = [(1, pipeline(wgsl, 1)?), (2, pipeline(WGSL_F32, 2)?), (0, pipeline(WGSL_F32, 0)?)];
-    let scales = gpu.upload("separable: scales", &source.scales)?;
-    let ends = gpu.upload("separable: limits", &limits.ends)?;
-    let mut spans = Vec::new();
-    let mut weights: Vec<f32> = Vec::new();
-    let mut first_span = [0; 3];
-    for (first, table) in first_span.iter_mut().zip(&tables) {
-        *first = spans.len() as u32;
-        spans.extend(table.spans.iter().map(|[source, weight]| [*source, weight + weights.len() as u32]));
-        weights.extend(&table.weights);
-    }
-    let spans = gpu.upload("separable: spans", &spans)?;
-    let weights = gpu.upload("separable: weights", &weights)?;
-    let depth = slabs::target_depth(gpu, "a target slice, bytes", p.target_dims, 4, slabs::MOST_VOXELS)?;
-    let mut first_slice = 0;
-    while first_slice < p.target_dims[2] as usize {
-        // As many target slices as have all that they need and all that is made on the way in one binding each.
-        let part = |slices: usize| Part::of(&tables, along, source_dims, first_slice..first_slice + slices);
-        let limit = gpu.max_storage_bytes();
-        let needed = |part: &Part| part.most_values().max((part.loaded.len() * plane * size_of::<T>()) as u64 + 4);
-        let mut slices = depth.min(p.target_dims[2] as usize - first_slice);
-        while slices > 1 && needed(&part(slices)) > limit {
-            slices = slices.div_ceil(2);
-        }
-        let part = part(slices);
-        if needed(&part) > limit {
-            return Err(GpuError::TooLarge { what: "source slices or rows between them, bytes".to_owned(), needed: needed(&part), limit });
-        }
-        let loaded = part.loaded.start as usize * plane..part.loaded.end as usize * plane;
-        let mut values = gpu.upload("separable: stored", &stored[loaded])?;
-        let mut target_strides = [0; 3];
-        for (stride, t) in target_strides.iter_mut().zip(along) {
-            *stride = [1, p.target_dims[0], target_plane as u32][t];
-        }
-        for (&(axis, ref pipeline), [input_dims, output_dims]) in pipelines.iter().zip(part.steps()) {
-            let params = SeparableParams {
-                input_dims,
-                axis,
-                output_dims,
-                first_loaded: part.loaded.start,
-                first_index: part.first_index,
-                limits_across: limits.across.unwrap_or(3) as u32,
-                strides: if axis == 0 { target_strides } else { [1, output_dims[0], output_dims[0] * output_dims[1]] },
-                low: source.ends[0],
-                first_span,
-                high: source.ends[1],
-                outside: outside.unwrap_or(0.0),
-                pad0: 0,
-                pad1: 0,
-                pad2: 0,
-            };
-            let params = gpu.uniform("separable: params", &params)?;
-            let made = gpu.storage("separable: output", output_dims.iter().map(|&n| u64::from(n)).product::<u64>() * 4)?;
-            let groups = [output_dims[0].div_ceil(64), output_dims[1], output_dims[2]];
-            gpu.dispatch("separable", pipeline, &[&params, &values, &scales, &spans, &weights, &ends, &made], groups)?;
-            values = made;
-        }
-        deliver(&values, first_slice * target_plane..(first_slice + slices) * target_plane)?;
-        first_slice += slices;
-    }
-    Ok(())
-}
-
-/// Some slices of the target: source slices in reach, and what is made of them, along each source axis.
-struct Part {
-    source_dims: [u32; 3],
-    loaded: Range<u32>,
-    first_index: [u32; 3],
-    made: [u32; 3],
-}
-
-impl Part {
-    fn of(tables: &[AxisWeights; 3], along: [usize; 3], source_dims: [u32; 3], slices: Range<usize>) -> Self {
-        let ranges: [Range<usize>; 3] = std::array::from_fn(|s| if along[s] == 2 { slices.clone() } else { 0..tables[s].len() });
-        Self {
-            source_dims,
-            loaded: tables[2].reach(ranges[2].clone()),
-            first_index: ranges.each_ref().map(|range| range.start as u32),
-            made: ranges.each_ref().map(|range| range.len() as u32),
-        }
-    }
-
-    /// Sizes of input and output along j, then k, then i.
-    fn steps(&self) -> [[[u32; 3]; 2]; 3] {
-        let [nx, ny, _] = self.source_dims;
-        let loaded = self.loaded.len() as u32;
-        let [mx, my, mz] = self.made;
-        [[[nx, ny, loaded], [nx, my, loaded]], [[nx, my, loaded], [nx, my, mz]], [[nx, my, mz], [mx, my, mz]]]
-    }
-
-    /// Bytes of the largest output.
-    fn most_values(&self) -> u64 {
-        self.steps().iter().map(|[_, output]| output.iter().map(|&n| u64::from(n)).product::<u64>() * 4).max().unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -605,6 +469,7 @@ mod tests {
     use super::super::tests::{as_floats, covering, noisy_image, voxels};
     use super::super::{resample_cpu, resample_gpu, resample_half_cpu};
     use super::*;
+    use crate::gpu::GpuError;
 
     /// Of the range of values: sums of up to 24^3 terms in `f32`, some of them negative, and the weights that are left out.
     const TOLERANCE: f64 = 5e-6;
@@ -749,7 +614,7 @@ mod tests {
         let straight = Resample {
             interpolation: Interpolation::Cubic,
             divide: 400.0,
-            ..Resample::new([40, 37, 80], { covering([70, 45, 90], [40, 37, 80], [[1.7, 0., 0.], [0., -1.2, 0.], [0., 0., 1.1]]) })
+            ..Resample::new([40, 37, 80], covering([70, 45, 90], [40, 37, 80], [[1.7, 0., 0.], [0., -1.2, 0.], [0., 0., 1.1]]))
         };
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
         let expected = one_thread.install(|| resample_cpu(&image, &straight));

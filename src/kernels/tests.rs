@@ -299,8 +299,9 @@ fn area_shader() {
 
 #[test]
 fn separable_shader() {
-    use separable::{SeparableParams, SourceScale};
-    for source in [separable::WGSL_I16, separable::WGSL_F32] {
+    use separable::SourceScale;
+    use separable_gpu::SeparableParams;
+    for source in [separable_gpu::WGSL_I16, separable_gpu::WGSL_F32] {
         check(
             source,
             "separable",

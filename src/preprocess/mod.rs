@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
 use crate::gpu::GpuError;
-use crate::kernels::{Backend, Interpolation, Mask, Resample};
+use crate::kernels::{Backend, Mask, Resample};
 use crate::model::PreprocessStep;
 use crate::volume::{ImageVolume, Volume};
 
@@ -207,6 +207,7 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Interpolation;
     use crate::volume::{Quantity, Rescale};
 
     /// A sagittal grid of 40 x 30 x 20 voxels of 2 x 2 x 3 mm.
