@@ -105,9 +105,12 @@ fn covered(source: u32, at: f64, reach: f64, weight: impl Fn(f64) -> f64) -> (u3
     let last = f64::from(source - 1);
     let weight = |index: u32| weight((f64::from(index) - at).abs());
     let mut first = (at - reach).ceil().clamp(0.0, last) as u32;
-    let end = (at + reach).floor().clamp(0.0, last) as u32;
+    let mut end = (at + reach).floor().clamp(0.0, last) as u32;
     while first < end && weight(first) == 0.0 {
         first += 1;
+    }
+    while first < end && weight(end) == 0.0 {
+        end -= 1;
     }
     let raw: Vec<f64> = (first..=end).map(weight).collect();
     let sum: f64 = raw.iter().sum();
