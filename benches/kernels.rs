@@ -75,13 +75,10 @@ fn resample(c: &mut Criterion) {
     let image = source();
     let target = image.grid().respaced([1.5; 3]).expect("a grid");
     let p = Resample {
-        target_dims: target.dims(),
-        source_from_target: image.grid().voxel_from_lps() * target.lps_from_voxel(),
-        interpolation: Interpolation::Linear,
-        outside: None,
         clip: Some([-1000.0, 1000.0]),
         subtract: -100.0,
         divide: 400.0,
+        ..Resample::new(target.dims(), image.grid().voxel_from_lps() * target.lps_from_voxel())
     };
     let [nx, ny, nz] = p.target_dims;
     let centre = p.source_from_target.column(3);
@@ -105,6 +102,8 @@ fn resample(c: &mut Criterion) {
     group.bench_function("cpu, half precision", |b| b.iter(|| resample_half_cpu(&image, &p)));
     let area = Resample { interpolation: Interpolation::Area, ..p.clone() };
     group.bench_function("cpu, area", |b| b.iter(|| resample_cpu(&image, &area)));
+    let cubic = Resample { interpolation: Interpolation::Cubic, values_first: true, ..p.clone() };
+    group.bench_function("cpu, cubic", |b| b.iter(|| resample_cpu(&image, &cubic)));
     if let Some((gpu, name)) = case(gpu.as_ref()) {
         group.bench_function(name, |b| b.iter(|| resample_gpu(gpu, &image, &p).expect("the GPU works")));
     }

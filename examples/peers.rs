@@ -1,9 +1,10 @@
 //! Kernels on the arrays that other people's programs get, so that both can be timed in the same rounds.
 //!
-//!     cargo run --release --example peers -- prepare|back|components FOLDER [ROUNDS]
+//!     cargo run --release --example peers -- prepare|cubic|zscore|back|components FOLDER [ROUNDS]
 //!
 //! FOLDER holds `meta.json` (`affine_lps`) and NumPy files: `vol.npy` (z, y, x, int16 HU) is turned to RAS, resampled to 1.5 mm, windowed
-//! to 0..1 and cropped to what is not 0; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels; `mask.npy`
+//! to 0..1 and cropped to what is not 0, or (`cubic`) clipped, normalised and resampled as nnU-Net does it; of `mr.npy` (z, y, x, int16) the
+//! voxels above 0 get mean 0 and spread 1; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels; `mask.npy`
 //! (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The last line, `RESULT {...}`, has wall and processor
 //! seconds of each round after the first, and what tells whether two programs have done the same.
 
@@ -17,6 +18,7 @@ use processor::processor_seconds;
 use roentgen::geometry::{Affine, Grid};
 use roentgen::kernels::bounding_box::bounding_box_cpu;
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
+use roentgen::kernels::statistics::statistics_cpu;
 use roentgen::kernels::{Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
 use roentgen::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
 use serde_json::{Value, json};
@@ -30,9 +32,11 @@ fn main() -> anyhow::Result<()> {
     let (folder, rounds) = (Path::new(folder), rounds.first().map_or(Ok(5), |n| n.parse::<usize>())?);
     let (voxels, times, check) = match work.as_str() {
         "prepare" => prepare(folder, rounds)?,
+        "cubic" => cubic(folder, rounds)?,
+        "zscore" => zscore(folder, rounds)?,
         "back" => back(folder, rounds)?,
         "components" => components(folder, rounds)?,
-        other => bail!("there is no `{other}`: prepare, back or components"),
+        other => bail!("there is no `{other}`: prepare, cubic, zscore, back or components"),
     };
     let (wall, cpu): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
     println!("RESULT {}", json!({ "times": wall, "cpu": cpu, "voxels": voxels, "check": check }));
@@ -53,30 +57,95 @@ fn timed<T>(rounds: usize, work: impl Fn() -> T) -> (Vec<(f64, f64)>, T) {
     (times, last)
 }
 
-fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
-    let (shape, values) = array::<i16>(folder, "vol", "<i2")?;
-    let [nz, ny, nx] = shape[..] else { bail!("vol.npy has {} axes", shape.len()) };
-    let dims = [nx, ny, nz].map(|n| n as u32);
+/// A file of integers that are physical values, on a grid of that spacing.
+fn image(folder: &Path, name: &str, spacing: [f64; 3]) -> anyhow::Result<ImageVolume> {
+    let (shape, values) = array::<i16>(folder, name, "<i2")?;
+    let [nz, ny, nx] = shape[..] else { bail!("{name}.npy has {} axes", shape.len()) };
+    let grid = Grid::new([nx, ny, nz].map(|n| n as u32), Affine::scale_then_shift(spacing, [0.0; 3]))?;
+    let rescale = vec![Rescale { slope: 1.0, intercept: 0.0 }; nz];
+    Ok(ImageVolume { stored: Volume::new(grid, values).into(), rescale, quantity: Quantity::Arbitrary })
+}
+
+/// The CT, and its spacing along i, j, k.
+fn ct(folder: &Path) -> anyhow::Result<(ImageVolume, [f64; 3])> {
     let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
     let spacing = [2, 1, 0].map(|n| meta["spacing_zyx"][n].as_f64().unwrap_or(f64::NAN));
     ensure!(spacing.iter().all(|s| *s > 0.0), "meta.json has no spacing_zyx");
-    let grid = Grid::new(dims, Affine::scale_then_shift(spacing, [0.0; 3]))?;
-    let image = ImageVolume {
-        stored: Volume::new(grid, values).into(),
-        rescale: vec![Rescale { slope: 1.0, intercept: 0.0 }; nz],
-        quantity: Quantity::Hounsfield,
+    Ok((image(folder, "vol", spacing)?, spacing))
+}
+
+/// What `run_peers.py` says of its peers' arrays: shape, mean and five values on a diagonal, along i, j, k.
+fn summary(values: &[f32], dims: [usize; 3]) -> Value {
+    let sample = |n: usize| {
+        let [i, j, k] = dims.map(|length| ((0.31 + 0.095 * n as f64) * length as f64) as usize);
+        values[(k * dims[1] + j) * dims[0] + i]
     };
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
+    json!({ "shape": dims, "mean": mean, "samples": (0..5).map(sample).collect::<Vec<f32>>() })
+}
+
+/// nnU-Net's preprocessing of CT: nothing to crop where voxels of the outermost planes are not 0; clip, normalisation, splines, within the same
+/// outer faces.
+fn cubic(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
+    let (image, _) = ct(folder)?;
+    let target = image.grid().respaced_within([SPACING; 3])?;
+    let p = Resample {
+        interpolation: Interpolation::Cubic,
+        clip: Some([-980.0, 900.0]),
+        values_first: true,
+        subtract: -20.0,
+        divide: 300.0,
+        ..Resample::new(target.dims(), image.grid().voxel_from_lps() * target.lps_from_voxel())
+    };
+    let (times, values) = timed(rounds, || {
+        assert!(nothing_to_crop(&image), "the volume fills its grid");
+        resample_cpu(&image, &p)
+    });
+    Ok((image.grid().voxel_count(), times, summary(&values, target.dims().map(|n| n as usize))))
+}
+
+/// Whether each outermost plane has a voxel that is not 0.
+fn nothing_to_crop(image: &ImageVolume) -> bool {
+    let values = image.stored.as_int16().expect("made of integers").voxels();
+    let [nx, ny, nz] = image.grid().dims().map(|n| n as usize);
+    let at = |[i, j, k]: [usize; 3]| values[(k * ny + j) * nx + i] != 0;
+    [0, nx - 1].into_iter().all(|i| (0..ny * nz).any(|n| at([i, n % ny, n / ny])))
+        && [0, ny - 1].into_iter().all(|j| (0..nx * nz).any(|n| at([n % nx, j, n / nx])))
+        && [0, nz - 1].into_iter().all(|k| (0..nx * ny).any(|n| at([n % nx, n / nx, k])))
+}
+
+/// nnU-Net's normalisation of MR: mean and spread of what is above 0; what is not stays 0.
+fn zscore(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
+    let image = image(folder, "mr", [1.0; 3])?;
+    let dims = image.grid().dims();
+    let (times, values) = timed(rounds, || {
+        let found = statistics_cpu(&image, Mask::Above(0.0)).expect("not all of it is air").physical;
+        let p = Resample {
+            values_first: true,
+            background: Some(0.0),
+            subtract: found.mean,
+            divide: found.standard_deviation.max(1e-8),
+            ..Resample::new(dims, Affine::IDENTITY)
+        };
+        resample_cpu(&image, &p)
+    });
+    Ok((values.len(), times, summary(&values, dims.map(|n| n as usize))))
+}
+
+fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
+    let (image, spacing) = ct(folder)?;
+    let (grid, dims) = (*image.grid(), image.grid().dims());
     // From LPS to RAS: i and j turn round.
     let step = spacing.map(|s| SPACING / s);
     let end = [0, 1].map(|n| f64::from(dims[n] - 1));
     let p = Resample {
-        target_dims: std::array::from_fn(|n| (f64::from(dims[n] - 1) * spacing[n] / SPACING).round() as u32 + 1),
-        source_from_target: Affine::from_columns([-step[0], 0.0, 0.0], [0.0, -step[1], 0.0], [0.0, 0.0, step[2]], [end[0], end[1], 0.0]),
-        interpolation: Interpolation::Linear,
-        outside: None,
         clip: Some(WINDOW),
         subtract: WINDOW[0],
         divide: WINDOW[1] - WINDOW[0],
+        ..Resample::new(
+            std::array::from_fn(|n| (f64::from(dims[n] - 1) * spacing[n] / SPACING).round() as u32 + 1),
+            Affine::from_columns([-step[0], 0.0, 0.0], [0.0, -step[1], 0.0], [0.0, 0.0, step[2]], [end[0], end[1], 0.0]),
+        )
     };
     let target = Grid::new(p.target_dims, Affine::scale_then_shift([SPACING; 3], [0.0; 3]))?;
     let (times, (cropped, size)) = timed(rounds, || {
@@ -99,14 +168,7 @@ fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
         }
         (cropped, size)
     });
-    let at = |n: usize| size.map(|length| ((0.31 + 0.095 * n as f64) * length as f64) as usize);
-    let sample = |n: usize| {
-        let [i, j, k] = at(n);
-        cropped[(k * size[1] + j) * size[0] + i]
-    };
-    let mean = cropped.iter().map(|v| f64::from(*v)).sum::<f64>() / cropped.len() as f64;
-    let check = json!({ "shape": size, "mean": mean, "samples": (0..5).map(sample).collect::<Vec<f32>>() });
-    Ok((grid.voxel_count(), times, check))
+    Ok((grid.voxel_count(), times, summary(&cropped, size)))
 }
 
 /// A volume without voxels that is otherwise the same.

@@ -17,9 +17,7 @@ use crate::kernels::morphology::{Element, Operation, morphology_cpu, morphology_
 use crate::kernels::percentiles::{percentiles_cpu, percentiles_gpu};
 use crate::kernels::projection::{Project, project_cpu, project_gpu};
 use crate::kernels::statistics::{statistics_cpu, statistics_gpu};
-use crate::kernels::{
-    Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu,
-};
+use crate::kernels::{Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
 use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 
 /// Spacing of the volume, and of what the network sees, mm.
@@ -102,14 +100,12 @@ impl Cases {
     }
 
     fn resample(&self) -> Resample {
+        let source_from_target = self.image.grid().voxel_from_lps() * self.network.lps_from_voxel();
         Resample {
-            target_dims: self.network.dims(),
-            source_from_target: self.image.grid().voxel_from_lps() * self.network.lps_from_voxel(),
-            interpolation: Interpolation::Linear,
-            outside: None,
             clip: Some([-1000.0, 1000.0]),
             subtract: -100.0,
             divide: 400.0,
+            ..Resample::new(self.network.dims(), source_from_target)
         }
     }
 

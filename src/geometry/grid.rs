@@ -93,7 +93,25 @@ impl Grid {
     pub fn respaced(&self, spacing_mm: [f64; 3]) -> Result<Self, GeometryError> {
         let old_mm = self.spacing_mm();
         let scale: [f64; 3] = std::array::from_fn(|n| spacing_mm[n] / old_mm[n]);
-        let dims = std::array::from_fn(|n| (f64::from(self.dims[n]) / scale[n]).round().clamp(1.0, f64::from(u32::MAX)) as u32);
+        let dims = std::array::from_fn(|n| whole((f64::from(self.dims[n]) / scale[n]).round()));
+        self.divided(dims, scale)
+    }
+
+    /// As [`Self::respaced`] with the same outer faces: the spacing is the one that so many voxels have within them. As nnU-Net
+    /// has it, to the rounding of halves (to even).
+    ///
+    /// # Errors
+    /// As for [`Grid::new`].
+    pub fn respaced_within(&self, spacing_mm: [f64; 3]) -> Result<Self, GeometryError> {
+        let old_mm = self.spacing_mm();
+        // To a millionth of a voxel, since a spacing that is computed from an affine is rounded and may miss a half.
+        let fitting = |n: usize| (old_mm[n] / spacing_mm[n] * f64::from(self.dims[n]) * 1e6).round() / 1e6;
+        let dims = std::array::from_fn(|n| whole(fitting(n).round_ties_even()));
+        self.divided(dims, std::array::from_fn(|n| f64::from(self.dims[n]) / f64::from(dims[n])))
+    }
+
+    /// `dims` voxels of `scale` times the size around the same centre.
+    fn divided(&self, dims: [u32; 3], scale: [f64; 3]) -> Result<Self, GeometryError> {
         let shift = std::array::from_fn(|n| (f64::from(self.dims[n]) - 1.0) / 2.0 - scale[n] * (f64::from(dims[n]) - 1.0) / 2.0);
         Self::new(dims, self.lps_from_voxel * Affine::scale_then_shift(scale, shift))
     }
@@ -162,6 +180,11 @@ fn right_angled([x, y, z]: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
     [x, y, normal.map(|c| c * along(z, normal))]
 }
 
+/// At least one voxel.
+fn whole(count: f64) -> u32 {
+    count.clamp(1.0, f64::from(u32::MAX)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -191,6 +214,14 @@ mod tests {
         let centre = |g: &Grid| g.lps_from_voxel().apply(g.dims().map(|d| (f64::from(d) - 1.0) / 2.0));
         assert!(norm(sub(centre(&source), centre(&target))) < 1e-9);
         assert!((target.spacing_mm()[2] - 1.5).abs() < 1e-12);
+        let within = source.respaced_within([1.5; 3]).expect("spacing is positive");
+        assert_eq!(within.dims(), target.dims());
+        assert!(norm(sub(centre(&source), centre(&within))) < 1e-9);
+        let lengths = |g: &Grid| std::array::from_fn(|n| g.spacing_mm()[n] * f64::from(g.dims()[n]));
+        assert!(norm(sub(lengths(&source), lengths(&within))) < 1e-9);
+        // Python: round(2.5) is 2, round(3.5) is 4.
+        let thick = Grid::new([5, 7, 1], Affine::IDENTITY).and_then(|g| g.respaced_within([2.0; 3])).expect("spacing is positive");
+        assert_eq!(thick.dims(), [2, 4, 1]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! structures do not alias.
 //!
 //! `out = (clip(sum over k, j, i of wk wj wi (slope_k * stored + intercept_k)) - subtract) / divide`. Weights are tables along each source
-//! axis, made in `f64`, that sum to 1: [`Interpolation::Area`] is the overlap with the target voxel, [`Interpolation::Antialiased`] a triangle of
+//! axis, made in `f64`, that sum to 1: [`Interpolation::Area`](super::Interpolation::Area) is the overlap with the target voxel, [`Interpolation::Antialiased`](super::Interpolation::Antialiased) a triangle of
 //! twice that width; both are linear interpolation where the target is finer. Rows are added up along k and j as they are stored, so
 //! there is no float copy of anything but a row.
 //!
@@ -14,12 +14,12 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::half::Output;
-use super::lattice::{Interpolation, Lattice};
 use super::resample::{Resample, SliceScale, clip};
 use super::rows::fill_rows;
 use super::simd::wide;
 use super::slabs;
 use super::voxel::Voxel;
+use super::weights::tables;
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::volume::ImageVolume;
 
@@ -54,79 +54,6 @@ pub struct AreaParams {
     pub pad1: u32,
     /// WGSL alignment.
     pub pad2: u32,
-}
-
-/// For each target index the source indices in reach along one axis, and their weights.
-#[derive(Debug)]
-pub(super) struct AxisWeights {
-    /// First source index and first weight; the next one's first weight is the end. One more than there are target indices.
-    spans: Vec<[u32; 2]>,
-    weights: Vec<f32>,
-}
-
-impl AxisWeights {
-    /// `position` is where target index 0 lies, `step` how far apart they are, both in source voxels; `width`: of a target voxel, at least 1;
-    /// `outside`: whether an index has no weights.
-    fn new(
-        [source, target]: [u32; 2],
-        [position, step]: [f64; 2],
-        width: f64,
-        interpolation: Interpolation,
-        outside: impl Fn(usize) -> bool,
-    ) -> Self {
-        let reach = if interpolation == Interpolation::Area { (width + 1.0) / 2.0 } else { width };
-        let weight = |distance: f64| match interpolation {
-            Interpolation::Area => (reach - distance.abs()).clamp(0.0, 1.0),
-            _ => (width - distance.abs()).max(0.0),
-        };
-        let last = f64::from(source - 1);
-        let mut table = Self { spans: Vec::with_capacity(target as usize + 1), weights: Vec::new() };
-        for n in 0..target {
-            let at = position + step * f64::from(n);
-            let start = table.weights.len();
-            let mut first = (at - reach).ceil().clamp(0.0, last) as u32;
-            if !outside(n as usize) {
-                let end = (at + reach).floor().clamp(0.0, last) as u32;
-                while first < end && weight(f64::from(first) - at) == 0.0 {
-                    first += 1;
-                }
-                let raw: Vec<f64> = (first..=end).map(|s| weight(f64::from(s) - at)).collect();
-                let sum: f64 = raw.iter().sum();
-                // Beyond the edge voxels there is only the nearer one of these.
-                table.weights.extend(raw.iter().map(|w| if sum > 0.0 { (w / sum) as f32 } else { 1.0 / raw.len() as f32 }));
-            }
-            table.spans.push([first, start as u32]);
-        }
-        table.spans.push([0, table.weights.len() as u32]);
-        table
-    }
-
-    /// First source index in reach of target index `n`, and the weights from there on; none outside.
-    fn at(&self, n: usize) -> (usize, &[f32]) {
-        let [[first, start], [_, end]] = [self.spans[n], self.spans[n + 1]];
-        (first as usize, &self.weights[start as usize..end as usize])
-    }
-
-    /// Source indices in reach of some target indices.
-    fn reach(&self, range: Range<usize>) -> Range<u32> {
-        let spans = range.map(|n| (self.spans[n][0], self.spans[n + 1][1] - self.spans[n][1])).filter(|(_, count)| *count > 0);
-        let wider = |a: Range<u32>, b: Range<u32>| a.start.min(b.start)..a.end.max(b.end);
-        spans.map(|(first, count)| first..first + count).reduce(wider).unwrap_or(0..1)
-    }
-}
-
-/// Target axes along source axes, and weights along these.
-fn tables(p: &Resample, lattice: &Lattice, padded: bool) -> ([usize; 3], [AxisWeights; 3]) {
-    let (along, places) = lattice.tables().expect("the axes of both grids are parallel");
-    let rows = p.source_from_target.rows();
-    let of = |s: usize| {
-        let outside = |n: usize| padded && places[s].outside[n];
-        let t = along[s];
-        // Not the step: a target axis of one voxel may be taken for another one, whose step it is not.
-        let width = rows[s][..3].iter().fold(1.0, |width: f64, step| width.max(step.abs()));
-        AxisWeights::new([lattice.source_dims[s], lattice.target_dims[t]], [rows[s][3], rows[s][t]], width, p.interpolation, outside)
-    };
-    (along, [of(0), of(1), of(2)])
 }
 
 /// See [`super::resample_cpu`].
@@ -246,7 +173,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::tests::{as_floats, covering, noisy_image, voxels};
-    use super::super::{resample_cpu, resample_gpu};
+    use super::super::{Interpolation, resample_cpu, resample_gpu};
     use super::*;
 
     /// Of the range of values: sums of some hundred terms in `f32`.
@@ -302,7 +229,8 @@ mod tests {
                 let interpolation = if triangle { Interpolation::Antialiased } else { Interpolation::Area };
                 let source_from_target = covering(source_dims, target_dims, columns);
                 let outside = padded.then_some(-50.0);
-                let p = Resample { target_dims, source_from_target, interpolation, outside, clip: None, subtract: 100.0, divide: 6000.0 };
+                let p =
+                    Resample { interpolation, outside, subtract: 100.0, divide: 6000.0, ..Resample::new(target_dims, source_from_target) };
                 let image = noisy_image(source_dims, seed);
                 let image = if floats { as_floats(&image) } else { image };
                 let on_gpu =

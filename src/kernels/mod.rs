@@ -25,11 +25,14 @@ pub mod projection;
 mod resample;
 mod rows;
 mod scores_to_labels;
+pub mod separable;
+pub mod separable_gpu;
 mod simd;
 mod label_sums;
 mod slabs;
 pub mod statistics;
 mod voxel;
+mod weights;
 
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};

@@ -1,6 +1,5 @@
 //! An oblique plane through a volume, for pictures: what [`Resample`] needs to make it.
 
-use super::lattice::Interpolation;
 use super::resample::Resample;
 use crate::geometry::{Affine, GeometryError, Grid, cross};
 
@@ -34,15 +33,7 @@ impl Plane {
     /// As [`Plane::grid`].
     pub fn reslice(&self, source: &Grid, outside: f64) -> Result<Resample, GeometryError> {
         let grid = self.grid()?;
-        Ok(Resample {
-            target_dims: grid.dims(),
-            source_from_target: source.voxel_from_lps() * grid.lps_from_voxel(),
-            interpolation: Interpolation::Linear,
-            outside: Some(outside),
-            clip: None,
-            subtract: 0.0,
-            divide: 1.0,
-        })
+        Ok(Resample { outside: Some(outside), ..Resample::new(grid.dims(), source.voxel_from_lps() * grid.lps_from_voxel()) })
     }
 }
 

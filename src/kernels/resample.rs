@@ -17,6 +17,7 @@ use super::rows::fill_rows;
 use super::simd::wide;
 use super::slabs::{self, Slab};
 use super::voxel::Voxel;
+use super::{separable, separable_gpu};
 use crate::geometry::Affine;
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored};
@@ -41,11 +42,20 @@ pub struct Resample {
     pub source_from_target: Affine,
     /// How values between voxel centres are made.
     pub interpolation: Interpolation,
+    /// A source axis along which the nearest voxel is taken, whatever `interpolation` is, as nnU-Net does across thick slices. Parallel
+    /// axes only.
+    pub nearest_along: Option<usize>,
     /// Physical value of target voxels that no source voxel is nearest to (their centre is half a voxel or more beyond the last
     /// centres along an axis), clipped and normalised as all others: the rule of ITK's resampling filter. `None`: edge voxels continue.
     pub outside: Option<f64>,
     /// Lowest and highest physical value, after interpolation; values beyond become these.
     pub clip: Option<[f64; 2]>,
+    /// nnU-Net's order: source values are clipped instead of interpolated ones, and what a spline makes of them is kept within their range
+    /// (that of their plane, across [`Self::nearest_along`]), as `clip=True` in scikit-image's `resize`. Parallel axes only.
+    pub values_first: bool,
+    /// Source voxels whose physical value is not above this one become output 0, before interpolation: normalisation within a mask.
+    /// Parallel axes only.
+    pub background: Option<f64>,
     /// Physical value that becomes 0.
     pub subtract: f64,
     /// Physical units that become 1; not 0.
@@ -89,6 +99,33 @@ pub struct SliceScale {
 }
 
 impl Resample {
+    /// Linear interpolation of physical values; edge voxels continue.
+    pub fn new(target_dims: [u32; 3], source_from_target: Affine) -> Self {
+        Self {
+            target_dims,
+            source_from_target,
+            interpolation: Interpolation::Linear,
+            nearest_along: None,
+            outside: None,
+            clip: None,
+            values_first: false,
+            background: None,
+            subtract: 0.0,
+            divide: 1.0,
+        }
+    }
+
+    /// Whether the axes of both grids must be parallel.
+    pub fn needs_parallel_axes(&self) -> bool {
+        self.interpolation.covers() || self.values_first || self.is_separable()
+    }
+
+    /// Whether it is computed axis by axis, in `separable.rs`.
+    fn is_separable(&self) -> bool {
+        let clips_first = self.values_first && self.clip.is_some(); // a normalisation alone commutes with weights
+        self.interpolation == Interpolation::Cubic || self.nearest_along.is_some() || clips_first || self.background.is_some()
+    }
+
     pub(super) fn lattice(&self, image: &ImageVolume) -> Lattice {
         Lattice::new(image.grid().dims(), self.target_dims, &self.source_from_target, self.interpolation)
     }
@@ -132,7 +169,7 @@ impl Resample {
 /// Memory traffic: 2 (integers) or 4 (floats) bytes read a source voxel in reach, 4 written a target voxel.
 ///
 /// # Panics
-/// Where `divide` is 0, `clip` is not in order, or axes are not parallel that [`Interpolation::covers`] needs: broken promises of the caller.
+/// Where `divide` is 0, `clip` is not in order, or axes are not parallel and [`Resample::needs_parallel_axes`]: broken promises of the caller.
 pub fn resample_cpu(image: &ImageVolume, p: &Resample) -> Vec<f32> {
     match &image.stored {
         Stored::Int16(stored) => resample_stored(image, stored.voxels(), p),
@@ -152,6 +189,9 @@ pub fn resample_half_cpu(image: &ImageVolume, p: &Resample) -> Vec<u16> {
 }
 
 fn resample_stored<T: Voxel, O: Output>(image: &ImageVolume, stored: &[T], p: &Resample) -> Vec<O> {
+    if p.is_separable() {
+        return separable::resample_separable(image, stored, p);
+    }
     if p.interpolation.covers() {
         return area::resample_area(image, stored, p);
     }
@@ -360,6 +400,9 @@ fn resample_parts(
     p: &Resample,
     deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
 ) -> Result<(), GpuError> {
+    if p.is_separable() {
+        return separable_gpu::resample_separable_gpu(gpu, image, p, deliver);
+    }
     match (&image.stored, p.interpolation.covers()) {
         (Stored::Int16(stored), false) => resample_slabs(gpu, image, stored.voxels(), WGSL_I16, p, deliver),
         (Stored::Float32(stored), false) => resample_slabs(gpu, image, stored.voxels(), WGSL_F32, p, deliver),
@@ -433,8 +476,7 @@ mod tests {
     const TOLERANCE: f64 = 1e-5;
 
     fn plain(target_dims: [u32; 3], source_from_target: Affine) -> Resample {
-        let interpolation = Interpolation::Linear;
-        Resample { target_dims, source_from_target, interpolation, outside: None, clip: None, subtract: 0.0, divide: 1.0 }
+        Resample::new(target_dims, source_from_target)
     }
 
     /// The formula, voxel by voxel; `None` for a nearest voxel that rounding may choose otherwise.
@@ -492,7 +534,7 @@ mod tests {
         ) {
             let interpolation = if nearest { Interpolation::Nearest } else { Interpolation::Linear };
             let source_from_target = covering(source_dims, target_dims, linear);
-            let p = Resample { target_dims, source_from_target, interpolation, outside, clip, subtract, divide };
+            let p = Resample { interpolation, outside, clip, subtract, divide, ..Resample::new(target_dims, source_from_target) };
             let image = noisy_image(source_dims, seed);
             check(&if floats { as_floats(&image) } else { image }, &p)?;
         }

@@ -296,3 +296,35 @@ fn area_shader() {
         );
     }
 }
+
+#[test]
+fn separable_shader() {
+    use separable::SourceScale;
+    use separable_gpu::SeparableParams;
+    for source in [separable_gpu::WGSL_I16, separable_gpu::WGSL_F32] {
+        check(
+            source,
+            "separable",
+            &[
+                layout!(
+                    SeparableParams,
+                    input_dims,
+                    axis,
+                    output_dims,
+                    first_loaded,
+                    first_index,
+                    limits_across,
+                    strides,
+                    low,
+                    first_span,
+                    high,
+                    outside,
+                    pad0,
+                    pad1,
+                    pad2
+                ),
+                layout!(SourceScale, slope, offset, pivot, least_kept, greatest_kept),
+            ],
+        );
+    }
+}

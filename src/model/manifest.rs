@@ -116,7 +116,8 @@ pub enum Layout {
     Nchw,
 }
 
-/// One preprocessing step. Geometry steps come before value steps, since all run as one pass over the voxels.
+/// One preprocessing step. All run as one pass over the voxels: `orient`, then `resample`, then what is done to values, or these two the
+/// other way round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PreprocessStep {
@@ -131,6 +132,13 @@ pub enum PreprocessStep {
         spacing_mm: [f64; 3],
         /// Between voxel centres.
         interpolation: Interpolation,
+        /// The outer faces of the grid stay instead, and the spacing is what so many voxels have within them.
+        #[serde(default, skip_serializing_if = "is_off")]
+        within: bool,
+        /// Where the largest spacing of the source, or else `spacing_mm`, is more than this many times the smallest, and one axis alone has
+        /// it: the nearest voxel along that axis.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nearest_beyond: Option<f64>,
     },
     /// Values below `min` become `min`, above `max` become `max`; physical units.
     Clip {
@@ -150,6 +158,9 @@ pub enum PreprocessStep {
     ZScore {
         /// Only values above this one count, physical units; none: all do.
         above: Option<f64>,
+        /// Those that do not count become 0. Before `resample` only.
+        #[serde(default, skip_serializing_if = "is_off")]
+        masked: bool,
     },
     /// Values clipped to two percentiles of the source image, which become 0 and 1. In place of `clip` and `normalize`.
     Percentiles {
@@ -160,6 +171,11 @@ pub enum PreprocessStep {
         /// Only values above this one count, physical units; none: all do.
         above: Option<f64>,
     },
+}
+
+/// Whether a switch is as it was before it was there.
+fn is_off(switch: &bool) -> bool {
+    !switch
 }
 
 /// The network's output tensor: class scores with the input's layout, one channel for each finding and the background.
@@ -356,15 +372,27 @@ impl Manifest {
         require(self.postprocess.first() == Some(&PostprocessStep::Argmax), "the first `postprocess` step must be `argmax`")?;
         let later = self.postprocess.iter().skip(1);
         require(later.clone().all(|s| *s != PostprocessStep::Argmax), "`postprocess` has a second `argmax`")?;
+        let is_resample = |s: &PreprocessStep| matches!(s, PreprocessStep::Resample { .. });
+        let is_geometry = |s: &PreprocessStep| is_resample(s) || matches!(s, PreprocessStep::Orient { .. });
+        let of_values = self.preprocess.iter().position(|s| !is_geometry(s));
+        let resample_comes_first = self.preprocess.iter().position(is_resample).is_some_and(|n| of_values.is_none_or(|first| n < first));
         for step in &self.preprocess {
             match step {
                 PreprocessStep::Orient { to } => require(to == "LPS", "`orient` goes to \"LPS\" only")?,
-                PreprocessStep::Resample { spacing_mm, .. } => {
+                PreprocessStep::Resample { spacing_mm, nearest_beyond, .. } => {
                     require(spacing_mm.iter().all(|&s| (0.05..=50.0).contains(&s)), "`resample.spacing_mm` is outside 0.05 to 50 mm")?;
+                    require(
+                        nearest_beyond.is_none_or(|ratio| (1.0..=1000.0).contains(&ratio)),
+                        "`resample.nearest_beyond` is outside 1 to 1000",
+                    )?;
                 }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
-                PreprocessStep::ZScore { above } => require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?,
+                PreprocessStep::ZScore { above, masked } => {
+                    require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?;
+                    require(above.is_some() || !masked, "`z-score.masked` needs `above`")?;
+                    require(!masked || !resample_comes_first, "`z-score` with `masked` comes before `resample`")?;
+                }
                 PreprocessStep::Percentiles { low, high, above } => {
                     require(above.is_none_or(f64::is_finite), "`percentiles.above` is not finite")?;
                     require(
@@ -376,13 +404,20 @@ impl Manifest {
         }
         let rank = |s: &PreprocessStep| match s {
             PreprocessStep::Orient { .. } => 0,
-            PreprocessStep::Resample { .. } => 1,
+            PreprocessStep::Resample { .. } => {
+                if resample_comes_first {
+                    1
+                } else {
+                    4
+                }
+            }
             PreprocessStep::Clip { .. } => 2,
             PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 3,
         };
         require(
             self.preprocess.is_sorted_by(|a, b| rank(a) < rank(b)),
-            "`preprocess` steps come at most once each and in the order orient, resample, clip, and one of normalize, z-score, percentiles",
+            "`preprocess` steps come at most once each and in the order orient, resample, clip, and one of normalize, z-score, percentiles; \
+             or orient, clip, one of these, resample",
         )?;
         let clips = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Clip { .. }));
         let measures = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. }));
@@ -469,8 +504,8 @@ mod tests {
     #[test]
     fn an_image_may_normalise_itself() {
         let step = |fields: &str| format!("[[preprocess]]\nstep = {fields}\n");
-        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None }]);
-        check(&step("\"z-score\"\nabove = 0"), &[PreprocessStep::ZScore { above: Some(0.0) }]);
+        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None, masked: false }]);
+        check(&step("\"z-score\"\nabove = 0"), &[PreprocessStep::ZScore { above: Some(0.0), masked: false }]);
         let ends = "\"percentiles\"\nlow = 0.5\nhigh = 99.5";
         check(&step(ends), &[PreprocessStep::Percentiles { low: 0.5, high: 99.5, above: None }]);
         let clip = step("\"clip\"\nmin = 0.0\nmax = 1.0");
@@ -481,5 +516,31 @@ mod tests {
         refused(&step("\"percentiles\"\nlow = 5.0\nhigh = 101.0"), "model.unsupported");
         refused(&step("\"z-score\"\nabove = inf"), "model.unsupported");
         refused(&step("\"z-score\"\nbelow = 1.0"), "model.manifest");
+    }
+
+    #[test]
+    fn values_may_come_before_spacing() {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let step = |name: &str| {
+            let start = shipped.find(&format!("[[preprocess]]\nstep = \"{name}\"")).expect("it has the step");
+            let length = shipped[start + 1..].find("\n[").expect("more follows") + 2;
+            &shipped[start..start + length]
+        };
+        let [resample, clip, normalize] = ["resample", "clip", "normalize"].map(step);
+        let with = |steps: &str| {
+            let bare = shipped.replace(resample, "").replace(clip, "").replace(normalize, "");
+            Manifest::parse(&bare.replace("[inference]", &format!("{steps}\n[inference]")), Path::new("model.toml"))
+        };
+        let cubic = "[[preprocess]]\nstep = \"resample\"\nspacing_mm = [1.5, 1.5, 1.5]\ninterpolation = \"cubic\"\n";
+        let masked = "[[preprocess]]\nstep = \"z-score\"\nabove = 0.0\nmasked = true\n";
+        let last = |manifest: Manifest| manifest.preprocess.last().cloned();
+        let nnunet = format!("{clip}{normalize}{cubic}within = true\nnearest_beyond = 3.0\n");
+        let expected =
+            PreprocessStep::Resample { spacing_mm: [1.5; 3], interpolation: Interpolation::Cubic, within: true, nearest_beyond: Some(3.0) };
+        assert_eq!(last(with(&nnunet).expect("a manifest")), Some(expected));
+        assert_eq!(with(&format!("{masked}{cubic}")).expect("a manifest").preprocess.len(), 3);
+        for refused in [format!("{clip}{cubic}{normalize}"), format!("{cubic}{masked}"), format!("{cubic}nearest_beyond = 0.5\n")] {
+            assert_eq!(with(&refused).expect_err("it is refused").code(), "model.unsupported", "{refused}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
 use crate::gpu::GpuError;
-use crate::kernels::{Backend, Interpolation, Mask, Resample};
+use crate::kernels::{Backend, Mask, Resample};
 use crate::model::PreprocessStep;
 use crate::volume::{ImageVolume, Volume};
 
@@ -32,10 +32,10 @@ pub enum PreprocessError {
         /// The package's threshold, physical units.
         above: f64,
     },
-    /// A package that averages over voxels, and a source whose voxels are no boxes.
+    /// A package that resamples axis by axis, and a source whose voxels are no boxes.
     #[error(
-        "the series is sheared by {angle_deg:.2} degrees (gantry tilt), and the package's interpolation (`area` or `antialiased`) needs \
-         parallel axes: use a package with `linear`"
+        "the series is sheared by {angle_deg:.2} degrees (gantry tilt), and the package's resampling (`area`, `antialiased`, `cubic`, \
+         `nearest_beyond`, or values before spacing) needs parallel axes: use a package with `linear` that resamples first"
     )]
     Sheared {
         /// Of the stack.
@@ -80,6 +80,9 @@ enum Measured {
     Percentiles { ends: [f64; 2], above: Option<f64> },
 }
 
+/// Spacings that differ by less than this part are the same: positions in headers have six digits or more.
+const SAME_SPACING: f64 = 1e-6;
+
 /// Least divisor: an image of one value becomes 0. nnU-Net has the same.
 const LEAST_SPREAD: f64 = 1e-8;
 
@@ -93,29 +96,28 @@ impl Plan {
         let straightened_from = (!source.is_straight()).then(|| source.shear());
         let mut network_grid = if straightened_from.is_some() { source.straightened()? } else { *source };
         let mut measured = None;
-        let mut kernel = Resample {
-            target_dims: [0; 3],
-            source_from_target: Affine::IDENTITY,
-            interpolation: Interpolation::Linear,
-            outside: None,
-            clip: None,
-            subtract: 0.0,
-            divide: 1.0,
-        };
+        let mut thick = None;
+        let mut kernel = Resample::new([0; 3], Affine::IDENTITY);
         for step in steps {
             match *step {
                 PreprocessStep::Orient { .. } => network_grid = network_grid.reoriented_lps(),
-                PreprocessStep::Resample { spacing_mm, interpolation } => {
-                    network_grid = network_grid.respaced(spacing_mm)?;
+                PreprocessStep::Resample { spacing_mm, interpolation, within, nearest_beyond } => {
+                    thick = nearest_beyond.and_then(|ratio| thick_axis(source, &network_grid, spacing_mm, ratio));
+                    network_grid = if within { network_grid.respaced_within(spacing_mm)? } else { network_grid.respaced(spacing_mm)? };
                     kernel.interpolation = interpolation;
+                    kernel.values_first = measured.is_some() || kernel.clip.is_some() || kernel.divide != 1.0 || kernel.subtract != 0.0;
                 }
                 PreprocessStep::Clip { min, max } => kernel.clip = Some([min, max]),
                 PreprocessStep::Normalize { subtract, divide } => (kernel.subtract, kernel.divide) = (subtract, divide),
-                PreprocessStep::ZScore { above } => measured = Some(Measured::ZScore { above }),
+                PreprocessStep::ZScore { above, masked } => {
+                    kernel.background = above.filter(|_| masked);
+                    measured = Some(Measured::ZScore { above });
+                }
                 PreprocessStep::Percentiles { low, high, above } => measured = Some(Measured::Percentiles { ends: [low, high], above }),
             }
         }
-        if let Some(shear) = straightened_from.filter(|_| kernel.interpolation.covers()) {
+        kernel.nearest_along = thick;
+        if let Some(shear) = straightened_from.filter(|_| kernel.needs_parallel_axes()) {
             return Err(PreprocessError::Sheared { angle_deg: shear.atan().to_degrees() });
         }
         if network_grid.voxel_count() > MAX_NETWORK_VOXELS {
@@ -162,6 +164,25 @@ impl Plan {
     }
 }
 
+/// The axis of `source` along which slices are so thick that nothing is interpolated between them: nnU-Net's rule. The source's spacing
+/// decides where it is that uneven, and otherwise the spacing asked for, along the axes of `oriented`.
+fn thick_axis(source: &Grid, oriented: &Grid, spacing_mm: [f64; 3], ratio: f64) -> Option<usize> {
+    let uneven = |spacing_mm: [f64; 3]| {
+        let [least, most] = [f64::min, f64::max].map(|of| spacing_mm.into_iter().reduce(of).expect("three axes"));
+        (most > least * ratio * (1.0 + SAME_SPACING)).then_some(most)
+    };
+    let only = |spacing_mm: [f64; 3], most: f64| {
+        let mut axes = (0..3).filter(|&n| spacing_mm[n] > most * (1.0 - SAME_SPACING));
+        axes.next().filter(|_| axes.next().is_none())
+    };
+    if let Some(most) = uneven(source.spacing_mm()) {
+        return only(source.spacing_mm(), most);
+    }
+    let t = only(spacing_mm, uneven(spacing_mm)?)?;
+    let along = (source.voxel_from_lps() * oriented.lps_from_voxel()).column(t);
+    (0..3).max_by(|&a, &b| along[a].abs().total_cmp(&along[b].abs()))
+}
+
 impl Measured {
     /// Sets what `kernel` subtracts, divides by and clips to.
     fn normalise(self, kernel: &mut Resample, backend: &Backend, image: &ImageVolume) -> Result<(), PreprocessError> {
@@ -186,6 +207,7 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Interpolation;
     use crate::volume::{Quantity, Rescale};
 
     /// A sagittal grid of 40 x 30 x 20 voxels of 2 x 2 x 3 mm.
@@ -195,7 +217,7 @@ mod tests {
     }
 
     fn resample(spacing_mm: f64) -> PreprocessStep {
-        PreprocessStep::Resample { spacing_mm: [spacing_mm; 3], interpolation: Interpolation::Linear }
+        PreprocessStep::Resample { spacing_mm: [spacing_mm; 3], interpolation: Interpolation::Linear, within: false, nearest_beyond: None }
     }
 
     #[test]
@@ -235,12 +257,13 @@ mod tests {
     #[test]
     fn the_image_normalises_itself() {
         // numpy: np.arange(10) * 2 - 5 has mean 4 and standard deviation 5.744562646538029; above 0 (from 1 to 13) 7 and 4.
-        check(PreprocessStep::ZScore { above: None }, |v| (v - 4.0) / 5.744_562_646_538_029);
-        check(PreprocessStep::ZScore { above: Some(0.0) }, |v| (v - 7.0) / 4.0);
+        check(PreprocessStep::ZScore { above: None, masked: false }, |v| (v - 4.0) / 5.744_562_646_538_029);
+        check(PreprocessStep::ZScore { above: Some(0.0), masked: false }, |v| (v - 7.0) / 4.0);
+        check(PreprocessStep::ZScore { above: Some(0.0), masked: true }, |v| if v > 0.0 { (v - 7.0) / 4.0 } else { 0.0 });
         // np.percentile(.., [10, 95]) is [-3.2, 12.1]; above 0 [2.2, 12.4].
         check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: None }, |v| (v.clamp(-3.2, 12.1) + 3.2) / 15.3);
         check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: Some(0.0) }, |v| (v.clamp(2.2, 12.4) - 2.2) / 10.2);
-        let plan = Plan::new(&[PreprocessStep::ZScore { above: Some(13.0) }], ramp().grid()).expect("a plan");
+        let plan = Plan::new(&[PreprocessStep::ZScore { above: Some(13.0), masked: false }], ramp().grid()).expect("a plan");
         let error = plan.run(&Backend::Cpu, &ramp()).expect_err("13 is the greatest");
         assert_eq!(error.code(), "preprocess.nothing-above");
     }
@@ -249,9 +272,40 @@ mod tests {
     fn an_average_over_boxes_needs_boxes() {
         let tilted = Affine::from_columns([1., 0., 0.], [0., 1., 0.], [0., 0.5, 2.], [0.; 3]);
         let tilted = Grid::new([10, 10, 10], tilted).expect("axes span space");
-        let step = |interpolation| PreprocessStep::Resample { spacing_mm: [2.0; 3], interpolation };
-        let error = Plan::new(&[step(Interpolation::Area)], &tilted).expect_err("it is sheared");
-        assert_eq!(error.code(), "preprocess.sheared");
+        let step = |interpolation| PreprocessStep::Resample { spacing_mm: [2.0; 3], interpolation, within: false, nearest_beyond: None };
+        for interpolation in [Interpolation::Area, Interpolation::Cubic] {
+            let error = Plan::new(&[step(interpolation)], &tilted).expect_err("it is sheared");
+            assert_eq!(error.code(), "preprocess.sheared");
+        }
         assert!(Plan::new(&[step(Interpolation::Linear)], &tilted).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_interpolated_across_thick_slices() {
+        let check = |source_mm: [f64; 3], spacing_mm: [f64; 3], expected: Option<usize>| {
+            // Turned, so that the network's i, j, k run along the source's j, k, i.
+            let axes = Affine::from_columns([0., 0., source_mm[0]], [source_mm[1], 0., 0.], [0., source_mm[2], 0.], [0.; 3]);
+            let source = Grid::new([40, 40, 40], axes).expect("axes span space");
+            let orient = PreprocessStep::Orient { to: "LPS".into() };
+            let step =
+                PreprocessStep::Resample { spacing_mm, interpolation: Interpolation::Cubic, within: true, nearest_beyond: Some(3.0) };
+            let plan = Plan::new(&[orient, step], &source).expect("a plan");
+            assert_eq!(plan.kernel.nearest_along, expected, "{source_mm:?} {spacing_mm:?}");
+            assert!(!plan.kernel.values_first);
+        };
+        check([1.0, 1.0, 3.5], [1.0; 3], Some(2));
+        check([1.0, 1.0, 3.0], [1.0; 3], None);
+        check([0.3, 1.25, 1.25], [1.0; 3], None);
+        // Two thick axes of the source: the spacing asked for is not looked at.
+        check([0.3, 1.25, 1.25], [1.0, 1.0, 5.0], None);
+        check([1.0; 3], [1.0, 1.0, 5.0], Some(0));
+        check([1.0; 3], [5.0, 1.0, 1.0], Some(1));
+    }
+
+    #[test]
+    fn values_come_first_where_the_package_says_so() {
+        let clip = PreprocessStep::Clip { min: 0.0, max: 1.0 };
+        let order = |steps: [PreprocessStep; 2]| Plan::new(&steps, &source()).expect("a plan").kernel.values_first;
+        assert!(order([clip.clone(), resample(1.0)]) && !order([resample(1.0), clip]));
     }
 }

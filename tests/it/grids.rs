@@ -199,7 +199,8 @@ fn check_sheared(directions: [[f64; 3]; 3], turn: [[f64; 3]; 3], tilt: [f64; 2],
 fn tilted_gantries_are_straightened_and_come_back() {
     let untouched = rotation([0.0; 3]);
     let axial = orientations()[0];
-    let finer = PreprocessStep::Resample { spacing_mm: [1.5, 2.0, 2.0], interpolation: Interpolation::Linear };
+    let finer =
+        PreprocessStep::Resample { spacing_mm: [1.5, 2.0, 2.0], interpolation: Interpolation::Linear, within: false, nearest_beyond: None };
     let clip = PreprocessStep::Clip { min: -500.0, max: 500.0 };
     for tilt in [[0.0, 0.8], [0.0, -0.9], [0.7, 0.0], [-0.6, 0.5]] {
         check_sheared(axial, untouched, tilt, &[], false);
@@ -222,7 +223,12 @@ fn one_slice_is_a_volume() {
     for backend in backends.into_iter().flatten() {
         for floats in [false, true] {
             let image = image(source, &values, floats);
-            let halved = PreprocessStep::Resample { spacing_mm: [0.25, 0.25, 5.0], interpolation: Interpolation::Linear };
+            let halved = PreprocessStep::Resample {
+                spacing_mm: [0.25, 0.25, 5.0],
+                interpolation: Interpolation::Linear,
+                within: false,
+                nearest_beyond: None,
+            };
             for (steps, dims) in [(vec![orient()], [9, 8, 1]), (vec![orient(), halved], [18, 16, 1])] {
                 let plan = Plan::new(&steps, &source).expect("a plan");
                 let input = plan.run(&backend, &image).expect("the device works");

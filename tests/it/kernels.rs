@@ -124,13 +124,11 @@ fn other_peoples_libraries_say_the_same() {
             let step: [f64; 3] = std::array::from_fn(|s| f64::from(DIMS[s]) / f64::from(target_dims[s]));
             let source_from_target = Affine::scale_then_shift(step, step.map(|step| 0.5 * step - 0.5));
             let resample = Resample {
-                target_dims,
-                source_from_target,
                 interpolation,
-                outside: None,
                 clip: Some([-300.0, 400.0]),
                 subtract: 20.0,
                 divide: 250.0,
+                ..Resample::new(target_dims, source_from_target)
             };
             let about = json!({ "image": name, "dims": target_dims, "interpolation": interpolation });
             cases.array("downsample", about.clone(), bytes_of(&resample_cpu(&image, &resample)));
@@ -138,6 +136,7 @@ fn other_peoples_libraries_say_the_same() {
             cases.array("half", json!({ "of": cases.cases.len() - 1 }), bytes_of(&whole));
         }
     }
+    resampled_by_splines(&mut cases);
     for target in [Target::Background, Target::Labelled] {
         let about = json!({ "to": format!("{target:?}") });
         cases.array("distance", about, bytes_of(&distance_mm_cpu(labels.voxels(), DIMS, SPACING_MM, target)));
@@ -183,6 +182,26 @@ fn other_peoples_libraries_say_the_same() {
     let checked = python(&root().join("tests/python/check_kernels.py"), &[folder.path()]);
     println!("{}", checked.stdout);
     assert_eq!(checked.code, 0, "{}", checked.all());
+}
+
+/// SciPy's `zoom` of order 3, and nnU-Net's order of things: values clipped and normalised, perhaps within a mask, then resampled, with
+/// the nearest slice across thick ones.
+fn resampled_by_splines(cases: &mut Cases<'_>) {
+    for (name, target_dims) in [("shared", [28, 22, 50]), ("varied", [60, 91, 20]), ("shared", [133, 47, 33])] {
+        let step: [f64; 3] = std::array::from_fn(|s| f64::from(DIMS[s]) / f64::from(target_dims[s]));
+        let map = Affine::scale_then_shift(step, step.map(|step| 0.5 * step - 0.5));
+        let image = image(name == "varied");
+        let spline = Resample { interpolation: Interpolation::Cubic, subtract: 20.0, divide: 250.0, ..Resample::new(target_dims, map) };
+        let about = json!({ "image": name, "dims": target_dims });
+        let after = Resample { clip: Some([-300.0, 400.0]), ..spline.clone() };
+        cases.array("spline", about, bytes_of(&resample_cpu(&image, &after)));
+        let clips = [(Some([-300.0, 400.0]), None), (None, None), (None, Some(50.0))];
+        for (nearest_along, (clip, background)) in [None, Some(0), Some(1), Some(2)].into_iter().flat_map(|axis| clips.map(|c| (axis, c))) {
+            let first = Resample { nearest_along, clip, background, values_first: true, ..spline.clone() };
+            let about = json!({ "image": name, "dims": target_dims, "along": nearest_along, "clip": clip, "above": background });
+            cases.array("nnU-Net", about, bytes_of(&resample_cpu(&image, &first)));
+        }
+    }
 }
 
 /// Little-endian, as every machine here is.

@@ -15,6 +15,27 @@ import SimpleITK as sitk
 from PIL import Image
 from scipy import ndimage, special
 
+try:
+    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg
+    print('nnU-Net: its own code')
+except ImportError:
+    print('nnU-Net: not installed; the calls that version 2.8.1 makes')
+
+    def resize(image, output_shape):
+        """skimage.transform.resize(order=3, mode='edge', anti_aliasing=False), version 0.26: clip=True is its default."""
+        zoomed = ndimage.zoom(image, np.divide(output_shape, image.shape), order=3, mode='nearest', grid_mode=True)
+        return np.clip(zoomed, image.min(), image.max())
+
+    def resample_data_or_seg(data, new_shape, axis, order, do_separate_z, order_z):
+        if not do_separate_z:
+            return np.stack([resize(channel, new_shape) for channel in data])
+        assert (order, order_z) == (3, 0)
+        in_plane = [n for a, n in enumerate(new_shape) if a != axis]
+        planes = np.stack([np.stack([resize(p, in_plane) for p in np.moveaxis(c, axis, 0)], axis) for c in data])
+        scale = np.divide(planes.shape[1:], new_shape)
+        at = [s * (m + 0.5) - 0.5 for s, m in zip(scale, np.mgrid[tuple(slice(n) for n in new_shape)])]
+        return np.stack([ndimage.map_coordinates(c, at, order=0, mode='nearest') for c in planes])
+
 folder = Path(sys.argv[1])
 description = json.loads((folder / 'cases.json').read_text())
 cases = description['cases']
@@ -81,6 +102,21 @@ def downsample(image, dims, interpolation):
     return (np.clip(values, -300, 400) - 20) / 250
 
 
+def spline(image, dims):
+    zoomed = ndimage.zoom(images[image], np.array(dims[::-1]) / shape, order=3, mode='nearest', grid_mode=True)
+    return (np.clip(zoomed, -300, 400) - 20) / 250
+
+
+def nnunet(image, dims, along, clip, above):
+    """As nnU-Net's preprocessing: normalisation (CTNormalization, or ZScoreNormalization within a mask), then resampling."""
+    values = (images[image] if clip is None else np.clip(images[image], *clip)) - 20
+    values /= 250
+    if above is not None:
+        values[images[image] <= above] = 0
+    axis = None if along is None else 2 - along
+    return resample_data_or_seg(values[None], dims[::-1], axis=axis, order=3, do_separate_z=axis is not None, order_z=0)[0]
+
+
 def half(of):
     return np.fromfile(folder / cases[of]['file'], '<f4').astype(np.float16)
 
@@ -112,12 +148,12 @@ def gaussian(sigma_mm, mode, constant):
 
 
 def patch_weights(dims):
-    """nnU-Net's compute_gaussian(sigma_scale=1/8, value_scaling_factor=10), in float64."""
+    """nnU-Net's compute_gaussian(sigma_scale=1/8, value_scaling_factor=10), which has half precision."""
     size = dims[::-1]
     point = np.zeros(size)
     point[tuple(n // 2 for n in size)] = 1
     weights = ndimage.gaussian_filter(point, [n / 8 for n in size], 0, mode='constant', cval=0)
-    weights /= weights.max() / 10
+    weights = (weights / (weights.max() / 10)).astype(np.float16)
     weights[weights == 0] = weights[weights != 0].min()
     return weights
 
@@ -128,7 +164,7 @@ def threshold(threshold):
 
 compute = {
     'statistics': statistics, 'percentiles': percentiles, 'bounding box': bounding_box, 'projection': projection, 'reslice': reslice,
-    'downsample': downsample, 'half': half, 'distance': distance, 'morphology': morphology, 'holes': holes, 'gaussian': gaussian,
+    'downsample': downsample, 'spline': spline, 'nnU-Net': nnunet, 'half': half, 'distance': distance, 'morphology': morphology, 'holes': holes, 'gaussian': gaussian,
     'patch weights': patch_weights, 'softmax': lambda: special.softmax(scores, axis=0), 'sigmoid': lambda: special.expit(scores),
     'threshold': threshold,
 }
