@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use processor::processor_seconds;
 use roentgen::geometry::{Affine, Grid};
-use roentgen::kernels::bounding_box::bounding_box_cpu;
+use roentgen::kernels::bounding_box::{bounding_box_cpu, crop};
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
 use roentgen::kernels::{Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
 use roentgen::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
@@ -80,24 +80,15 @@ fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     };
     let target = Grid::new(p.target_dims, Affine::scale_then_shift([SPACING; 3], [0.0; 3]))?;
     let (times, (cropped, size)) = timed(rounds, || {
-        let prepared = Stored::float32(Volume::new(target, resample_cpu(&image, &p))).expect("numbers");
         let prepared = ImageVolume {
-            stored: prepared,
+            stored: Stored::float32(Volume::new(target, resample_cpu(&image, &p))).expect("numbers"),
             rescale: vec![Rescale { slope: 1.0, intercept: 0.0 }; target.dims()[2] as usize],
-            ..image_like(&image)
+            quantity: image.quantity,
         };
-        let [low, high] = bounding_box_cpu(&prepared, Mask::Above(0.0)).expect("not all of it is air");
-        let size: [usize; 3] = std::array::from_fn(|n| (high[n] - low[n] + 1) as usize);
-        let values = prepared.stored.as_float32().expect("made of floats").voxels();
-        let [tx, ty, _] = target.dims().map(|n| n as usize);
-        let mut cropped = Vec::with_capacity(size.iter().product());
-        for k in 0..size[2] {
-            for j in 0..size[1] {
-                let start = ((low[2] as usize + k) * ty + low[1] as usize + j) * tx + low[0] as usize;
-                cropped.extend_from_slice(&values[start..start + size[0]]);
-            }
-        }
-        (cropped, size)
+        let bounds = bounding_box_cpu(&prepared, Mask::Above(0.0)).expect("not all of it is air");
+        let mut values = prepared.stored.into_float32().expect("made of floats").into_voxels();
+        crop(&mut values, target.dims(), bounds);
+        (values, [0, 1, 2].map(|n| (bounds[1][n] - bounds[0][n] + 1) as usize))
     });
     let at = |n: usize| size.map(|length| ((0.31 + 0.095 * n as f64) * length as f64) as usize);
     let sample = |n: usize| {
@@ -107,12 +98,6 @@ fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     let mean = cropped.iter().map(|v| f64::from(*v)).sum::<f64>() / cropped.len() as f64;
     let check = json!({ "shape": size, "mean": mean, "samples": (0..5).map(sample).collect::<Vec<f32>>() });
     Ok((grid.voxel_count(), times, check))
-}
-
-/// A volume without voxels that is otherwise the same.
-fn image_like(image: &ImageVolume) -> ImageVolume {
-    let grid = Grid::new([1; 3], Affine::IDENTITY).expect("a grid");
-    ImageVolume { stored: Volume::new(grid, vec![0i16]).into(), rescale: Vec::new(), quantity: image.quantity }
 }
 
 fn back(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {

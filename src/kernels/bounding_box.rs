@@ -23,6 +23,25 @@ const VOXELS_A_GROUP: usize = 16384;
 /// First and last i, j, k, both included.
 pub type Bounds = [[u32; 3]; 2];
 
+/// Leaves of `voxels`, of shape `dims`, those in `bounds`, in the same order. In place: what has been touched is not touched afresh.
+///
+/// # Panics
+/// Where there is another number of voxels, or `bounds` reaches beyond them: broken promises of the caller.
+pub fn crop<T: Copy>(voxels: &mut Vec<T>, dims: [u32; 3], [low, high]: Bounds) {
+    let [nx, ny, nz] = dims.map(|n| n as usize);
+    assert_eq!(voxels.len(), nx * ny * nz, "one value a voxel");
+    assert!((0..3).all(|s| low[s] <= high[s] && high[s] < dims[s]), "the box lies in the volume");
+    let size: [usize; 3] = std::array::from_fn(|s| (high[s] - low[s] + 1) as usize);
+    let [i0, j0, k0] = low.map(|n| n as usize);
+    if size != [nx, ny, nz] {
+        for row in 0..size[1] * size[2] {
+            let start = ((k0 + row / size[1]) * ny + j0 + row % size[1]) * nx + i0;
+            voxels.copy_within(start..start + size[0], row * size[0]);
+        }
+    }
+    voxels.truncate(size.iter().product());
+}
+
 /// Uniforms of `shaders/bounding_box.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -134,6 +153,17 @@ mod tests {
         };
         let kept = voxels(image.grid().dims()).enumerate().filter(|&(n, voxel)| counts(n, voxel));
         kept.map(|(_, voxel)| [voxel; 2]).reduce(around)
+    }
+
+    #[test]
+    fn what_is_in_the_box_stays() {
+        let dims = [5, 4, 3];
+        for bounds in [[[0; 3], [4, 3, 2]], [[1, 2, 0], [3, 2, 1]], [[4, 3, 2], [4, 3, 2]], [[0, 1, 1], [4, 3, 2]]] {
+            let inside = |voxel: &[u32; 3]| (0..3).all(|s| (bounds[0][s]..=bounds[1][s]).contains(&voxel[s]));
+            let mut found: Vec<_> = voxels(dims).collect();
+            crop(&mut found, dims, bounds);
+            assert_eq!(found, voxels(dims).filter(inside).collect::<Vec<_>>());
+        }
     }
 
     #[test]
