@@ -1,11 +1,12 @@
 //! Kernels on the arrays that other people's programs get, so that both can be timed in the same rounds.
 //!
-//!     cargo run --release --example peers -- prepare|back|components FOLDER [ROUNDS]
+//!     cargo run --release --example peers -- prepare|back|nearest|components FOLDER [ROUNDS]
 //!
 //! FOLDER holds `meta.json` (`affine_lps`) and NumPy files: `vol.npy` (z, y, x, int16 HU) is turned to RAS, resampled to 1.5 mm, windowed
-//! to 0..1 and cropped to what is not 0; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels; `mask.npy`
-//! (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The last line, `RESULT {...}`, has wall and processor
-//! seconds of each round after the first, and what tells whether two programs have done the same.
+//! to 0..1 and cropped to what is not 0; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels, by
+//! interpolated scores or by the nearest ones; `mask.npy` (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The
+//! last line, `RESULT {...}`, has wall and processor seconds of each round after the first, and what tells whether two programs have done
+//! the same.
 
 mod processor;
 
@@ -30,9 +31,10 @@ fn main() -> anyhow::Result<()> {
     let (folder, rounds) = (Path::new(folder), rounds.first().map_or(Ok(5), |n| n.parse::<usize>())?);
     let (voxels, times, check) = match work.as_str() {
         "prepare" => prepare(folder, rounds)?,
-        "back" => back(folder, rounds)?,
+        "back" => back(folder, rounds, [Interpolation::Linear; 3])?,
+        "nearest" => back(folder, rounds, [Interpolation::Nearest; 3])?,
         "components" => components(folder, rounds)?,
-        other => bail!("there is no `{other}`: prepare, back or components"),
+        other => bail!("there is no `{other}`: prepare, back, nearest or components"),
     };
     let (wall, cpu): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
     println!("RESULT {}", json!({ "times": wall, "cpu": cpu, "voxels": voxels, "check": check }));
@@ -100,7 +102,7 @@ fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     Ok((grid.voxel_count(), times, check))
 }
 
-fn back(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
+fn back(folder: &Path, rounds: usize, interpolation: [Interpolation; 3]) -> anyhow::Result<Measured> {
     let (shape, scores) = array::<f32>(folder, "logits15", "<f4")?;
     let [channels, lz, ly, lx] = shape[..] else { bail!("logits15.npy has {} axes", shape.len()) };
     let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
@@ -111,7 +113,7 @@ fn back(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     let scale: [f64; 3] = std::array::from_fn(|n| f64::from(network_dims[n]) / f64::from(target_dims[n]));
     let label_of_channel: Vec<u8> = (0..channels as u8).collect();
     let network_from_target = Affine::scale_then_shift(scale, scale.map(|s| s / 2.0 - 0.5));
-    let p = ScoresToLabels { network_dims, target_dims, network_from_target, label_of_channel: &label_of_channel };
+    let p = ScoresToLabels { network_dims, target_dims, network_from_target, interpolation, label_of_channel: &label_of_channel };
     let (times, labels) = timed(rounds, || scores_to_labels_cpu(&scores, &p));
     let mut counts = vec![0u64; channels];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);

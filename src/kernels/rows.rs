@@ -10,11 +10,11 @@ use crate::volume::huge;
 /// Rows written together where they run across the target's `i`: one cache line of `f32`.
 const TILE: usize = 16;
 
-/// The voxels of a target grid, still 0: on huge pages, since their first touch costs more than what is written.
+/// The voxels of a grid, still 0: on huge pages, since their first touch costs more than what is written.
 ///
 /// # Panics
 /// Where there is not enough memory.
-pub(super) fn target_voxels<T: Zeroable + Copy>(dims: [u32; 3]) -> Vec<T> {
+pub(super) fn zeroed_voxels<T: Zeroable + Copy>(dims: [u32; 3]) -> Vec<T> {
     let voxels = dims.iter().map(|&n| n as usize).product();
     huge::zeroed(voxels).unwrap_or_else(|| panic!("no memory for {voxels} voxels of {} bytes", size_of::<T>()))
 }
