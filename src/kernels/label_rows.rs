@@ -59,10 +59,8 @@ impl<'a> LabelRows<'a> {
         let dims = field.dims;
         let row_length = dims[0].max(WIDTH);
         let padded = |row: &[f32]| row.iter().copied().chain([0.0; WIDTH]).take(row_length).collect::<Vec<_>>();
-        let scores = match dims[0] < WIDTH {
-            true => field.scores.chunks_exact(dims[0]).flat_map(padded).collect(),
-            false => Cow::Borrowed(field.scores),
-        };
+        let scores =
+            if dims[0] < WIDTH { field.scores.chunks_exact(dims[0]).flat_map(padded).collect() } else { Cow::Borrowed(field.scores) };
         let mut targets = vec![0..0; dims[0]];
         for (n, &lower) in x.lower.iter().enumerate() {
             let of_cell = &mut targets[lower as usize];
@@ -97,14 +95,14 @@ wide! {
         let RowScratch { row, columns, patches, .. } = scratch;
         let Cells { mixed, label_of_channel, linear: [linear, ..], .. } = rows.cells;
         let [nx, ny, nz] = rows.dims;
+        let channels = rows.scores.chunks_exact(rows.row_length * ny * nz);
         let mut first = cells.start;
         while let Some(found) = memchr(*mixed, &row[first..cells.end]) {
             first += found;
             let at = first.min(rows.row_length - WIDTH);
             let next = if at + WIDTH >= nx { nx } else { at + WIDTH - 1 }; // the last column is the upper one of a cell
             let starts = [(y.0, z.0), (y.1, z.0), (y.0, z.1), (y.1, z.1)].map(|(j, k)| (k * ny + j) * rows.row_length + at);
-            let channels = rows.scores.chunks_exact(rows.row_length * ny * nz);
-            let winners = winning_columns(columns, channels, starts, [y.2, z.2]);
+            let winners = winning_columns(columns, channels.clone(), starts, [y.2, z.2]);
             let right_of = |n: usize| if *linear { (n + 1).min(nx - 1 - at) } else { n };
             let rights = std::array::from_fn(|n| if n < next - at { winners[right_of(n) % WIDTH] } else { u32::MAX });
             let labels = winners.map(|channel| label_of_channel[channel as usize % 256]);
