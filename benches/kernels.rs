@@ -119,6 +119,7 @@ fn scores_to_labels(c: &mut Criterion) {
         network_dims: network.dims(),
         target_dims: target.dims(),
         network_from_target: network.voxel_from_lps() * target.lps_from_voxel(),
+        interpolation: [Interpolation::Linear; 3],
         label_of_channel: &[0, 1, 2, 3, 4],
     };
     let mut group = c.benchmark_group("scores to labels, 5 classes");

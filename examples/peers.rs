@@ -1,12 +1,13 @@
 //! Kernels on the arrays that other people's programs get, so that both can be timed in the same rounds.
 //!
-//!     cargo run --release --example peers -- prepare|cubic|zscore|back|components FOLDER [ROUNDS]
+//!     cargo run --release --example peers -- prepare|cubic|zscore|back|nearest|components FOLDER [ROUNDS]
 //!
 //! FOLDER holds `meta.json` (`affine_lps`) and NumPy files: `vol.npy` (z, y, x, int16 HU) is turned to RAS, resampled to 1.5 mm, windowed
 //! to 0..1 and cropped to what is not 0, or (`cubic`) clipped, normalised and resampled as nnU-Net does it; of `mr.npy` (z, y, x, int16) the
-//! voxels above 0 get mean 0 and spread 1; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels; `mask.npy`
-//! (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The last line, `RESULT {...}`, has wall and processor
-//! seconds of each round after the first, and what tells whether two programs have done the same.
+//! voxels above 0 get mean 0 and spread 1; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels, by
+//! interpolated scores or by the nearest ones; `mask.npy` (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The
+//! last line, `RESULT {...}`, has wall and processor seconds of each round after the first, and what tells whether two programs have done
+//! the same.
 
 mod processor;
 
@@ -16,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use processor::processor_seconds;
 use roentgen::geometry::{Affine, Grid};
-use roentgen::kernels::bounding_box::bounding_box_cpu;
+use roentgen::kernels::bounding_box::{bounding_box_cpu, crop};
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
 use roentgen::kernels::statistics::statistics_cpu;
 use roentgen::kernels::{Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
@@ -34,9 +35,10 @@ fn main() -> anyhow::Result<()> {
         "prepare" => prepare(folder, rounds)?,
         "cubic" => cubic(folder, rounds)?,
         "zscore" => zscore(folder, rounds)?,
-        "back" => back(folder, rounds)?,
+        "back" => back(folder, rounds, [Interpolation::Linear; 3])?,
+        "nearest" => back(folder, rounds, [Interpolation::Nearest; 3])?,
         "components" => components(folder, rounds)?,
-        other => bail!("there is no `{other}`: prepare, cubic, zscore, back or components"),
+        other => bail!("there is no `{other}`: prepare, cubic, zscore, back, nearest or components"),
     };
     let (wall, cpu): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
     println!("RESULT {}", json!({ "times": wall, "cpu": cpu, "voxels": voxels, "check": check }));
@@ -149,35 +151,20 @@ fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     };
     let target = Grid::new(p.target_dims, Affine::scale_then_shift([SPACING; 3], [0.0; 3]))?;
     let (times, (cropped, size)) = timed(rounds, || {
-        let prepared = Stored::float32(Volume::new(target, resample_cpu(&image, &p))).expect("numbers");
         let prepared = ImageVolume {
-            stored: prepared,
+            stored: Stored::float32(Volume::new(target, resample_cpu(&image, &p))).expect("numbers"),
             rescale: vec![Rescale { slope: 1.0, intercept: 0.0 }; target.dims()[2] as usize],
-            ..image_like(&image)
+            quantity: image.quantity,
         };
-        let [low, high] = bounding_box_cpu(&prepared, Mask::Above(0.0)).expect("not all of it is air");
-        let size: [usize; 3] = std::array::from_fn(|n| (high[n] - low[n] + 1) as usize);
-        let values = prepared.stored.as_float32().expect("made of floats").voxels();
-        let [tx, ty, _] = target.dims().map(|n| n as usize);
-        let mut cropped = Vec::with_capacity(size.iter().product());
-        for k in 0..size[2] {
-            for j in 0..size[1] {
-                let start = ((low[2] as usize + k) * ty + low[1] as usize + j) * tx + low[0] as usize;
-                cropped.extend_from_slice(&values[start..start + size[0]]);
-            }
-        }
-        (cropped, size)
+        let bounds = bounding_box_cpu(&prepared, Mask::Above(0.0)).expect("not all of it is air");
+        let mut values = prepared.stored.into_float32().expect("made of floats").into_voxels();
+        crop(&mut values, target.dims(), bounds);
+        (values, [0, 1, 2].map(|n| (bounds[1][n] - bounds[0][n] + 1) as usize))
     });
     Ok((grid.voxel_count(), times, summary(&cropped, size)))
 }
 
-/// A volume without voxels that is otherwise the same.
-fn image_like(image: &ImageVolume) -> ImageVolume {
-    let grid = Grid::new([1; 3], Affine::IDENTITY).expect("a grid");
-    ImageVolume { stored: Volume::new(grid, vec![0i16]).into(), rescale: Vec::new(), quantity: image.quantity }
-}
-
-fn back(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
+fn back(folder: &Path, rounds: usize, interpolation: [Interpolation; 3]) -> anyhow::Result<Measured> {
     let (shape, scores) = array::<f32>(folder, "logits15", "<f4")?;
     let [channels, lz, ly, lx] = shape[..] else { bail!("logits15.npy has {} axes", shape.len()) };
     let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
@@ -188,7 +175,7 @@ fn back(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     let scale: [f64; 3] = std::array::from_fn(|n| f64::from(network_dims[n]) / f64::from(target_dims[n]));
     let label_of_channel: Vec<u8> = (0..channels as u8).collect();
     let network_from_target = Affine::scale_then_shift(scale, scale.map(|s| s / 2.0 - 0.5));
-    let p = ScoresToLabels { network_dims, target_dims, network_from_target, label_of_channel: &label_of_channel };
+    let p = ScoresToLabels { network_dims, target_dims, network_from_target, interpolation, label_of_channel: &label_of_channel };
     let (times, labels) = timed(rounds, || scores_to_labels_cpu(&scores, &p));
     let mut counts = vec![0u64; channels];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);

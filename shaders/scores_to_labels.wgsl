@@ -11,7 +11,7 @@ struct ScoresToLabelsParams {
     loaded_slices: u32,     // network slices of each channel in `scores`
     channels: u32,
     words_a_row: u32,       // threads along x of the dispatch
-    pad0: u32,
+    nearest: u32,           // axes along which the nearest scores are taken: a bit each, that of x the lowest
     pad1: u32,
     pad2: u32,
 }
@@ -43,13 +43,15 @@ fn scores_to_labels(@builtin(global_invocation_id) id: vec3<u32>) {
     let rows = params.target_dims.y;
     let voxels = row_length * rows * params.slices;
     if word * 4u >= voxels { return; }                                   // dispatch rounds up
+    let nearest = (vec3<u32>(params.nearest) & vec3<u32>(1u, 2u, 4u)) != vec3<u32>(0u);
     var packed = labels[word];                                           // other passes own some of its bytes
     for (var byte = 0u; byte < 4u; byte++) {
         let n = word * 4u + byte;
         if n >= voxels { break; }
         let j = n / row_length;
         let slice = row_length + rows + params.first_slice + j / rows;
-        let cell = cell_at(steps[n % row_length], steps[row_length + j % rows], steps[slice], params.network_dims);
+        var cell = cell_at(steps[n % row_length], steps[row_length + j % rows], steps[slice], params.network_dims);
+        cell.weight = select(cell.weight, vec3<f32>(0.0), nearest);
         if cell.lower.z < params.first_owned || cell.lower.z >= params.end_owned { continue; }
         var best = lerp(score(0u, cell.lower.x, cell), score(0u, cell.upper.x, cell), cell.weight.x);
         var channel = 0u;

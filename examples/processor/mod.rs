@@ -1,9 +1,8 @@
 //! What examples are timed with beside the wall clock.
 
-/// User and system time of this process so far; 0 where the system does not say. Linux counts in hundredths of a second.
+/// Seconds on a processor of this process's threads so far; 0 where the system does not say.
 pub(crate) fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
+    let schedules = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    schedules.filter_map(|line| line.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() * 1e-9
 }

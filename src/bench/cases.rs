@@ -134,6 +134,7 @@ impl Cases {
             network_dims: self.network.dims(),
             target_dims: self.image.grid().dims(),
             network_from_target: self.network.voxel_from_lps() * self.image.grid().lps_from_voxel(),
+            interpolation: [Interpolation::Linear; 3],
             label_of_channel: &LABEL_OF_CHANNEL,
         };
         let (back_on_gpu, dims) = (back.clone(), self.image.grid().dims());

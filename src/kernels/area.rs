@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::half::Output;
 use super::resample::{Resample, SliceScale, clip};
-use super::rows::fill_rows;
+use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::slabs;
 use super::voxel::Voxel;
@@ -62,7 +62,7 @@ pub(super) fn resample_area<T: Voxel, O: Output>(image: &ImageVolume, stored: &[
     let (along, [x, y, z]) = tables(p, &p.lattice(image), outside.is_some());
     let scales = p.slice_scales::<T>(image);
     let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
-    let mut out = vec![O::default(); p.target_dims.iter().map(|&n| n as usize).product()];
+    let mut out = zeroed_voxels(p.target_dims);
     let scratch = || (vec![0f32; nx], Vec::new());
     fill_rows(&mut out, p.target_dims, along, scratch, |(sums, row), j, k, range, out| {
         O::row(out, row, |values| {

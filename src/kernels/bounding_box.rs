@@ -1,13 +1,14 @@
 //! The smallest box around the voxels that a [`Mask`] keeps: the foreground.
 //!
-//! Memory traffic a voxel: 2 (integers) or 4 (floats) bytes read, and 1 with a label map. Shader: `shaders/bounding_box.wgsl`.
+//! Memory traffic a voxel outside the box, on a GPU a voxel of the volume: 2 (integers) or 4 (floats) bytes read, and 1 with a label
+//! map. Shader: `shaders/bounding_box.wgsl`.
 
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::mask::{Mask, Ranks, any_kept, for_each_slab, holds};
+use super::mask::{Mask, any_kept, for_each_slab, holds};
 use super::voxel::Voxel;
 use crate::gpu::{Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored, Volume};
@@ -22,6 +23,25 @@ const VOXELS_A_GROUP: usize = 16384;
 
 /// First and last i, j, k, both included.
 pub type Bounds = [[u32; 3]; 2];
+
+/// Leaves of `voxels`, of shape `dims`, those in `bounds`, in the same order. In place: what has been touched is not touched afresh.
+///
+/// # Panics
+/// Where there is another number of voxels, or `bounds` reaches beyond them: broken promises of the caller.
+pub fn crop<T: Copy>(voxels: &mut Vec<T>, dims: [u32; 3], [low, high]: Bounds) {
+    let [nx, ny, nz] = dims.map(|n| n as usize);
+    assert_eq!(voxels.len(), nx * ny * nz, "one value a voxel");
+    assert!((0..3).all(|s| low[s] <= high[s] && high[s] < dims[s]), "the box lies in the volume");
+    let size: [usize; 3] = std::array::from_fn(|s| (high[s] - low[s] + 1) as usize);
+    let [i0, j0, k0] = low.map(|n| n as usize);
+    if size != [nx, ny, nz] {
+        for row in 0..size[1] * size[2] {
+            let start = ((k0 + row / size[1]) * ny + j0 + row % size[1]) * nx + i0;
+            voxels.copy_within(start..start + size[0], row * size[0]);
+        }
+    }
+    voxels.truncate(size.iter().product());
+}
 
 /// Uniforms of `shaders/bounding_box.wgsl`.
 #[repr(C)]
@@ -48,38 +68,41 @@ pub fn bounding_box_cpu(image: &ImageVolume, mask: Mask<'_>) -> Option<Bounds> {
     }
 }
 
+/// From the outside in, an axis at a time: of the volume only what lies outside of the box is read, and little of what lies in it.
 fn bounds_of<T: Voxel>(image: &ImageVolume, stored: &Volume<T>, mask: Mask<'_>) -> Option<Bounds> {
     let labels = mask.labels(image);
-    let columns = image.grid().dims()[0] as usize;
+    let [columns, rows, slices] = image.grid().dims().map(|n| n as usize);
     let ranks = mask.ranks::<T>(&image.rescale);
-    let slices = ranks.par_iter().enumerate().filter_map(|(k, &ranks)| {
-        let [[i0, j0], [i1, j1]] = bounds_in_slice(stored.slice(k), labels.map(|labels| labels.slice(k)), columns, ranks)?;
-        Some([[i0, j0, k as u32], [i1, j1, k as u32]])
-    });
-    slices.reduce_with(around)
-}
-
-fn around(a: Bounds, b: Bounds) -> Bounds {
-    [std::array::from_fn(|s| a[0][s].min(b[0][s])), std::array::from_fn(|s| a[1][s].max(b[1][s]))]
-}
-
-fn bounds_in_slice<T: Voxel>(values: &[T], labels: Option<&[u8]>, columns: usize, ranks: Ranks) -> Option<[[u32; 2]; 2]> {
-    let mut found: Option<[[u32; 2]; 2]> = None;
-    for (j, row) in (0..).zip(values.chunks_exact(columns)) {
-        let labels = labels.map(|labels| &labels[j as usize * columns..][..columns]);
-        let counts = |i: &usize| holds(ranks, row[*i].rank()) & labels.is_none_or(|labels| labels[*i] != 0);
-        // Only what would widen the box matters, and whether there is anything at all.
-        let any = |range: Range<usize>| any_kept(&row[range.clone()], labels.map(|labels| &labels[range]), ranks);
-        let [first, last] = found.unwrap_or([[columns as u32, j], [0, j]]);
-        let [left, right] = [0..(first[0] as usize).min(columns), (last[0] as usize + 1).min(columns)..columns];
-        let (before, after) = (any(left.clone()), any(right.clone()));
-        if before || after || (found.is_some() && any(first[0] as usize..last[0] as usize + 1)) {
-            let i0 = left.clone().find(|i| before && counts(i)).unwrap_or(first[0] as usize);
-            let i1 = right.clone().rfind(|i| after && counts(i)).unwrap_or(last[0] as usize);
-            found = Some([[i0 as u32, first[1]], [i1 as u32, j]]);
+    let part = |k: usize, range: Range<usize>| (&stored.slice(k)[range.clone()], labels.map(|labels| &labels.slice(k)[range]));
+    let any = |k: usize, range: Range<usize>| {
+        let (values, labels) = part(k, range);
+        any_kept(values, labels, ranks[k])
+    };
+    let any_in_slice = |k: usize| any(k, 0..rows * columns);
+    let k0 = (0..slices).into_par_iter().position_first(any_in_slice)?;
+    let k1 = k0 + (k0..slices).into_par_iter().position_last(any_in_slice)?;
+    let any_in_row = |j: usize| (k0..=k1).any(|k| any(k, j * columns..(j + 1) * columns));
+    let j0 = (0..rows).into_par_iter().position_first(any_in_row)?;
+    let j1 = j0 + (j0..rows).into_par_iter().position_last(any_in_row)?;
+    // Columns before and after which nothing is known to count: rows are looked at only there.
+    let narrowed = |[mut before, mut after]: [usize; 2], k: usize| {
+        for start in (j0..=j1).map(|j| j * columns) {
+            let counts = |i: &usize| {
+                let (values, labels) = part(k, start + i..start + i + 1);
+                holds(ranks[k], values[0].rank()) & labels.is_none_or(|labels| labels[0] != 0)
+            };
+            if any(k, start..start + before) {
+                before = (0..before).find(counts).unwrap_or(before);
+            }
+            if any(k, start + after..start + columns) {
+                after = (after..columns).rfind(counts).map_or(after, |last| last + 1);
+            }
         }
-    }
-    found
+        [before, after]
+    };
+    let widest = |a: [usize; 2], b: [usize; 2]| [a[0].min(b[0]), a[1].max(b[1])];
+    let [i0, end] = (k0..=k1).into_par_iter().fold(|| [columns, 0], narrowed).reduce(|| [columns, 0], widest);
+    Some([[i0, j0, k0], [end - 1, j1, k1]].map(|corner| corner.map(|n| n as u32)))
 }
 
 /// [`bounding_box_cpu`] on a GPU: the same box.
@@ -133,7 +156,19 @@ mod tests {
             Mask::Above(threshold) => image.physical(voxel.map(|index| index as usize)) > threshold,
         };
         let kept = voxels(image.grid().dims()).enumerate().filter(|&(n, voxel)| counts(n, voxel));
-        kept.map(|(_, voxel)| [voxel; 2]).reduce(around)
+        kept.map(|(_, voxel)| [voxel; 2])
+            .reduce(|a, b| [std::array::from_fn(|s| a[0][s].min(b[0][s])), std::array::from_fn(|s| a[1][s].max(b[1][s]))])
+    }
+
+    #[test]
+    fn what_is_in_the_box_stays() {
+        let dims = [5, 4, 3];
+        for bounds in [[[0; 3], [4, 3, 2]], [[1, 2, 0], [3, 2, 1]], [[4, 3, 2], [4, 3, 2]], [[0, 1, 1], [4, 3, 2]]] {
+            let inside = |voxel: &[u32; 3]| (0..3).all(|s| (bounds[0][s]..=bounds[1][s]).contains(&voxel[s]));
+            let mut found: Vec<_> = voxels(dims).collect();
+            crop(&mut found, dims, bounds);
+            assert_eq!(found, voxels(dims).filter(inside).collect::<Vec<_>>());
+        }
     }
 
     #[test]

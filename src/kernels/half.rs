@@ -62,7 +62,7 @@ wide! {
 }
 
 /// What kernels write: values, or half-precision bits of them.
-pub(super) trait Output: Copy + Default + Send {
+pub(super) trait Output: Pod + Default + Send {
     /// Has `make` fill a row of values.
     fn row(out: &mut [Self], scratch: &mut Vec<f32>, make: impl FnOnce(&mut [f32]));
 }

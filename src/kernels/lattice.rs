@@ -85,7 +85,8 @@ pub(super) struct Lattice {
     pub(super) aligned: Option<[usize; 3]>,
     /// Where rows of the target run along rows of the source, as in a sheared stack: its j and k do not change along the target's i.
     pub(super) rows_run_along: bool,
-    interpolation: Interpolation,
+    /// Along each source axis.
+    interpolation: [Interpolation; 3],
 }
 
 /// Axes count as parallel where the rest of the map moves no voxel by more than this many voxels: about what a weight in `f32`
@@ -96,13 +97,23 @@ impl Lattice {
     /// # Panics
     /// On an empty axis or a number that is not finite: broken promises of the caller.
     pub(super) fn new(source_dims: [u32; 3], target_dims: [u32; 3], source_from_target: &Affine, interpolation: Interpolation) -> Self {
+        Self::by_axis(source_dims, target_dims, source_from_target, [interpolation; 3])
+    }
+
+    /// [`Self::new`] with an interpolation for each source axis (i, j, k).
+    pub(super) fn by_axis(
+        source_dims: [u32; 3],
+        target_dims: [u32; 3],
+        source_from_target: &Affine,
+        interpolation: [Interpolation; 3],
+    ) -> Self {
         let rows = source_from_target.rows();
         let sizes = source_dims.iter().chain(&target_dims);
         assert!(sizes.clone().all(|&n| n > 0 && f64::from(n) < FAR), "every axis has 1 to 2^29 voxels: {sizes:?}");
         assert!(rows.iter().flatten().all(|v| v.is_finite()), "affines are finite");
         let aligned = parallel_axes(&rows, target_dims);
         let rows_run_along = (1..3).all(|s| rows[s][0].abs() * f64::from(target_dims[0] - 1) <= PARALLEL_VOXELS);
-        let half = if interpolation == Interpolation::Nearest { 0.5 } else { 0.0 };
+        let half = interpolation.map(|along| if along == Interpolation::Nearest { 0.5 } else { 0.0 });
         let steps = std::array::from_fn(|t| {
             (0..target_dims[t])
                 .map(|n| {
@@ -111,7 +122,7 @@ impl Lattice {
                         let runs_along = aligned.map_or(s, |axes| axes[s]);
                         let stray = (aligned.is_some() && runs_along != t) || (rows_run_along && t == 0 && s != 0);
                         let slope = if stray { 0.0 } else { row[t] };
-                        let shift = if runs_along == t { row[3] + half } else { 0.0 };
+                        let shift = if runs_along == t { row[3] + half[s] } else { 0.0 };
                         let at = slope * f64::from(n) + shift;
                         let whole = at.floor().clamp(-FAR, FAR);
                         step.cell[s] = whole as i32;
@@ -205,7 +216,7 @@ impl Lattice {
 
     #[inline(always)]
     fn is_outside(&self, axis: usize, cell: i32, fraction: f32) -> bool {
-        let half = if self.interpolation == Interpolation::Nearest { 0.0 } else { 0.5 }; // the steps have it already
+        let half = if self.interpolation[axis] == Interpolation::Nearest { 0.0 } else { 0.5 }; // the steps have it already
         let at = cell + (fraction + half) as i32;
         at < 0 || at >= self.source_dims[axis] as i32
     }
@@ -215,7 +226,7 @@ impl Lattice {
         let whole = fraction as i32; // its floor, since it is not negative
         let at = cell + whole;
         let last = (self.source_dims[axis] - 1) as i32;
-        let inside = at >= 0 && at < last && self.interpolation == Interpolation::Linear;
+        let inside = at >= 0 && at < last && self.interpolation[axis] == Interpolation::Linear;
         (at.clamp(0, last) as u32, if inside { fraction - whole as f32 } else { 0.0 })
     }
 }

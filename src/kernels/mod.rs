@@ -13,8 +13,10 @@ pub mod gaussian;
 pub mod half;
 pub mod holes;
 pub mod label_statistics;
+mod label_rows;
 mod lattice;
 mod lines;
+mod map_scores;
 mod mask;
 pub mod morphology;
 pub mod patches;
@@ -30,17 +32,17 @@ pub mod separable_gpu;
 mod simd;
 mod label_sums;
 mod slabs;
+mod spread;
 pub mod statistics;
 mod voxel;
 mod weights;
 
 pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
+pub use map_scores::{map_scores_cpu, scores_margin_cpu};
 pub use mask::Mask;
 pub use resample::{Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu, resample_half_cpu, resample_half_gpu};
-pub use scores_to_labels::{
-    ScoresToLabels, ScoresToLabelsParams, map_scores_cpu, scores_margin_cpu, scores_to_labels_cpu, scores_to_labels_gpu,
-};
+pub use scores_to_labels::{ScoresToLabels, ScoresToLabelsParams, scores_to_labels_cpu, scores_to_labels_gpu};
 
 #[cfg(test)]
 mod tests;

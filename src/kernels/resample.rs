@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use super::area;
 use super::half::{Output, half_gpu};
 use super::lattice::{Interpolation, Lattice, Step};
-use super::rows::fill_rows;
+use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::slabs::{self, Slab};
 use super::voxel::Voxel;
@@ -200,7 +200,7 @@ fn resample_stored<T: Voxel, O: Output>(image: &ImageVolume, stored: &[T], p: &R
     let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
     let source = Source { stored, nx, ny, scales: &scales, limits: p.limits() };
     let outside = p.outside_value();
-    let mut out = vec![O::default(); p.target_dims.iter().map(|&n| n as usize).product()];
+    let mut out = zeroed_voxels(p.target_dims);
     if let Some((along, [x, y, z])) = lattice.tables() {
         let scratch = || (Vec::new(), Vec::new());
         fill_rows(&mut out, p.target_dims, along, scratch, |(blended, made), j, k, range, out| {
@@ -374,7 +374,7 @@ pub(super) fn clip(value: f32, [low, high]: [f32; 2]) -> f32 {
 /// # Panics
 /// As [`resample_cpu`].
 pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<f32>, GpuError> {
-    let mut out = vec![0.0f32; p.target_dims.iter().map(|&n| n as usize).product()];
+    let mut out: Vec<f32> = zeroed_voxels(p.target_dims);
     resample_parts(gpu, image, p, |part, range| gpu.read_into(part, &mut out[range]))?;
     Ok(out)
 }
@@ -388,7 +388,7 @@ pub fn resample_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<
 /// # Panics
 /// As [`resample_cpu`].
 pub fn resample_half_gpu(gpu: &Gpu, image: &ImageVolume, p: &Resample) -> Result<Vec<u16>, GpuError> {
-    let mut out = vec![0u16; p.target_dims.iter().map(|&n| n as usize).product()];
+    let mut out: Vec<u16> = zeroed_voxels(p.target_dims);
     resample_parts(gpu, image, p, |part, range| gpu.read_into(&half_gpu(gpu, part, range.len())?, &mut out[range]))?;
     Ok(out)
 }

@@ -2,10 +2,22 @@
 
 use std::ops::Range;
 
+use bytemuck::Zeroable;
 use rayon::prelude::*;
+
+use crate::volume::huge;
 
 /// Rows written together where they run across the target's `i`: one cache line of `f32`.
 const TILE: usize = 16;
+
+/// The voxels of a grid, still 0: on huge pages, since their first touch costs more than what is written.
+///
+/// # Panics
+/// Where there is not enough memory.
+pub(super) fn zeroed_voxels<T: Zeroable + Copy>(dims: [u32; 3]) -> Vec<T> {
+    let voxels = dims.iter().map(|&n| n as usize).product();
+    huge::zeroed(voxels).unwrap_or_else(|| panic!("no memory for {voxels} voxels of {} bytes", size_of::<T>()))
+}
 
 /// Calls `row(scratch, j, k, range, values)` until every voxel of `out` is filled.
 ///

@@ -166,7 +166,7 @@ fn scores_to_labels_shader() {
                 loaded_slices,
                 channels,
                 words_a_row,
-                pad0,
+                nearest,
                 pad1,
                 pad2
             ),

@@ -5,7 +5,7 @@
 
 use crate::geometry::Grid;
 use crate::infer::Scores;
-use crate::kernels::{ScoresToLabels, map_scores_cpu};
+use crate::kernels::{Interpolation, ScoresToLabels, map_scores_cpu};
 use crate::model::{MapOf, ScoreKind};
 use crate::volume::Volume;
 
@@ -18,6 +18,7 @@ pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: Sc
         network_dims: scores.grid.dims(),
         target_dims: source.dims(),
         network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
+        interpolation: [Interpolation::Linear; 3],
         label_of_channel: labels,
     };
     let value = |scores: &mut [f32]| {

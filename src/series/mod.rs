@@ -9,7 +9,6 @@ mod dicomdir;
 mod discover;
 mod even;
 mod gate;
-mod huge;
 mod lattice;
 mod part;
 mod picture;

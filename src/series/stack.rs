@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{Mapping, VoiWindow, huge};
+use super::{Mapping, VoiWindow};
 use crate::codes::Uid;
 use crate::dataset::{ContentHash, DatasetError, Frame, Instance, Place, StoredAs, read_frames};
 use crate::geometry::{Coded, Grid};
-use crate::volume::{ImageVolume, Quantity, Rescale, Stored, Volume, VolumeError};
+use crate::volume::{ImageVolume, Quantity, Rescale, Stored, Volume, VolumeError, huge};
 
 /// What images make together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

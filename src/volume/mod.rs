@@ -1,5 +1,6 @@
 //! Dense voxels on a grid, and what their numbers mean.
 
+pub(crate) mod huge;
 mod quantity;
 mod stored;
 mod terms;
@@ -40,6 +41,11 @@ impl<T> Volume<T> {
     /// All voxels, `i` fastest.
     pub fn voxels(&self) -> &[T] {
         &self.voxels
+    }
+
+    /// All voxels, taken out of it.
+    pub fn into_voxels(self) -> Vec<T> {
+        self.voxels
     }
 
     /// The voxels of slice `k`, row by row.

@@ -1,5 +1,6 @@
 //! Stored values of an image, in the smallest type that holds them.
 
+use rayon::prelude::*;
 use thiserror::Error;
 
 use super::Volume;
@@ -55,7 +56,7 @@ impl Stored {
     /// [`VolumeError::NotFinite`] with the number of other values and where the first lies.
     pub fn float32(volume: Volume<f32>) -> Result<Self, VolumeError> {
         let bad = |v: &f32| v.is_nan() || v.abs() > MAX_MAGNITUDE;
-        let count = volume.voxels().iter().filter(|v| bad(v)).count();
+        let count: usize = volume.voxels().par_chunks(1 << 16).map(|part| part.iter().filter(|v| bad(v)).count()).sum();
         if count == 0 {
             return Ok(Self::Float32(volume));
         }
@@ -88,6 +89,14 @@ impl Stored {
         match self {
             Self::Int16(volume) => Some(volume),
             Self::Float32(_) => None,
+        }
+    }
+
+    /// The floats themselves, where it holds floats.
+    pub fn into_float32(self) -> Option<Volume<f32>> {
+        match self {
+            Self::Int16(_) => None,
+            Self::Float32(volume) => Some(volume),
         }
     }
 

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use super::{Segmentation, SegmentationError, SegmentationType};
 use crate::dataset::{Frame, Instance, Place};
 use crate::geometry::{Affine, Grid, MAX_VOXELS, norm, sub};
+use crate::series::SeriesError;
 use crate::series::lattice::allowed;
 use crate::series::stack::read_planes;
-use crate::series::{SeriesError, huge};
-use crate::volume::{LabelMap, Volume};
+use crate::volume::{LabelMap, Volume, huge};
 
 /// The decoded frames of a segmentation. Volumes are made when they are asked for.
 pub struct LoadedSegmentation {

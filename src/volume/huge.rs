@@ -3,7 +3,7 @@
 /// `len` zeroed values, on huge pages where the system has them; `None` where there is not enough memory.
 ///
 /// The first touch of a fresh volume costs more than reading its pixels: 4.1 GB/s with pages of 4 kB, 13.5 GB/s with huge ones.
-pub(super) fn zeroed<T: bytemuck::Zeroable + Copy>(len: usize) -> Option<Vec<T>> {
+pub(crate) fn zeroed<T: bytemuck::Zeroable + Copy>(len: usize) -> Option<Vec<T>> {
     // Asked for once in a way that can fail; zeroed pages then come when they are touched.
     Vec::<T>::new().try_reserve_exact(len).ok()?;
     let mut values: Vec<T> = bytemuck::zeroed_vec(len);
