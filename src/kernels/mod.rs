@@ -16,6 +16,7 @@ pub mod holes;
 pub mod label_statistics;
 mod lattice;
 mod lines;
+mod marching_cubes;
 mod mask;
 pub mod morphology;
 pub mod patches;
@@ -31,6 +32,7 @@ mod simd;
 mod label_sums;
 mod slabs;
 pub mod statistics;
+pub mod surface;
 mod voxel;
 
 pub use backend::{Backend, ComponentFilter};
