@@ -11,6 +11,7 @@ mod guide;
 mod inputs;
 mod kernels;
 mod marks;
+mod measurements;
 mod node;
 mod node_priors;
 mod node_services;
