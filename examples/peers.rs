@@ -1,10 +1,11 @@
 //! Kernels on the arrays that other people's programs get, so that both can be timed in the same rounds.
 //!
-//!     cargo run --release --example peers -- prepare|back|components FOLDER [ROUNDS]
+//!     cargo run --release --example peers -- prepare|back|components|feret|feret-all FOLDER [ROUNDS]
 //!
 //! FOLDER holds `meta.json` (`affine_lps`) and NumPy files: `vol.npy` (z, y, x, int16 HU) is turned to RAS, resampled to 1.5 mm, windowed
 //! to 0..1 and cropped to what is not 0; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels; `mask.npy`
-//! (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The last line, `RESULT {...}`, has wall and processor
+//! (z, y, x, uint8) becomes 26-connected components with their sizes and boxes; the labels of `top50.npy` (z, y, x, uint16) get their longest
+//! diameters, all or but the two largest, which are the first. The last line, `RESULT {...}`, has wall and processor
 //! seconds of each round after the first, and what tells whether two programs have done the same.
 
 mod processor;
@@ -17,6 +18,8 @@ use processor::processor_seconds;
 use roentgen::geometry::{Affine, Grid};
 use roentgen::kernels::bounding_box::bounding_box_cpu;
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
+use roentgen::kernels::diameters::longest_diameters_mm;
+use roentgen::kernels::regions::RegionRuns;
 use roentgen::kernels::{Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
 use roentgen::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
 use serde_json::{Value, json};
@@ -32,7 +35,9 @@ fn main() -> anyhow::Result<()> {
         "prepare" => prepare(folder, rounds)?,
         "back" => back(folder, rounds)?,
         "components" => components(folder, rounds)?,
-        other => bail!("there is no `{other}`: prepare, back or components"),
+        "feret" => feret(folder, rounds, 2)?,
+        "feret-all" => feret(folder, rounds, 0)?,
+        other => bail!("there is no `{other}`: prepare, back, components, feret or feret-all"),
     };
     let (wall, cpu): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
     println!("RESULT {}", json!({ "times": wall, "cpu": cpu, "voxels": voxels, "check": check }));
@@ -57,9 +62,7 @@ fn prepare(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     let (shape, values) = array::<i16>(folder, "vol", "<i2")?;
     let [nz, ny, nx] = shape[..] else { bail!("vol.npy has {} axes", shape.len()) };
     let dims = [nx, ny, nz].map(|n| n as u32);
-    let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
-    let spacing = [2, 1, 0].map(|n| meta["spacing_zyx"][n].as_f64().unwrap_or(f64::NAN));
-    ensure!(spacing.iter().all(|s| *s > 0.0), "meta.json has no spacing_zyx");
+    let spacing = spacing(folder)?;
     let grid = Grid::new(dims, Affine::scale_then_shift(spacing, [0.0; 3]))?;
     let image = ImageVolume {
         stored: Volume::new(grid, values).into(),
@@ -148,6 +151,28 @@ fn components(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     ensure!(extents.len() == sizes.len(), "a box a component");
     let check = json!({ "components": sizes.len(), "largest": sizes[..sizes.len().min(5)], "total": sizes.iter().sum::<u64>() });
     Ok((mask.len(), times, check))
+}
+
+/// Leaves out the first labels, and numbers the others from 1, before the time runs.
+fn feret(folder: &Path, rounds: usize, left_out: u16) -> anyhow::Result<Measured> {
+    let (shape, labels) = array::<u16>(folder, "top50", "<u2")?;
+    let [nz, ny, nx] = shape[..] else { bail!("top50.npy has {} axes", shape.len()) };
+    let labels = labels.iter().map(|label| u8::try_from(label.saturating_sub(left_out))).collect::<Result<Vec<u8>, _>>()?;
+    let dims = [nx, ny, nz].map(|n| n as u32);
+    let spacing = spacing(folder)?;
+    let asked: Vec<u8> = (1..=labels.iter().copied().max().unwrap_or(0)).collect();
+    let affine = Affine::scale_then_shift(spacing, [0.0; 3]);
+    let (times, diameters) = timed(rounds, || longest_diameters_mm(&RegionRuns::of_labels(&labels, dims, &asked), &affine));
+    let rounded: Vec<f64> = diameters.iter().flatten().take(6).map(|mm| (mm * 100.0).round() / 100.0).collect();
+    Ok((labels.len(), times, json!({ "feret_mm": rounded, "n": diameters.len() })))
+}
+
+/// Millimetres between voxels along i, j, k.
+fn spacing(folder: &Path) -> anyhow::Result<[f64; 3]> {
+    let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
+    let spacing = [2, 1, 0].map(|n| meta["spacing_zyx"][n].as_f64().unwrap_or(f64::NAN));
+    ensure!(spacing.iter().all(|s| *s > 0.0), "meta.json has no spacing_zyx");
+    Ok(spacing)
 }
 
 /// Shape and values of a NumPy file of that type, in C order.
