@@ -1,13 +1,13 @@
 //! Kernels on the arrays that other people's programs get, so that both can be timed in the same rounds.
 //!
-//!     cargo run --release --example peers -- prepare|cubic|zscore|back|nearest|components FOLDER [ROUNDS]
+//!     cargo run --release --example peers -- prepare|cubic|zscore|back|nearest|components|feret|feret-all FOLDER [ROUNDS]
 //!
 //! FOLDER holds `meta.json` (`affine_lps`) and NumPy files: `vol.npy` (z, y, x, int16 HU) is turned to RAS, resampled to 1.5 mm, windowed
 //! to 0..1 and cropped to what is not 0, or (`cubic`) clipped, normalised and resampled as nnU-Net does it; of `mr.npy` (z, y, x, int16) the
 //! voxels above 0 get mean 0 and spread 1; `logits15.npy` (class, z, y, x, float32) goes back to the grid of `vol.npy` as labels, by
-//! interpolated scores or by the nearest ones; `mask.npy` (z, y, x, uint8) becomes 26-connected components with their sizes and boxes. The
-//! last line, `RESULT {...}`, has wall and processor seconds of each round after the first, and what tells whether two programs have done
-//! the same.
+//! interpolated scores or by the nearest ones; `mask.npy` (z, y, x, uint8) becomes 26-connected components with their sizes and boxes; the
+//! labels of `top50.npy` (z, y, x, uint16) get their longest diameters, all or but the two largest, which are the first. The last line,
+//! `RESULT {...}`, has wall and processor seconds of each round after the first, and what tells whether two programs have done the same.
 
 mod processor;
 
@@ -19,6 +19,8 @@ use processor::processor_seconds;
 use roentgen::geometry::{Affine, Grid};
 use roentgen::kernels::bounding_box::{bounding_box_cpu, crop};
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
+use roentgen::kernels::diameters::longest_diameters_mm;
+use roentgen::kernels::regions::RegionRuns;
 use roentgen::kernels::statistics::statistics_cpu;
 use roentgen::kernels::{Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
 use roentgen::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
@@ -38,7 +40,9 @@ fn main() -> anyhow::Result<()> {
         "back" => back(folder, rounds, [Interpolation::Linear; 3])?,
         "nearest" => back(folder, rounds, [Interpolation::Nearest; 3])?,
         "components" => components(folder, rounds)?,
-        other => bail!("there is no `{other}`: prepare, cubic, zscore, back, nearest or components"),
+        "feret" => feret(folder, rounds, 2)?,
+        "feret-all" => feret(folder, rounds, 0)?,
+        other => bail!("there is no `{other}`: prepare, cubic, zscore, back, nearest, components, feret or feret-all"),
     };
     let (wall, cpu): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
     println!("RESULT {}", json!({ "times": wall, "cpu": cpu, "voxels": voxels, "check": check }));
@@ -70,9 +74,7 @@ fn image(folder: &Path, name: &str, spacing: [f64; 3]) -> anyhow::Result<ImageVo
 
 /// The CT, and its spacing along i, j, k.
 fn ct(folder: &Path) -> anyhow::Result<(ImageVolume, [f64; 3])> {
-    let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
-    let spacing = [2, 1, 0].map(|n| meta["spacing_zyx"][n].as_f64().unwrap_or(f64::NAN));
-    ensure!(spacing.iter().all(|s| *s > 0.0), "meta.json has no spacing_zyx");
+    let spacing = spacing(folder)?;
     Ok((image(folder, "vol", spacing)?, spacing))
 }
 
@@ -197,6 +199,28 @@ fn components(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
     ensure!(extents.len() == sizes.len(), "a box a component");
     let check = json!({ "components": sizes.len(), "largest": sizes[..sizes.len().min(5)], "total": sizes.iter().sum::<u64>() });
     Ok((mask.len(), times, check))
+}
+
+/// Leaves out the first labels, and numbers the others from 1, before the time runs.
+fn feret(folder: &Path, rounds: usize, left_out: u16) -> anyhow::Result<Measured> {
+    let (shape, labels) = array::<u16>(folder, "top50", "<u2")?;
+    let [nz, ny, nx] = shape[..] else { bail!("top50.npy has {} axes", shape.len()) };
+    let labels = labels.iter().map(|label| u8::try_from(label.saturating_sub(left_out))).collect::<Result<Vec<u8>, _>>()?;
+    let dims = [nx, ny, nz].map(|n| n as u32);
+    let spacing = spacing(folder)?;
+    let asked: Vec<u8> = (1..=labels.iter().copied().max().unwrap_or(0)).collect();
+    let affine = Affine::scale_then_shift(spacing, [0.0; 3]);
+    let (times, diameters) = timed(rounds, || longest_diameters_mm(&RegionRuns::of_labels(&labels, dims, &asked), &affine));
+    let rounded: Vec<f64> = diameters.iter().flatten().take(6).map(|mm| (mm * 100.0).round() / 100.0).collect();
+    Ok((labels.len(), times, json!({ "feret_mm": rounded, "n": diameters.len() })))
+}
+
+/// Millimetres between voxels along i, j, k.
+fn spacing(folder: &Path) -> anyhow::Result<[f64; 3]> {
+    let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json"))?)?;
+    let spacing = [2, 1, 0].map(|n| meta["spacing_zyx"][n].as_f64().unwrap_or(f64::NAN));
+    ensure!(spacing.iter().all(|s| *s > 0.0), "meta.json has no spacing_zyx");
+    Ok(spacing)
 }
 
 /// Shape and values of a NumPy file of that type, in C order.

@@ -10,8 +10,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{EngineArgs, Outcome, OutputArgs, ResultArgs, text};
+use crate::codes::sct;
 use crate::engine::{Analysis, Engine, Input, Stage, Timings};
-use crate::findings::Findings;
+use crate::findings::{Findings, Measurement};
 use crate::geometry::Coded;
 use crate::model::{Check, Eligible, EligibleVolume, Ineligible};
 use crate::research::Format;
@@ -316,11 +317,13 @@ fn run_one(
 }
 
 fn lines(findings: &Findings) -> Vec<FindingLine> {
-    let number = |m: &crate::findings::Measurement| NumberLine {
-        name: m.derivation.as_ref().unwrap_or(&m.concept).meaning.to_string(),
-        value: m.value,
-        unit: m.unit.value.to_string(),
+    // Image values go by how they were derived from the voxels: their unit says what they are.
+    let name = |m: &Measurement| match &m.derivation {
+        Some(derivation) if m.concept == sct::DIAMETER => format!("{} {}", derivation.meaning, m.concept.meaning),
+        Some(derivation) => derivation.meaning.to_string(),
+        None => m.concept.meaning.to_string(),
     };
+    let number = |m: &Measurement| NumberLine { name: name(m), value: m.value, unit: m.unit.value.to_string() };
     let line = |f: &crate::findings::Finding| FindingLine {
         name: f.name.clone(),
         present: f.present,
@@ -421,16 +424,26 @@ impl Verdict {
 
 /// UCUM writes for programs.
 fn unit_for_people(ucum: &str) -> &str {
-    if ucum == "[hnsf'U]" { "HU" } else { ucum }
+    match ucum {
+        "[hnsf'U]" => "HU",
+        "1" => "",
+        unit => unit,
+    }
 }
 
-/// One row a finding; the columns are those of the first finding.
+/// One row a finding; a column for each number that some finding has.
 fn findings_table(findings: &[FindingLine]) -> String {
-    let Some(first) = findings.first() else { return String::new() };
-    let columns: Vec<String> =
-        first.measurements.iter().map(|m| format!("{} {}", m.name.to_lowercase(), unit_for_people(&m.unit))).collect();
-    let header: Vec<&str> = std::iter::once("finding").chain(columns.iter().map(String::as_str)).collect();
-    let cell = |f: &FindingLine, n: usize| match f.measurements.get(n).and_then(|m| m.value) {
+    let mut columns: Vec<[&str; 2]> = Vec::new();
+    for m in findings.iter().flat_map(|f| &f.measurements) {
+        if !columns.contains(&[&m.name, &m.unit]) {
+            columns.push([&m.name, &m.unit]);
+        }
+    }
+    let headings = columns.iter().map(|[name, unit]| format!("{} {}", name.to_lowercase(), unit_for_people(unit)).trim_end().to_owned());
+    let header: Vec<String> = std::iter::once("finding".to_owned()).chain(headings).collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let cell = |f: &FindingLine, n: usize| match f.measurements.iter().find(|m| [&m.name, &m.unit] == columns[n]).and_then(|m| m.value) {
+        Some(value) if f.present && columns[n][1] == "1" => format!("{value:.3}"),
         Some(value) if f.present => format!("{value:.1}"),
         _ => "-".to_owned(),
     };

@@ -111,18 +111,48 @@ pub mod sct {
     pub const MEAN: Code = Code::new("373098007", "SCT", "Mean");
     /// Standard deviation, as a derivation.
     pub const STANDARD_DEVIATION: Code = Code::new("386136009", "SCT", "Standard Deviation");
+    /// Least value, as a derivation.
+    pub const MINIMUM: Code = Code::new("255605001", "SCT", "Minimum");
+    /// Greatest value, as a derivation.
+    pub const MAXIMUM: Code = Code::new("56851009", "SCT", "Maximum");
+    /// Median, as a derivation.
+    pub const MEDIAN: Code = Code::new("373099004", "SCT", "Median");
+    /// 5th percentile of the voxels, as a derivation (CID 226).
+    pub const PERCENTILE_5: Code = Code::new("371888009", "SCT", "5th Percentile Value of population");
+    /// 10th percentile of the voxels, as a derivation (CID 226).
+    pub const PERCENTILE_10: Code = Code::new("371890005", "SCT", "10th Percentile Value of population");
+    /// 90th percentile of the voxels, as a derivation (CID 226).
+    pub const PERCENTILE_90: Code = Code::new("371887004", "SCT", "90th Percentile Value of population");
+    /// 95th percentile of the voxels, as a derivation (CID 226).
+    pub const PERCENTILE_95: Code = Code::new("371889001", "SCT", "95th Percentile Value of population");
     /// Category of segments that are parts of the body (CID 7150).
     pub const ANATOMICAL_STRUCTURE: Code = Code::new("91723000", "SCT", "Anatomical Structure");
     /// Volume of a region.
     pub const VOLUME: Code = Code::new("118565006", "SCT", "Volume");
     /// Area of a region in an image.
     pub const AREA: Code = Code::new("42798000", "SCT", "Area");
+    /// Some diameter of a region.
+    pub const DIAMETER: Code = Code::new("81827009", "SCT", "Diameter");
+    /// Longest diameter of a region in an image.
+    pub const LONG_AXIS: Code = Code::new("103339001", "SCT", "Long axis");
+    /// Longest diameter across the long axis.
+    pub const SHORT_AXIS: Code = Code::new("103340004", "SCT", "Short axis");
     /// By which method a number was measured.
     pub const MEASUREMENT_METHOD: Code = Code::new("370129005", "SCT", "Measurement Method");
     /// A region is the box around what it is about.
     pub const BOUNDED_BY: Code = Code::new("75958009", "SCT", "Bounded by");
     /// Some quantity, where nothing says which.
     pub const QUANTITY: Code = Code::new("246205007", "SCT", "Quantity");
+}
+
+/// Shape of regions (Imaging Biomarker Standardisation Initiative; CID 7477).
+pub mod ibsi {
+    use crate::codes::Code;
+
+    /// Area of the surface, by triangles.
+    pub const SURFACE_AREA_OF_MESH: Code = Code::new("C0JK", "IBSI", "Surface Area of Mesh");
+    /// How close to a ball: surface of a ball of the mesh's volume, as a share of the mesh's.
+    pub const SPHERICITY: Code = Code::new("QCFX", "IBSI", "Sphericity");
 }
 
 /// Units (UCUM).

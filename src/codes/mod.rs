@@ -3,7 +3,7 @@
 mod concepts;
 mod uids;
 
-pub use concepts::{dcm, other, sct, ucum};
+pub use concepts::{dcm, ibsi, other, sct, ucum};
 pub use uids::{Uid, hex, is_uid, sha256_hex, sop_class, transfer_syntax, uid_by_name, urn_by_name};
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct Code {
     /// Code Value (0008,0100), at most 16 characters; what is longer is written as Long Code Value (0008,0119).
     pub value: Cow<'static, str>,
-    /// Coding Scheme Designator (0008,0102): `SCT`, `DCM`, `UCUM`, `LN` or a private `99...`.
+    /// Coding Scheme Designator (0008,0102): `SCT`, `DCM`, `UCUM`, `LN`, `IBSI` or a private `99...`.
     pub scheme: Cow<'static, str>,
     /// Code Meaning (0008,0104) as PS3.16 gives it, at most 64 characters.
     pub meaning: Cow<'static, str>,

@@ -2,6 +2,7 @@
 
 mod input;
 mod intensity;
+mod measured;
 mod timings;
 
 use std::path::PathBuf;
@@ -11,17 +12,18 @@ use thiserror::Error;
 
 use input::Closed;
 pub use input::Input;
+use measured::{Measured, measured};
 pub use timings::{Stage, Timings};
 
-use crate::codes::{dcm, other, sct, ucum};
-use crate::findings::{Finding, Findings, Measurement, Parameter, Priors, Provenance, ValueMap};
+use crate::codes::{dcm, other, ucum};
+use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, ValueMap};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider};
 use crate::kernels::Backend;
-use crate::measure::{self, MeasureError, RegionNumbers};
-use crate::model::{self, Manifest, MapOf, MeasurementKind, Package};
+use crate::measure::MeasureError;
+use crate::model::{self, Manifest, MapOf, Package};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError};
 use crate::research::ResearchError;
@@ -208,8 +210,7 @@ impl Engine {
             Ok::<_, PostprocessError>((labels, maps))
         })?;
         drop(scores);
-        let segments: Vec<u8> = manifest.finding.iter().map(|f| f.segment).collect();
-        let numbers = timings.time(Stage::Measure, on_stage, || measure::measure_labels(&labels, image, &segments))?;
+        let measured = timings.time(Stage::Measure, on_stage, || measured(&manifest.finding, &labels, image))?;
 
         let Closed { image, source, notes, warnings } = opened.close(content_sha256);
         let provenance = Provenance {
@@ -235,14 +236,14 @@ impl Engine {
         findings.findings = manifest
             .finding
             .iter()
-            .zip(&numbers)
-            .map(|(described, numbers)| finding(described, numbers, image.quantity, &findings))
+            .zip(&measured)
+            .map(|(described, measured)| finding(described, measured, image.quantity, &findings))
             .collect();
         Ok(Analysis { findings, image, timings })
     }
 }
 
-fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quantity, findings: &Findings) -> Finding {
+fn finding(described: &model::Finding, measured: &Measured, quantity: Quantity, findings: &Findings) -> Finding {
     let modality = findings.source.instances.first().map_or("", |i| i.modality.as_str());
     Finding {
         name: described.name.clone(),
@@ -253,10 +254,10 @@ fn finding(described: &model::Finding, numbers: &RegionNumbers, quantity: Quanti
         finding_type: described.finding_type.clone(),
         site: described.site.clone(),
         laterality: described.laterality.clone(),
-        present: numbers.voxels > 0,
+        present: measured.numbers.voxels > 0,
         certainty_percent: None,
         evaluations: Vec::new(),
-        measurements: described.measurements.iter().map(|kind| measurement(*kind, numbers, quantity, modality)).collect(),
+        measurements: described.measurements.iter().map(|kind| measured.measurement(*kind, quantity, modality)).collect(),
     }
 }
 
@@ -266,24 +267,6 @@ fn value_map(name: &str, of: MapOf, values: Volume<f32>) -> ValueMap {
         MapOf::Uncertainty => other::CLASS_ENTROPY,
     };
     ValueMap { name: name.to_owned(), quantity, unit: ucum::ONE, values }
-}
-
-fn measurement(kind: MeasurementKind, numbers: &RegionNumbers, quantity: Quantity, modality: &str) -> Measurement {
-    let intensity = |derivation, value| {
-        let (concept, unit) = intensity::concept_and_unit(quantity, modality);
-        Measurement { concept, derivation: Some(derivation), method: None, value, unit }
-    };
-    match kind {
-        MeasurementKind::Volume => Measurement {
-            concept: sct::VOLUME,
-            derivation: None,
-            method: Some(dcm::SUM_OF_VOXELS),
-            value: Some(numbers.volume_ml),
-            unit: ucum::MILLILITRE,
-        },
-        MeasurementKind::Mean => intensity(sct::MEAN, numbers.mean),
-        MeasurementKind::StandardDeviation => intensity(sct::STANDARD_DEVIATION, numbers.standard_deviation),
-    }
 }
 
 /// Everything beside inputs and package that decides the result, and so its UIDs; with the package's steps, for readers of the result.

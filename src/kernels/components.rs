@@ -7,6 +7,8 @@
 
 use rayon::prelude::*;
 
+use super::regions;
+
 /// Which neighbours touch: faces; faces and edges; faces, edges and corners. On one slice: 4, 8 and 8 neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connectivity {
@@ -178,24 +180,31 @@ impl ComponentRuns {
     pub fn extents(&self) -> Vec<Extent> {
         let nothing = Extent { first: [u32::MAX; 3], last: [0; 3], index_sums: [0; 3] };
         let mut extents = vec![nothing; self.components.len()];
+        self.for_each_numbered(|regions::Run { j, k, start, end }, number| {
+            let extent = &mut extents[number as usize - 1];
+            let voxels = u64::from(end - start);
+            let sums = [voxels * (u64::from(start) + u64::from(end) - 1) / 2, voxels * u64::from(j), voxels * u64::from(k)];
+            for (axis, (least, most)) in [(start, end - 1), (j, j), (k, k)].into_iter().enumerate() {
+                extent.first[axis] = extent.first[axis].min(least);
+                extent.last[axis] = extent.last[axis].max(most);
+                extent.index_sums[axis] += sums[axis];
+            }
+        });
+        extents
+    }
+
+    /// Calls `visit` with each run and its component number, in memory order.
+    pub(super) fn for_each_numbered(&self, mut visit: impl FnMut(regions::Run, u32)) {
         for slab in &self.slabs {
             for row in 0..slab.rows() {
-                let (row_of_all, rows_a_slice) = ((slab.first_row + row) as u64, u64::from(self.dims[1]));
-                let (j, k) = (row_of_all % rows_a_slice, row_of_all / rows_a_slice);
+                let (row_of_all, rows_a_slice) = (slab.first_row + row, self.dims[1] as usize);
+                let [j, k] = [row_of_all % rows_a_slice, row_of_all / rows_a_slice].map(|n| n as u32);
                 for n in slab.runs_of(row) {
                     let Run { start, end, .. } = slab.runs[n];
-                    let extent = &mut extents[slab.numbers[n] as usize - 1];
-                    let voxels = u64::from(end - start);
-                    let sums = [voxels * (u64::from(start) + u64::from(end) - 1) / 2, voxels * j, voxels * k];
-                    for (axis, (least, most)) in [(start, end - 1), (j as u32, j as u32), (k as u32, k as u32)].into_iter().enumerate() {
-                        extent.first[axis] = extent.first[axis].min(least);
-                        extent.last[axis] = extent.last[axis].max(most);
-                        extent.index_sums[axis] += sums[axis];
-                    }
+                    visit(regions::Run { j, k, start, end }, slab.numbers[n]);
                 }
             }
         }
-        extents
     }
 
     /// The component number of every voxel, 0 for background. Most of its time is the operating system's, for new memory.

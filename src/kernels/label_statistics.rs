@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::components::for_each_run;
 pub use super::label_sums::SliceNumbers;
 use super::label_sums::{Summed, Sums};
+use super::regions::{RegionRuns, Run};
 use super::slabs;
 use crate::gpu::{Gpu, GpuError};
 use crate::volume::{ImageVolume, LabelMap, Rescale, Stored, Volume};
@@ -107,6 +108,30 @@ fn statistics_of<T: Summed>(labels: &LabelMap, stored: &Volume<T>, asked: &[u8],
         .map(|k| slice_parts(labels.slice(k as usize), stored.slice(k as usize), columns as usize, k, wanted))
         .collect();
     combine(asked, slices.into_iter().flatten())
+}
+
+/// Sums for each region, in their order; the same numbers as [`label_statistics_of_cpu`] where regions are labels.
+///
+/// # Panics
+/// Where a region lies outside of the image.
+pub fn region_statistics_cpu(image: &ImageVolume, regions: &RegionRuns) -> Vec<LabelStatistics> {
+    match &image.stored {
+        Stored::Int16(stored) => statistics_of_regions(stored, regions),
+        Stored::Float32(stored) => statistics_of_regions(stored, regions),
+    }
+}
+
+fn statistics_of_regions<T: Summed>(stored: &Volume<T>, regions: &RegionRuns) -> Vec<LabelStatistics> {
+    let of = |(runs, &label): (&[Run], &u8)| {
+        let mut found = Found::none(label);
+        for slice in runs.chunk_by(|a, b| a.k == b.k) {
+            let mut part = SlicePart::none::<T>(label, slice[0].k, slice[0].of(stored)[0]);
+            slice.iter().for_each(|run| part.add(run.start as usize, run.j, run.of(stored)));
+            found.add(&part);
+        }
+        found.finished()
+    };
+    regions.regions().zip(regions.labels()).map(of).collect()
 }
 
 /// [`label_statistics_cpu`] on a GPU: the same numbers exactly of integers; of floats see [`self`].
@@ -228,35 +253,66 @@ struct SlicePart<S> {
     last: [u32; 2],
 }
 
-/// A label so far, and the sums of its slices.
-type Found<S> = (LabelStatistics, Vec<(u32, S)>);
+impl<S> SlicePart<S> {
+    /// No voxels yet; `first` is the first value that will be added.
+    fn none<T: Summed<OnCpu = S>>(label: u8, k: u32, first: T) -> Self {
+        Self { label, k, voxels: 0, sums: T::none(first), index_sums: [0; 2], first: [u32::MAX; 2], last: [0; 2] }
+    }
 
-/// Adds parts up, those of one slice next to each other in ascending order of slices.
-fn combine<S: Sums>(asked: &[u8], parts: impl Iterator<Item = SlicePart<S>>) -> Vec<LabelStatistics> {
-    let mut all: Vec<Option<Found<S>>> = vec![None; 256];
-    for SlicePart { label, k, voxels, sums, index_sums, first, last } in parts {
-        let (own, slices) = all[usize::from(label)].get_or_insert_with(|| (LabelStatistics::none(label), Vec::new()));
+    /// Adds the voxels from `start` on of row `j`, which is not before the last one.
+    fn add<T: Summed<OnCpu = S>>(&mut self, start: usize, j: u32, values: &[T]) {
+        let (voxels, end) = (values.len() as u64, start + values.len());
+        T::add(&mut self.sums, values);
+        self.voxels += voxels;
+        self.index_sums[0] += voxels * (start + end - 1) as u64 / 2;
+        self.index_sums[1] += voxels * u64::from(j);
+        self.first = [self.first[0].min(start as u32), self.first[1].min(j)];
+        self.last = [self.last[0].max(end as u32 - 1), j];
+    }
+}
+
+/// A label so far, and the sums of its slices.
+#[derive(Debug, Clone)]
+struct Found<S> {
+    own: LabelStatistics,
+    slices: Vec<(u32, S)>,
+}
+
+impl<S: Sums> Found<S> {
+    fn none(label: u8) -> Self {
+        Self { own: LabelStatistics::none(label), slices: Vec::new() }
+    }
+
+    /// Adds a part of the last slice, or of a later one.
+    fn add(&mut self, part: &SlicePart<S>) {
+        let SlicePart { k, voxels, sums, index_sums, first, last, .. } = part;
+        let own = &mut self.own;
         own.voxels += voxels;
-        for (axis, sum) in [index_sums[0], index_sums[1], u64::from(k) * voxels].into_iter().enumerate() {
+        for (axis, sum) in [index_sums[0], index_sums[1], u64::from(*k) * voxels].into_iter().enumerate() {
             own.index_sums[axis] += sum;
         }
-        let (first, last) = ([first[0], first[1], k], [last[0], last[1], k]);
+        let (first, last) = ([first[0], first[1], *k], [last[0], last[1], *k]);
         let [least, most] = own.bounds.get_or_insert([first, last]);
         for axis in 0..3 {
             least[axis] = least[axis].min(first[axis]);
             most[axis] = most[axis].max(last[axis]);
         }
-        match slices.last_mut() {
-            Some((of, slice)) if *of == k => slice.add(&sums),
-            _ => slices.push((k, sums)),
+        match self.slices.last_mut() {
+            Some((of, slice)) if of == k => slice.add(sums),
+            _ => self.slices.push((*k, *sums)),
         }
     }
-    let finished = |label: u8| {
-        let Some((mut own, slices)) = all[usize::from(label)].clone() else { return LabelStatistics::none(label) };
-        own.slices = slices.iter().map(|(k, sums)| sums.numbers(*k)).collect();
-        own
-    };
-    asked.iter().map(|&label| finished(label)).collect()
+
+    fn finished(self) -> LabelStatistics {
+        LabelStatistics { slices: self.slices.iter().map(|(k, sums)| sums.numbers(*k)).collect(), ..self.own }
+    }
+}
+
+/// Adds parts up, those of one slice next to each other in ascending order of slices.
+fn combine<S: Sums>(asked: &[u8], parts: impl Iterator<Item = SlicePart<S>>) -> Vec<LabelStatistics> {
+    let mut all: Vec<Found<S>> = (0..=u8::MAX).map(Found::none).collect();
+    parts.for_each(|part| all[usize::from(part.label)].add(&part));
+    asked.iter().map(|&label| all[usize::from(label)].clone().finished()).collect()
 }
 
 impl LabelStatistics {
@@ -321,17 +377,9 @@ fn slice_parts<T: Summed>(labels: &[u8], stored: &[T], columns: usize, k: u32, w
             let n = &mut part_of[usize::from(label)];
             if *n == u16::MAX {
                 *n = parts.len() as u16;
-                let sums = T::none(values[start]);
-                parts.push(SlicePart { label, k, voxels: 0, sums, index_sums: [0; 2], first: [u32::MAX; 2], last: [0; 2] });
+                parts.push(SlicePart::none(label, k, values[start]));
             }
-            let part = &mut parts[usize::from(*n)];
-            let voxels = (end - start) as u64;
-            T::add(&mut part.sums, &values[start..end]);
-            part.voxels += voxels;
-            part.index_sums[0] += voxels * (start + end - 1) as u64 / 2;
-            part.index_sums[1] += voxels * u64::from(j);
-            part.first = [part.first[0].min(start as u32), part.first[1].min(j)];
-            part.last = [part.last[0].max(end as u32 - 1), j];
+            parts[usize::from(*n)].add(start, j, &values[start..end]);
         });
     }
     parts
@@ -437,6 +485,8 @@ mod tests {
                 let own = statistics.centroid().expect("it has voxels");
                 prop_assert!((0..3).all(|axis| close(own[axis], centroid[axis])), "{:?} is not {:?}", own, centroid);
             }
+            let regions = RegionRuns::of_labels(labels.voxels(), labels.grid().dims(), &asked);
+            prop_assert_eq!(&region_statistics_cpu(&image, &regions), &all);
             let mut present = all;
             present.retain(|s| s.voxels > 0 && s.label != 0);
             present.reverse();

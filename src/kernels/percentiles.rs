@@ -14,9 +14,10 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::mask::{Mask, for_each_slab, for_kept};
+use super::regions::{RegionRuns, Run};
 use super::voxel::{Voxel, float_of_rank, rank_of_float};
 use crate::gpu::{Gpu, GpuError};
-use crate::volume::{ImageVolume, Rescale, Stored, Volume};
+use crate::volume::{ImageVolume, LabelMap, Rescale, Stored, Volume};
 
 pub(super) const WGSL_I16: &str =
     concat!(include_str!("../../shaders/shared/stored_i16.wgsl"), include_str!("../../shaders/histogram.wgsl"));
@@ -96,6 +97,60 @@ pub fn percentiles_gpu(gpu: &Gpu, image: &ImageVolume, mask: Mask<'_>, percents:
     }
 }
 
+/// [`percentiles_cpu`] of each region; `None` where it has no voxels.
+///
+/// # Panics
+/// As [`percentiles_cpu`]; where a region lies outside of the image.
+pub fn region_percentiles_cpu(image: &ImageVolume, regions: &RegionRuns, percents: &[f64]) -> Vec<Option<Vec<f64>>> {
+    match &image.stored {
+        Stored::Int16(stored) => regions.regions().map(|runs| percentiles_of_runs(image, stored, runs, percents)).collect(),
+        Stored::Float32(stored) => regions.regions().map(|runs| percentiles_of_runs(image, stored, runs, percents)).collect(),
+    }
+}
+
+fn percentiles_of_runs<T: Voxel>(image: &ImageVolume, stored: &Volume<T>, runs: &[Run], percents: &[f64]) -> Option<Vec<f64>> {
+    let keys = Keys::<T>::of(image);
+    let voxels: usize = runs.iter().map(|run| run.len()).sum();
+    if voxels >= BINS {
+        let Ok(found) = percentiles(keys, percents, |pass| Ok::<_, Infallible>(count_runs(image, stored, runs, pass)));
+        return found;
+    }
+    // Few values are sorted sooner than a histogram is added up.
+    check(percents);
+    if voxels == 0 {
+        return None;
+    }
+    let mut ranks = Vec::with_capacity(voxels);
+    for run in runs {
+        ranks.extend(run.of(stored).iter().map(|&value| keys.rank(value, image.rescale[run.k as usize])));
+    }
+    ranks.sort_unstable();
+    let values: Vec<f64> = places(percents, voxels as u64, keys.falls()).map(|place| keys.physical(ranks[place as usize])).collect();
+    Some(between(percents, voxels as u64, &values))
+}
+
+/// [`region_percentiles_cpu`] of the labels in `asked`, in that order, on a GPU, one after the other: the same numbers, but for what
+/// [`percentiles_gpu`] may round.
+///
+/// # Errors
+/// As [`percentiles_gpu`].
+///
+/// # Panics
+/// As [`percentiles_cpu`].
+pub fn label_percentiles_gpu(
+    gpu: &Gpu,
+    labels: &LabelMap,
+    image: &ImageVolume,
+    asked: &[u8],
+    percents: &[f64],
+) -> Result<Vec<Option<Vec<f64>>>, GpuError> {
+    let of = |asked: u8| {
+        let own = labels.voxels().par_iter().map(|&label| u8::from(label == asked)).collect();
+        percentiles_gpu(gpu, image, Mask::Labelled(&Volume::new(*labels.grid(), own)), percents)
+    };
+    asked.iter().map(|&label| of(label)).collect()
+}
+
 /// What is ranked.
 #[derive(Debug, Clone, Copy)]
 struct Keys<T> {
@@ -112,6 +167,12 @@ impl<T: Voxel> Keys<T> {
 
     fn bits(&self) -> u32 {
         if self.rescale.is_some() { T::RANK_BITS } else { f32::RANK_BITS }
+    }
+
+    /// The rank of a value of a slice.
+    #[inline(always)]
+    fn rank(&self, value: T, Rescale { slope, intercept }: Rescale) -> u32 {
+        if self.rescale.is_some() { value.rank() } else { rank_of_float((slope * f64::from(value.number()) + intercept) as f32) }
     }
 
     fn physical(&self, rank: u32) -> f64 {
@@ -142,8 +203,7 @@ fn percentiles<T: Voxel, E>(
     percents: &[f64],
     mut count: impl FnMut(Pass<'_>) -> Result<Vec<u64>, E>,
 ) -> Result<Option<Vec<f64>>, E> {
-    assert!((1..=MOST_PERCENTILES).contains(&percents.len()), "1 to {MOST_PERCENTILES} percentiles");
-    assert!(percents.iter().all(|p| (0.0..=100.0).contains(p)), "percentiles are 0 to 100");
+    check(percents);
     let scaled = keys.rescale.is_none();
     let shift = keys.bits() - 16;
     let first = count(Pass { scaled, shift, prefixes: &[] })?;
@@ -151,15 +211,7 @@ fn percentiles<T: Voxel, E>(
     if voxels == 0 {
         return Ok(None);
     }
-    // The values on both sides of each percentile, by their place among all.
-    let places: Vec<[u64; 2]> = percents
-        .iter()
-        .map(|percent| {
-            let lower = (percent / 100.0 * (voxels - 1) as f64).floor() as u64;
-            [lower, (lower + 1).min(voxels - 1)].map(|place| if keys.falls() { voxels - 1 - place } else { place })
-        })
-        .collect();
-    let found: Vec<(u32, u64)> = places.iter().flatten().map(|&place| bin_of(&first, place)).collect();
+    let found: Vec<(u32, u64)> = places(percents, voxels, keys.falls()).map(|place| bin_of(&first, place)).collect();
     let ranks: Vec<u32> = if shift == 0 {
         found.iter().map(|&(rank, _)| rank).collect()
     } else {
@@ -173,12 +225,30 @@ fn percentiles<T: Voxel, E>(
         };
         found.iter().map(within).collect()
     };
-    let between = |(percent, ranks): (&f64, &[u32])| {
+    let values: Vec<f64> = ranks.iter().map(|&rank| keys.physical(rank)).collect();
+    Ok(Some(between(percents, voxels, &values)))
+}
+
+fn check(percents: &[f64]) {
+    assert!((1..=MOST_PERCENTILES).contains(&percents.len()), "1 to {MOST_PERCENTILES} percentiles");
+    assert!(percents.iter().all(|p| (0.0..=100.0).contains(p)), "percentiles are 0 to 100");
+}
+
+/// Places among `voxels` ranks of the values on both sides of each percentile; ranks may fall as values rise.
+fn places(percents: &[f64], voxels: u64, falls: bool) -> impl Iterator<Item = u64> {
+    percents.iter().flat_map(move |percent| {
+        let lower = (percent / 100.0 * (voxels - 1) as f64).floor() as u64;
+        [lower, (lower + 1).min(voxels - 1)].map(|place| if falls { voxels - 1 - place } else { place })
+    })
+}
+
+/// Percentiles from the values at [`places`].
+fn between(percents: &[f64], voxels: u64, values: &[f64]) -> Vec<f64> {
+    let one = |(percent, [lower, upper]): (&f64, &[f64; 2])| {
         let at = percent / 100.0 * (voxels - 1) as f64;
-        let [lower, upper] = [ranks[0], ranks[1]].map(|rank| keys.physical(rank));
         lower + (upper - lower) * (at - at.floor())
     };
-    Ok(Some(percents.iter().zip(ranks.chunks_exact(2)).map(between).collect()))
+    percents.iter().zip(values.as_chunks::<2>().0).map(one).collect()
 }
 
 /// The bin of the value at `place`, and its place within the bin.
@@ -195,39 +265,52 @@ fn bin_of(counts: &[u64], mut place: u64) -> (u32, u64) {
 fn count<T: Voxel>(image: &ImageVolume, stored: &Volume<T>, mask: Mask<'_>, pass: Pass<'_>) -> Result<Vec<u64>, Infallible> {
     let labels = mask.labels(image);
     let ranks = mask.ranks::<T>(&image.rescale);
+    let slices: Vec<usize> = (0..ranks.len()).collect();
+    Ok(counted(image, &slices, pass, |&k, add| {
+        for_kept(stored.slice(k), labels.map(|labels| labels.slice(k)), ranks[k], |some| add(k, some))
+    }))
+}
+
+fn count_runs<T: Voxel>(image: &ImageVolume, stored: &Volume<T>, runs: &[Run], pass: Pass<'_>) -> Vec<u64> {
+    counted(image, runs, pass, |run, add| add(run.k as usize, run.of(stored)))
+}
+
+/// Counts what `visit` adds, slice and values, of each part.
+fn counted<T: Voxel, P: Sync>(
+    image: &ImageVolume,
+    parts: &[P],
+    pass: Pass<'_>,
+    visit: impl Fn(&P, &mut dyn FnMut(usize, &[T])) + Sync,
+) -> Vec<u64> {
+    let keys = Keys::<T>::of(image);
     // For each upper half the histogram that it has; beyond the last for those that have none.
     let mut histogram_of = vec![pass.prefixes.len() as u32; BINS];
     for (n, &prefix) in (0..).zip(pass.prefixes) {
         histogram_of[prefix as usize] = n;
     }
     let bins = pass.bins();
-    let part = |slices: &[usize]| {
+    let counts_of = |parts: &[P]| {
         let mut counts = vec![0u64; bins + BINS]; // and one histogram that nobody asked for
-        for &k in slices {
-            let Rescale { slope, intercept } = image.rescale[k];
-            let key = |value: T| {
-                if pass.scaled { rank_of_float((slope * f64::from(value.number()) + intercept) as f32) } else { value.rank() }
-            };
-            for_kept(stored.slice(k), labels.map(|labels| labels.slice(k)), ranks[k], |some| {
-                if pass.prefixes.is_empty() {
-                    some.iter().for_each(|&value| counts[(key(value) >> pass.shift) as usize] += 1);
-                } else {
-                    for &value in some {
-                        let key = key(value);
-                        counts[histogram_of[(key >> 16) as usize] as usize * BINS + (key & 0xffff) as usize] += 1;
-                    }
+        let mut add = |k: usize, some: &[T]| {
+            let rescale = image.rescale[k];
+            if pass.prefixes.is_empty() {
+                some.iter().for_each(|&value| counts[(keys.rank(value, rescale) >> pass.shift) as usize] += 1);
+            } else {
+                for &value in some {
+                    let rank = keys.rank(value, rescale);
+                    counts[histogram_of[(rank >> 16) as usize] as usize * BINS + (rank & 0xffff) as usize] += 1;
                 }
-            });
-        }
+            }
+        };
+        parts.iter().for_each(|part| visit(part, &mut add));
         counts.truncate(bins);
         counts
     };
-    let slices: Vec<usize> = (0..ranks.len()).collect();
-    let a_thread = slices.len().div_ceil(rayon::current_num_threads());
-    let parts: Vec<Vec<u64>> = slices.par_chunks(a_thread).map(part).collect();
+    let a_thread = parts.len().div_ceil(rayon::current_num_threads());
+    let counts: Vec<Vec<u64>> = parts.par_chunks(a_thread).map(counts_of).collect();
     let mut sum = vec![0u64; bins];
-    parts.iter().for_each(|part| sum.iter_mut().zip(part).for_each(|(sum, count)| *sum += count));
-    Ok(sum)
+    counts.iter().for_each(|counts| sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count));
+    sum
 }
 
 fn count_in_slabs<T: Voxel>(
@@ -315,6 +398,36 @@ mod tests {
                     if let Some(gpu) = &gpu {
                         let found = percentiles_gpu(gpu, &image, mask, &PERCENTS)?;
                         check(found, expected.as_ref(), if exact { 1e-14 } else { 3e-7 });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn regions_have_the_percentiles_of_their_voxels() -> Result<(), GpuError> {
+        let gpu = crate::gpu::for_tests();
+        // Label 1 of the last case has voxels enough for histograms.
+        for (dims, seed) in [([1, 1, 1], 1), ([37, 1, 5], 2), ([161, 147, 11], 4)] {
+            let own = noisy_image(dims, seed);
+            let shared = |slope| ImageVolume { rescale: vec![Rescale { slope, intercept: -7.5 }; dims[2] as usize], ..own.clone() };
+            for image in [own.clone(), shared(-0.5), as_floats(&own), as_floats(&shared(2.0))] {
+                let labels = masked_case(&image);
+                let labels = Volume::new(*labels.grid(), labels.voxels().iter().map(|&label| label.min(2)).collect::<Vec<u8>>());
+                let asked = [2, 9, 1, 0];
+                let expected: Vec<_> = asked
+                    .iter()
+                    .map(|&asked| {
+                        let own: Vec<u8> = labels.voxels().iter().map(|&label| u8::from(label == asked)).collect();
+                        percentiles_cpu(&image, Mask::Labelled(&Volume::new(*labels.grid(), own)), &PERCENTS)
+                    })
+                    .collect();
+                let regions = RegionRuns::of_labels(labels.voxels(), dims, &asked);
+                assert_eq!(region_percentiles_cpu(&image, &regions, &PERCENTS), expected);
+                if let Some(gpu) = &gpu {
+                    for (found, expected) in label_percentiles_gpu(gpu, &labels, &image, &asked, &PERCENTS)?.into_iter().zip(&expected) {
+                        check(found, expected.as_ref(), 3e-7);
                     }
                 }
             }

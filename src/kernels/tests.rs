@@ -196,6 +196,12 @@ fn label_statistics_shader() {
 }
 
 #[test]
+fn surface_shader() {
+    use surface::SurfaceParams;
+    check(surface::WGSL, "surface", &[layout!(SurfaceParams, columns, rows, slices, before)]);
+}
+
+#[test]
 fn histogram_shader() {
     use percentiles::{HistogramParams, SliceRanks};
     for source in [percentiles::WGSL_I16, percentiles::WGSL_F32] {

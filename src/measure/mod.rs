@@ -4,7 +4,12 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::geometry::{Coded, Grid};
-use crate::kernels::label_statistics::{LabelStatistics, label_statistics_cpu, label_statistics_of_cpu};
+use crate::kernels::components::{ComponentRuns, Connectivity};
+use crate::kernels::diameters::{Axes, axes_mm, longest_diameters_mm};
+use crate::kernels::label_statistics::{LabelStatistics, label_statistics_cpu, label_statistics_of_cpu, region_statistics_cpu};
+use crate::kernels::percentiles::region_percentiles_cpu;
+use crate::kernels::regions::RegionRuns;
+use crate::kernels::surface::{Surface, surfaces_cpu};
 use crate::volume::{ImageVolume, LabelMap, Rescale};
 
 /// How far the same voxel of a label map and its image may lie apart, mm: well below a voxel, well above decimal strings' rounding.
@@ -70,6 +75,36 @@ pub struct RegionNumbers {
     pub bounds: Option<[[u32; 3]; 2]>,
 }
 
+/// The shape of a region that has voxels. Distances are between voxel centres, so those of one voxel are 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Shape {
+    /// Largest distance between two voxels, mm.
+    pub longest_diameter_mm: f64,
+    /// Largest distance between two voxels of one slice, mm.
+    pub long_axis_mm: f64,
+    /// Longest line across the long axis in its slice, within the convex hull of the region there, mm.
+    pub short_axis_mm: f64,
+    /// The slice of the axes, from 0.
+    pub axes_slice: u32,
+    /// Area of the surface by marching cubes, mm².
+    pub surface_area_mm2: f64,
+    /// Volume within that surface, millilitres; [`RegionNumbers::volume_ml`] is that of the voxels.
+    pub mesh_volume_ml: f64,
+    /// Surface of a ball of the mesh's volume, as a share of the mesh's: 1 for a ball.
+    pub sphericity: f64,
+}
+
+/// What is measured of one connected component.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComponentNumbers {
+    /// As of a label.
+    pub numbers: RegionNumbers,
+    /// Its shape.
+    pub shape: Shape,
+    /// Percentiles of the image values, in the order in which they were asked for.
+    pub percentiles: Vec<f64>,
+}
+
 /// Measures every label that occurs, background (0) left out, in ascending order.
 ///
 /// # Errors
@@ -89,6 +124,77 @@ pub fn measure_labels(labels: &LabelMap, image: &ImageVolume, asked: &[u8]) -> R
     check_grids(labels, image)?;
     let statistics = label_statistics_of_cpu(labels, image, asked);
     Ok(statistics.iter().map(|s| region_numbers(s, labels.grid(), &image.rescale)).collect())
+}
+
+/// The shapes of the labels in `asked`, in that order; `None` where one does not occur.
+///
+/// # Panics
+/// Where a label is asked for twice.
+pub fn measure_shapes(labels: &LabelMap, asked: &[u8]) -> Vec<Option<Shape>> {
+    let grid = labels.grid();
+    shapes(&RegionRuns::of_labels(labels.voxels(), grid.dims(), asked), grid)
+}
+
+/// Percentiles (0 to 100, at most [`MOST_PERCENTILES`](crate::kernels::percentiles::MOST_PERCENTILES)) of the image values of the labels in
+/// `asked`, in that order, linear between neighbouring values; `None` where a label does not occur.
+///
+/// # Errors
+/// As [`measure_regions`].
+///
+/// # Panics
+/// Where a label is asked for twice, or for other percentiles.
+pub fn measure_percentiles(
+    labels: &LabelMap,
+    image: &ImageVolume,
+    asked: &[u8],
+    percents: &[f64],
+) -> Result<Vec<Option<Vec<f64>>>, MeasureError> {
+    check_grids(labels, image)?;
+    Ok(region_percentiles_cpu(image, &RegionRuns::of_labels(labels.voxels(), labels.grid().dims(), asked), percents))
+}
+
+/// Measures each connected component of each label, in the order of their first voxels in memory.
+///
+/// # Errors
+/// As [`measure_regions`].
+///
+/// # Panics
+/// As [`measure_percentiles`].
+pub fn measure_components(
+    labels: &LabelMap,
+    image: &ImageVolume,
+    connectivity: Connectivity,
+    percents: &[f64],
+) -> Result<Vec<ComponentNumbers>, MeasureError> {
+    check_grids(labels, image)?;
+    let grid = labels.grid();
+    let regions = RegionRuns::of_components(&ComponentRuns::of(labels.voxels(), grid.dims(), connectivity));
+    let statistics = region_statistics_cpu(image, &regions);
+    let percentiles = region_percentiles_cpu(image, &regions, percents);
+    let component = |((statistics, shape), percentiles): ((&LabelStatistics, Option<Shape>), Option<Vec<f64>>)| {
+        Some(ComponentNumbers { numbers: region_numbers(statistics, grid, &image.rescale), shape: shape?, percentiles: percentiles? })
+    };
+    Ok(statistics.iter().zip(shapes(&regions, grid)).zip(percentiles).filter_map(component).collect())
+}
+
+fn shapes(regions: &RegionRuns, grid: &Grid) -> Vec<Option<Shape>> {
+    let affine = grid.lps_from_voxel();
+    let diameters = longest_diameters_mm(regions, &affine);
+    let axes = axes_mm(regions, &affine);
+    let surfaces = surfaces_cpu(regions, &affine);
+    let shape = |((diameter, axes), surface): ((Option<f64>, Option<Axes>), Option<Surface>)| {
+        let (axes, surface) = (axes?, surface?);
+        Some(Shape {
+            longest_diameter_mm: diameter?,
+            long_axis_mm: axes.long_mm,
+            short_axis_mm: axes.short_mm,
+            axes_slice: axes.slice,
+            surface_area_mm2: surface.area_mm2,
+            mesh_volume_ml: surface.volume_mm3 / 1000.0,
+            sphericity: surface.sphericity(),
+        })
+    };
+    diameters.into_iter().zip(axes).zip(surfaces).map(shape).collect()
 }
 
 /// Numbers with units from sums that were made on a grid, on whichever device; `rescale` is one a slice.
@@ -180,6 +286,33 @@ mod tests {
         assert_eq!((all[0].voxels, all[0].volume_ml, all[0].mean, all[0].centroid_lps_mm), (0, 0.0, None, None));
         let json = serde_json::to_value(all[0]).expect("plain numbers");
         assert!(json["mean"].is_null() && json["volume_ml"] == 0.0, "{json}");
+    }
+
+    #[test]
+    fn shapes_are_of_the_tilted_grid() {
+        let grid = tilted([5.0, 6.0, 7.0]);
+        let shapes = measure_shapes(&labels(grid), &[3, 9]);
+        assert_eq!(shapes[1], None);
+        // Label 3: (1, 0, 0), (2, 0, 0), (1, 0, 1), with columns 0.5 mm and slices 2.5 mm apart, at right angles.
+        let own = shapes[0].expect("has voxels");
+        assert!((own.longest_diameter_mm - 6.5f64.sqrt()).abs() < 1e-12 && (own.long_axis_mm - 0.5).abs() < 1e-12, "{own:?}");
+        assert_eq!((own.short_axis_mm, own.axes_slice), (0.0, 0));
+        assert!(own.mesh_volume_ml < 3.0 * 0.5 * 0.8 * 2.5 / 1000.0 && (0.3..1.0).contains(&own.sphericity), "{own:?}");
+    }
+
+    #[test]
+    fn components_are_measured_each() {
+        let grid = tilted([0.0; 3]);
+        let (labels, image) = (labels(grid), image(grid));
+        let found = measure_components(&labels, &image, Connectivity::TwentySix, &[0.0, 50.0, 100.0]).expect("one grid");
+        // Each label is one component, that of label 3 the first in memory.
+        let regions = measure_regions(&labels, &image).expect("one grid");
+        assert_eq!(found.iter().map(|c| c.numbers).collect::<Vec<_>>(), [regions[1], regions[0]]);
+        assert_eq!(found[0].percentiles, [-990.0, -980.0, 25.0]);
+        assert_eq!(Some(found[0].shape), measure_shapes(&labels, &[3])[0]);
+        let of_labels = measure_percentiles(&labels, &image, &[3, 9], &[50.0]).expect("one grid");
+        assert_eq!(of_labels, [Some(vec![-980.0]), None]);
+        assert_eq!(measure_components(&labels, &image, Connectivity::Six, &[50.0]).expect("one grid").len(), 2);
     }
 
     #[test]

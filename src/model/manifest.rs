@@ -288,6 +288,34 @@ pub enum MeasurementKind {
     Mean,
     /// Population standard deviation of the physical values.
     StandardDeviation,
+    /// Least physical value.
+    Minimum,
+    /// Greatest physical value.
+    Maximum,
+    /// Median of the physical values.
+    Median,
+    /// 5 % of the physical values are below.
+    #[serde(rename = "percentile-5")]
+    Percentile5,
+    /// 10 % of the physical values are below.
+    #[serde(rename = "percentile-10")]
+    Percentile10,
+    /// 90 % of the physical values are below.
+    #[serde(rename = "percentile-90")]
+    Percentile90,
+    /// 95 % of the physical values are below.
+    #[serde(rename = "percentile-95")]
+    Percentile95,
+    /// Largest distance between voxel centres in space, mm.
+    LongestDiameter,
+    /// Largest distance between voxel centres of one slice, mm.
+    LongAxis,
+    /// Longest line across the long axis in its slice, mm.
+    ShortAxis,
+    /// Area of the surface, mm².
+    SurfaceArea,
+    /// Surface of a ball of the same volume, as a share of the region's.
+    Sphericity,
 }
 
 impl MeasurementKind {

@@ -1,4 +1,4 @@
-//! Kernels against SciPy, SimpleITK, numpy and Pillow on the same arrays: `tests/python/check_kernels.py` computes each case again.
+//! Kernels against SciPy, SimpleITK, scikit-image, numpy and Pillow on the same arrays: `tests/python/check_kernels.py` computes each case again.
 
 use std::path::Path;
 
@@ -16,6 +16,7 @@ use roentgen::kernels::probabilities::{sigmoid_cpu, softmax_cpu, threshold_cpu};
 use roentgen::kernels::projection::{Project, project_cpu};
 use roentgen::kernels::statistics::statistics_cpu;
 use roentgen::kernels::{Interpolation, Mask, Resample, resample_cpu, resample_half_cpu};
+use roentgen::measure::{ComponentNumbers, measure_components};
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 use serde_json::{Value, json};
 
@@ -107,6 +108,24 @@ fn other_peoples_libraries_say_the_same() {
             let percents = [0.5, 5.0, 33.3, 50.0, 99.0, 99.5];
             cases.numbers("percentiles", about.clone(), json!(percentiles_cpu(&image, mask, &percents)));
             cases.numbers("bounding box", about, json!(bounding_box_cpu(&image, mask)));
+        }
+        let components = measure_components(&labels, &image, Connectivity::TwentySix, &[5.0, 50.0, 95.0]).expect("one grid");
+        assert!(components.len() > 50, "{} components", components.len());
+        let intensities = |c: &ComponentNumbers| {
+            let mut row =
+                vec![Some(c.numbers.voxels as f64), c.numbers.mean, c.numbers.standard_deviation, c.numbers.least, c.numbers.greatest];
+            row.extend(c.percentiles.iter().copied().map(Some));
+            row
+        };
+        cases.numbers("intensities of components", json!({ "image": name }), json!(components.iter().map(intensities).collect::<Vec<_>>()));
+        if name == "shared" {
+            let shape = |ComponentNumbers { shape: s, .. }: &ComponentNumbers| {
+                let lengths = [s.longest_diameter_mm, f64::from(s.axes_slice), s.long_axis_mm, s.short_axis_mm];
+                json!([lengths[0], lengths[1], lengths[2], lengths[3], s.surface_area_mm2, s.mesh_volume_ml * 1000.0, s.sphericity])
+            };
+            cases.numbers("shapes", json!({}), json!(components.iter().map(shape).collect::<Vec<_>>()));
+            let longest: Vec<f64> = components.iter().map(|c| c.shape.longest_diameter_mm).collect();
+            cases.numbers("Feret diameters", json!({}), json!(longest));
         }
         for (axis, project, how) in [(0, Project::Maximum, "max"), (1, Project::Mean, "mean"), (2, Project::Minimum, "min")] {
             cases.array("projection", json!({ "image": name, "axis": axis, "how": how }), bytes_of(&project_cpu(&image, axis, project)));

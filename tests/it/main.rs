@@ -11,6 +11,7 @@ mod guide;
 mod inputs;
 mod kernels;
 mod marks;
+mod measurements;
 mod model_commands;
 mod node;
 mod node_priors;

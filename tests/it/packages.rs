@@ -9,7 +9,7 @@ use roentgen::model::Package;
 use crate::support::{ct_tissue, roentgen, small_study};
 
 /// A copy of the shipped package with its manifest changed.
-fn changed(change: impl FnOnce(String) -> String) -> tempfile::TempDir {
+pub(crate) fn changed(change: impl FnOnce(String) -> String) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for entry in fs::read_dir(ct_tissue()).expect("readable").map(|e| e.expect("readable")) {
         fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");

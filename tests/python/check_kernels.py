@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Kernels computed again with SciPy, SimpleITK, numpy and Pillow, on the arrays that `tests/it/kernels.rs` wrote.
+"""Kernels computed again with SciPy, SimpleITK, scikit-image, numpy and Pillow, on the arrays that `tests/it/kernels.rs` wrote.
 
 usage: check_kernels.py FOLDER
 
 FOLDER/cases.json says what each array is; arrays are raw, [slice, row, column]. Floats are held to 1e-4 of their range (what was reached
-is printed), single numbers to 1e-4, labels to every voxel.
+is printed), single numbers to 1e-4, those of shapes to 1e-9, labels to every voxel.
 """
 import json
 import sys
@@ -14,6 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 from scipy import ndimage, special
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.distance import pdist, squareform
+from skimage.measure import marching_cubes, mesh_surface_area
 
 try:
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg
@@ -158,6 +161,76 @@ def patch_weights(dims):
     return weights
 
 
+def components():
+    return ndimage.label(labels, np.ones((3, 3, 3)))
+
+
+def hull(points):
+    """Corners of the hull of points of a plane, in their order; the points where they are few or on a line."""
+    try:
+        return points[ConvexHull(points).vertices]
+    except (QhullError, ValueError):
+        return points
+
+
+def axes(points):
+    """Slice, long and short axis of voxels (k, j, i)."""
+    slices = [(k, hull(points[points[:, 0] == k][:, 1:] * spacing_mm[1::-1])) for k in np.unique(points[:, 0])]
+    long_mm = max(pdist(corners).max(initial=0) for _, corners in slices)
+    best = (0, long_mm, -1.0)
+    for k, corners in slices:
+        for a, b in np.argwhere(squareform(pdist(corners)) >= long_mm * (1 - 1e-9)) if long_mm else [(0, 0)]:
+            short_mm = 0.0
+            if long_mm:
+                along = (corners[b] - corners[a]) / np.linalg.norm(corners[b] - corners[a])
+                t, s = corners @ along, corners @ [-along[1], along[0]]
+                for at in t:
+                    ends = [s[p] + (s[q] - s[p]) * (at - t[p]) / (t[q] - t[p]) if t[q] > t[p] else s[p]
+                            for p in range(len(t)) for q in range(len(t)) if t[p] <= at <= t[q]]
+                    short_mm = max(short_mm, max(ends) - min(ends))
+            if short_mm > best[2] + 1e-9:
+                best = (k, long_mm, short_mm)
+    return best
+
+
+def shapes():
+    """Longest diameter by pairs of hull corners, axes, area and volume of the surface: of each component."""
+    numbers, count = components()
+    spacing = spacing_mm[::-1]
+    rows = []
+    for n, box in enumerate(ndimage.find_objects(numbers), 1):
+        mask = np.pad(numbers[box] == n, 1)
+        points = np.argwhere(mask)
+        vertices, triangles, _, _ = marching_cubes(mask.astype(np.float32), 0.5)
+        vertices = vertices.astype(np.float64) * spacing
+        k, long_mm, short_mm = axes(points)
+        a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
+        volume = abs(np.sum(a * np.cross(b, c))) / 6
+        area = mesh_surface_area(vertices, triangles)
+        sphericity = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / area
+        rows.append([pdist(hull(points) * spacing).max(initial=0), k + box[0].start - 1, long_mm, short_mm, area, volume, sphericity])
+    return rows
+
+
+def feret():
+    """As ITK measures it."""
+    volume = sitk.GetImageFromArray(components()[0].astype(np.uint32))
+    volume.SetSpacing(spacing_mm.tolist())
+    measure = sitk.LabelShapeStatisticsImageFilter()
+    measure.ComputeFeretDiameterOn()
+    measure.Execute(volume)
+    return [measure.GetFeretDiameter(label) for label in measure.GetLabels()]
+
+
+def intensities(image):
+    numbers, count = components()
+    rows = []
+    for n in range(1, count + 1):
+        values = images[image][numbers == n]
+        rows.append([len(values), values.mean(), values.std(), values.min(), values.max(), *np.percentile(values, [5, 50, 95])])
+    return rows
+
+
 def threshold(threshold):
     return np.where(scores.max(axis=0) >= threshold, scores.argmax(axis=0) + 1, 0)
 
@@ -166,10 +239,11 @@ compute = {
     'statistics': statistics, 'percentiles': percentiles, 'bounding box': bounding_box, 'projection': projection, 'reslice': reslice,
     'downsample': downsample, 'spline': spline, 'nnU-Net': nnunet, 'half': half, 'distance': distance, 'morphology': morphology, 'holes': holes, 'gaussian': gaussian,
     'patch weights': patch_weights, 'softmax': lambda: special.softmax(scores, axis=0), 'sigmoid': lambda: special.expit(scores),
-    'threshold': threshold,
+    'threshold': threshold, 'shapes': shapes, 'Feret diameters': feret, 'intensities of components': intensities,
 }
 EXACT = {'bounding box', 'morphology', 'holes', 'threshold', 'half'}
-NUMBERS = {'statistics', 'percentiles'}
+NUMBERS = {'statistics', 'percentiles', 'shapes', 'Feret diameters', 'intensities of components'}
+LIMITS = {'shapes': 1e-9, 'Feret diameters': 1e-9}
 worst, bad = {}, []
 for case in cases:
     name, arguments = case['case'], case['arguments']
@@ -186,7 +260,7 @@ for case in cases:
         limit = 0
     else:
         off = np.abs(found - expected).max() / (1 if name in NUMBERS else np.ptp(expected))
-        limit = 1e-4
+        limit = LIMITS.get(name, 1e-4)
     if not off <= limit or np.ptp(expected.astype(float)) == 0:
         bad.append(f'{name} {arguments}: {off}')
     count, most = worst.get(name, (0, 0))
