@@ -228,7 +228,7 @@ fn neighbourhoods(c: &mut Criterion) {
 fn patches(c: &mut Criterion) {
     let dims = source().grid().dims();
     let patch = Patch { start: [16, 16, -8], dims: [128; 3], mirror: [false; 3] };
-    let weights = Weighting::Gaussian.weights(patch.dims);
+    let weights = Weighting::NnunetGaussian.weights(patch.dims);
     let volume = shells(dims, 1);
     let mut scores = shells(patch.dims, 5);
     let mut seen = vec![0.0; weights.len()];

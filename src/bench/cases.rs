@@ -17,7 +17,9 @@ use crate::kernels::morphology::{Element, Operation, morphology_cpu, morphology_
 use crate::kernels::percentiles::{percentiles_cpu, percentiles_gpu};
 use crate::kernels::projection::{Project, project_cpu, project_gpu};
 use crate::kernels::statistics::{statistics_cpu, statistics_gpu};
-use crate::kernels::{Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
+use crate::kernels::{
+    Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu,
+};
 use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 
 /// Spacing of the volume, and of what the network sees, mm.
