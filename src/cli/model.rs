@@ -13,6 +13,7 @@ use crate::engine::{Engine, Input};
 use crate::findings::Findings;
 use crate::infer::Provider;
 use crate::infer::runtime;
+use crate::model::import::{Nnunet, import_nnunet};
 use crate::model::{self, Expected, Package, ReferenceInput, signature};
 use crate::phantom::{self, Sampling};
 use crate::results::Forms;
@@ -32,6 +33,8 @@ pub(super) struct Model {
 enum Command {
     List(List),
     New(New),
+    #[command(subcommand)]
+    Import(Import),
     Check(Check),
     Pack(Pack),
     Verify(Verify),
@@ -54,6 +57,42 @@ struct New {
     /// The graph, which is copied into it.
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
+}
+
+/// Make a package of a network that another tool has trained.
+#[derive(Subcommand)]
+enum Import {
+    Nnunet(ImportNnunet),
+}
+
+/// nnU-Net v2: its networks as ONNX graphs, its preprocessing and sliding window as steps of the manifest.
+///
+/// What cannot be carried over is named, and the import stops. nnU-Net's own code exports the networks, in a Python where it is
+/// installed, with torch and onnx: `pip install nnunetv2 onnx`.
+#[derive(Args)]
+struct ImportNnunet {
+    /// The folder DATASET/TRAINER__PLANS__CONFIGURATION of nnUNet_results.
+    results: PathBuf,
+
+    /// The package's folder, which is made; its name becomes the package's.
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Which folds, separated by commas; all that are there where it is left out. Their scores are averaged.
+    #[arg(long, value_name = "FOLDS", value_delimiter = ',')]
+    folds: Vec<String>,
+
+    /// File name of the weights.
+    #[arg(long, value_name = "FILE", default_value = "checkpoint_final.pth")]
+    checkpoint: String,
+
+    /// A Python interpreter where nnunetv2 is installed.
+    #[arg(long, value_name = "PYTHON", default_value = "python3")]
+    python: PathBuf,
+
+    /// Import it without what cannot be carried over; results then differ from nnU-Net's.
+    #[arg(long)]
+    leave_out: bool,
 }
 
 /// Check a package: its manifest, the hashes of its files, whether the graph fits, and its reference case on each provider.
@@ -97,6 +136,7 @@ impl Model {
         match self.command {
             Command::List(command) => command.run(),
             Command::New(command) => command.run(),
+            Command::Import(Import::Nnunet(command)) => command.run(),
             Command::Check(command) => command.run(),
             Command::Pack(command) => command.run(),
             Command::Verify(command) => command.run(),
@@ -152,6 +192,21 @@ impl New {
             fs::write(self.folder.join(file), bytes).with_context(|| format!("cannot write {file}"))?;
         }
         println!("{}: fill in model.toml and MODEL_CARD.md, then: roentgen model check {0}", self.folder.display());
+        Ok(Outcome::AllDone)
+    }
+}
+
+impl ImportNnunet {
+    fn run(self) -> anyhow::Result<Outcome> {
+        let Self { results, output, folds, checkpoint, python, leave_out } = self;
+        let written = import_nnunet(&Nnunet { results, folds, checkpoint, python, leave_out }, &output)?;
+        written.left_out.iter().for_each(|line| println!("left out: {line}"));
+        println!(
+            "{}: {} {}; fill in model.toml and MODEL_CARD.md",
+            output.display(),
+            written.package.id.name,
+            written.package.id.version_string()
+        );
         Ok(Outcome::AllDone)
     }
 }

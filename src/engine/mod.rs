@@ -20,7 +20,7 @@ use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, ValueMap
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
-use crate::infer::{InferError, Network, Provider};
+use crate::infer::{InferError, Network, Provider, Scores};
 use crate::kernels::Backend;
 use crate::measure::MeasureError;
 use crate::model::{self, Manifest, MapOf, Package};
@@ -196,6 +196,7 @@ impl Engine {
             timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, image)));
         let input = input?;
         let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
+        let scores = Scores { interpolation: plan.scores_interpolation(), ..scores };
         drop(input);
         if cancel.load(Ordering::Relaxed) {
             return Err(InferError::Cancelled.into());

@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::runtime::Runtime;
 use super::{tiles, window};
 use crate::geometry::{Coded, Grid};
+use crate::kernels::Interpolation;
 use crate::model::{Inference, Layout, Package};
 use crate::volume::Volume;
 
@@ -107,6 +108,15 @@ pub struct Scores {
     pub grid: Grid,
     /// `channels * grid.voxel_count()` values.
     pub values: Vec<f32>,
+    /// How scores between voxel centres are made along i, j, k: nearest or linear.
+    pub interpolation: [Interpolation; 3],
+}
+
+impl Scores {
+    /// Linear along each axis.
+    pub fn linear(grid: Grid, values: Vec<f32>) -> Self {
+        Self { grid, values, interpolation: [Interpolation::Linear; 3] }
+    }
 }
 
 /// A loaded network, of one or several graphs whose answers are averaged. It stays loaded: one for each worker, since a session runs one
@@ -181,7 +191,7 @@ impl Network {
             };
             drop(over);
             let values = values.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })?;
-            Ok(Scores { grid: *input.grid(), values })
+            Ok(Scores::linear(*input.grid(), values))
         })
     }
 }

@@ -557,7 +557,7 @@ mod tests {
         let [resample, clip, normalize] = ["resample", "clip", "normalize"].map(step);
         let with = |steps: &str| {
             let bare = shipped.replace(resample, "").replace(clip, "").replace(normalize, "");
-            Manifest::parse(&bare.replace("[inference]", &format!("{steps}\n[inference]")), Path::new("model.toml"))
+            Manifest::parse(&bare.replace("[inference.tiles]", &format!("{steps}\n[inference.tiles]")), Path::new("model.toml"))
         };
         let cubic = "[[preprocess]]\nstep = \"resample\"\nspacing_mm = [1.5, 1.5, 1.5]\ninterpolation = \"cubic\"\n";
         let masked = "[[preprocess]]\nstep = \"z-score\"\nabove = 0.0\nmasked = true\n";

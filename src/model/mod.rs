@@ -4,6 +4,7 @@
 
 mod error;
 mod files;
+pub mod import;
 mod inference;
 mod manifest;
 mod package;

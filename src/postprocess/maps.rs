@@ -5,7 +5,7 @@
 
 use crate::geometry::Grid;
 use crate::infer::Scores;
-use crate::kernels::{Interpolation, ScoresToLabels, map_scores_cpu};
+use crate::kernels::{ScoresToLabels, map_scores_cpu};
 use crate::model::{MapOf, ScoreKind};
 use crate::volume::Volume;
 
@@ -18,7 +18,7 @@ pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: Sc
         network_dims: scores.grid.dims(),
         target_dims: source.dims(),
         network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
-        interpolation: [Interpolation::Linear; 3],
+        interpolation: scores.interpolation,
         label_of_channel: labels,
     };
     let value = |scores: &mut [f32]| {
@@ -101,7 +101,7 @@ mod tests {
             let [c, z, y, x] = [n / 36, n / 12 % 3, n / 4 % 3, n % 4].map(f64::from);
             (4.0 * (1.7 * x + 2.1 * c).sin() + 3.0 * (1.3 * y - c).cos() * (0.9 * z).cos()) as f32
         });
-        let scores = Scores { grid: Grid::new([4, 3, 3], Affine::IDENTITY).expect("a grid"), values: values.collect() };
+        let scores = Scores::linear(Grid::new([4, 3, 3], Affine::IDENTITY).expect("a grid"), values.collect());
         let cases = [
             (Affine::scale_then_shift([0.55, 0.7, 0.8], [-0.2, 0.1, 0.15]), ALIGNED),
             (Affine::from_columns([0.9, 0.25, -0.15], [-0.3, 0.8, 0.2], [0.2, -0.1, 0.7], [0.4, -0.2, 0.3]), OBLIQUE),

@@ -9,7 +9,7 @@ pub use maps::map_on;
 use crate::geometry::{Coded, Grid};
 use crate::gpu::GpuError;
 use crate::infer::Scores;
-use crate::kernels::{Backend, ComponentFilter, Interpolation, ScoresToLabels};
+use crate::kernels::{Backend, ComponentFilter, ScoresToLabels};
 use crate::model::PostprocessStep;
 use crate::volume::{LabelMap, Volume};
 
@@ -46,7 +46,7 @@ pub fn labels_on(
         network_dims: scores.grid.dims(),
         target_dims: source.dims(),
         network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
-        interpolation: [Interpolation::Linear; 3],
+        interpolation: scores.interpolation,
         label_of_channel,
     };
     let mut labels = backend.scores_to_labels(&scores.values, &kernel)?;

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
 use crate::gpu::GpuError;
-use crate::kernels::{Backend, Mask, Resample};
+use crate::kernels::{Backend, Interpolation, Mask, Resample};
 use crate::model::PreprocessStep;
 use crate::volume::{ImageVolume, Volume};
 
@@ -70,6 +70,7 @@ pub struct Plan {
     network_grid: Grid,
     kernel: Resample,
     measured: Option<Measured>,
+    scores_interpolation: [Interpolation; 3],
     straightened_from: Option<f64>,
 }
 
@@ -125,12 +126,23 @@ impl Plan {
         }
         kernel.target_dims = network_grid.dims();
         kernel.source_from_target = source.voxel_from_lps() * network_grid.lps_from_voxel();
-        Ok(Self { network_grid, kernel, measured, straightened_from })
+        let mut scores_interpolation = [Interpolation::Linear; 3];
+        if let Some(thick) = thick {
+            let across = kernel.source_from_target.rows()[thick];
+            let axis = (0..3).max_by(|&a, &b| across[a].abs().total_cmp(&across[b].abs())).expect("three axes");
+            scores_interpolation[axis] = Interpolation::Nearest;
+        }
+        Ok(Self { network_grid, kernel, measured, scores_interpolation, straightened_from })
     }
 
     /// The grid of the network's input and output.
     pub fn network_grid(&self) -> &Grid {
         &self.network_grid
+    }
+
+    /// How the network's scores go back: linear, but nearest across slices as thick as those that nothing of the image was interpolated across.
+    pub fn scores_interpolation(&self) -> [Interpolation; 3] {
+        self.scores_interpolation
     }
 
     /// The network's input for `image`, which lies on the grid that the plan was made for.
@@ -207,7 +219,6 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Interpolation;
     use crate::volume::{Quantity, Rescale};
 
     /// A sagittal grid of 40 x 30 x 20 voxels of 2 x 2 x 3 mm.

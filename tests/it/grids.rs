@@ -66,7 +66,7 @@ fn image(grid: Grid, values: &[i16], floats: bool) -> ImageVolume {
 /// What a network gives that answers class `c` where its input is `c`.
 fn identity_network(input: &Volume<f32>, classes: u8) -> Scores {
     let values = (0..classes).flat_map(|c| input.voxels().iter().map(move |v| -(v - f32::from(c)).abs())).collect();
-    Scores { grid: *input.grid(), values }
+    Scores::linear(*input.grid(), values)
 }
 
 /// The network sees at each place of the patient what the source has there, in LPS order, and its labels come back to where they were.
@@ -181,7 +181,7 @@ fn check_sheared(directions: [[f64; 3]; 3], turn: [[f64; 3]; 3], tilt: [f64; 2],
 
     // A network that finds the surface; its labels come back to the sheared grid.
     let values = input.voxels().iter().map(|v| -v).chain(input.voxels().iter().copied()).collect();
-    let labels = labels_on(&source, &Scores { grid: network, values }, &[0, 1], &[PostprocessStep::Argmax], &Backend::Cpu);
+    let labels = labels_on(&source, &Scores::linear(network, values), &[0, 1], &[PostprocessStep::Argmax], &Backend::Cpu);
     let labels = labels.expect("the CPU works");
     assert_eq!(labels.grid(), &source);
     for (&label, &place) in labels.voxels().iter().zip(&places) {

@@ -8,6 +8,7 @@ mod encodings;
 mod exchange;
 mod grids;
 mod guide;
+mod imports;
 mod inputs;
 mod kernels;
 mod marks;

@@ -1,0 +1,398 @@
+//! nnU-Net v2: a results folder (`DATASET/TRAINER__PLANS__CONFIGURATION`) becomes a package.
+//!
+//! nnU-Net itself exports its networks to ONNX, in a Python where it is installed (`export_nnunet.py`). Preprocessing and the sliding window
+//! become steps of the manifest that do the same: clip and normalisation before cubic splines within the same outer faces, nothing
+//! interpolated across thick slices, patches spread evenly, its Gaussian, its mirrors, folds averaged, scores linear back to the source.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::super::Package;
+use crate::codes::sha256_hex;
+use crate::geometry::Coded;
+use crate::model::ModelError;
+
+const SCRIPT: &str = include_str!("export_nnunet.py");
+/// nnU-Net's `ANISO_THRESHOLD`.
+const THICK: f64 = 3.0;
+
+/// What is to be imported.
+#[derive(Debug, Clone)]
+pub struct Nnunet {
+    /// Folder with `plans.json`, `dataset.json` and `fold_N`.
+    pub results: PathBuf,
+    /// Which folds; none: all that are there.
+    pub folds: Vec<String>,
+    /// File name of the weights in each fold.
+    pub checkpoint: String,
+    /// A Python interpreter where `nnunetv2` is installed.
+    pub python: PathBuf,
+    /// Goes on where something cannot be carried over.
+    pub leave_out: bool,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Written {
+    /// The package, as it is read back.
+    pub package: Package,
+    /// What could not be carried over, and was left out.
+    pub left_out: Vec<String>,
+}
+
+/// Why nothing was imported.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// Not a results folder of nnU-Net v2.
+    #[error("{what} ({})", path.display())]
+    NoResults {
+        /// What is missing, and what would do.
+        what: &'static str,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no such Python.
+    #[error("cannot run {}: {source}; name a Python where nnunetv2 is installed (--python)", python.display())]
+    Python {
+        /// Which one.
+        python: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// nnU-Net could not export its networks.
+    #[error("nnU-Net could not export its networks: {last}; all it said is above")]
+    Export {
+        /// The last line of what it said.
+        last: String,
+    },
+    /// Something cannot be carried over.
+    #[error("what this network needs cannot all be carried over:\n  {}\nto import it without, and with other results, say --leave-out", .0.join("\n  "))]
+    Incomplete(Vec<String>),
+    /// A file cannot be read or written.
+    #[error("cannot write the package: {0}")]
+    Io(#[from] std::io::Error),
+    /// What was written is no package: a fault of this program.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl Coded for ImportError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoResults { .. } => "import.no-results",
+            Self::Python { .. } => "import.python",
+            Self::Export { .. } => "import.export",
+            Self::Incomplete(_) => "import.incomplete",
+            Self::Io(_) => "import.write",
+            Self::Model(e) => e.code(),
+        }
+    }
+}
+
+/// What `export_nnunet.py` prints. Axes are nnU-Net's: slice, row, column, in the order of `transpose`.
+#[derive(Debug, Deserialize)]
+struct Exported {
+    files: Vec<String>,
+    dataset: String,
+    channels: Vec<String>,
+    patch: Vec<u32>,
+    spacing: Vec<f64>,
+    transpose: Vec<usize>,
+    mirror: Vec<usize>,
+    normalization: Vec<String>,
+    use_mask: Vec<bool>,
+    intensity: Vec<BTreeMap<String, f64>>,
+    resampling: (String, BTreeMap<String, Value>),
+    resampling_back: (String, BTreeMap<String, Value>),
+    previous_stage: Option<String>,
+    labels: BTreeMap<String, Value>,
+    regions: bool,
+}
+
+/// Writes the package to `folder`, which must not be there. Nothing is written where something cannot be carried over.
+///
+/// # Errors
+/// [`ImportError`]
+pub fn import_nnunet(nnunet: &Nnunet, folder: &Path) -> Result<Written, ImportError> {
+    let missing = |what| ImportError::NoResults { what, path: nnunet.results.clone() };
+    if nnunet.results.join("plans.pkl").exists() {
+        return Err(missing("plans.pkl is nnU-Net v1's, whose networks nnU-Net v2 does not load: train or convert the model with v2"));
+    }
+    if !nnunet.results.join("plans.json").is_file() || !nnunet.results.join("dataset.json").is_file() {
+        return Err(missing("no plans.json and dataset.json: give the folder DATASET/TRAINER__PLANS__CONFIGURATION of nnUNet_results"));
+    }
+    let folds = if nnunet.folds.is_empty() { folds_in(&nnunet.results, &nnunet.checkpoint)? } else { nnunet.folds.clone() };
+    if folds.is_empty() {
+        return Err(missing("no fold has the checkpoint: see --checkpoint"));
+    }
+    let graphs = tempfile::tempdir()?;
+    let exported = export(nnunet, graphs.path(), &folds)?;
+    let left_out = exported.left_out();
+    if exported.cannot_run() || !(left_out.is_empty() || nnunet.leave_out) {
+        return Err(ImportError::Incomplete(left_out));
+    }
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let mut files = Vec::new();
+    for file in &exported.files {
+        files.push((file.as_str(), fs::read(graphs.path().join(file))?));
+    }
+    let manifest = exported.manifest(name, &files);
+    fs::create_dir(folder)?;
+    for (file, bytes) in &files {
+        fs::write(folder.join(file), bytes)?;
+    }
+    fs::write(folder.join("model.toml"), manifest)?;
+    fs::write(folder.join("MODEL_CARD.md"), exported.card(name, &left_out))?;
+    Ok(Written { package: Package::read(folder)?, left_out })
+}
+
+fn folds_in(results: &Path, checkpoint: &str) -> Result<Vec<String>, ImportError> {
+    let mut folds = Vec::new();
+    for entry in fs::read_dir(results)? {
+        let entry = entry?;
+        let fold = entry.file_name().to_string_lossy().strip_prefix("fold_").map(str::to_owned);
+        folds.extend(fold.filter(|fold| fold != "all" && entry.path().join(checkpoint).is_file()));
+    }
+    folds.sort();
+    Ok(folds)
+}
+
+fn export(nnunet: &Nnunet, output: &Path, folds: &[String]) -> Result<Exported, ImportError> {
+    let mut python = Command::new(&nnunet.python);
+    python.arg("-").arg(&nnunet.results).arg(output).arg(&nnunet.checkpoint).args(folds);
+    let running = python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = running.map_err(|source| ImportError::Python { python: nnunet.python.clone(), source })?;
+    let written = running.stdin.take().expect("it is piped").write_all(SCRIPT.as_bytes());
+    let done = running.wait_with_output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let failed = || {
+        eprint!("{said}");
+        ImportError::Export { last: said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing was said").to_owned() }
+    };
+    if !done.status.success() {
+        return Err(failed());
+    }
+    written?;
+    serde_json::from_slice(&done.stdout).map_err(|_| failed())
+}
+
+impl Exported {
+    /// Whether there is no package at all that would run it.
+    fn cannot_run(&self) -> bool {
+        self.channels.len() != 1 || self.regions || self.patch.len() != 3 || self.previous_stage.is_some() || self.transpose != [0, 1, 2]
+    }
+
+    /// What a package cannot say, one line each.
+    fn left_out(&self) -> Vec<String> {
+        let mut left_out = Vec::new();
+        let mut unless = |holds: bool, what: String| {
+            if !holds {
+                left_out.push(what);
+            }
+        };
+        unless(self.channels.len() == 1, format!("{} channels: this version runs networks of one", self.channels.len()));
+        unless(!self.regions, "region-based classes: this version runs classes that exclude each other".to_owned());
+        unless(self.patch.len() == 3, "the configuration 2d: this version imports 3d_fullres and 3d_lowres".to_owned());
+        unless(self.previous_stage.is_none(), "a cascade: this version runs one stage".to_owned());
+        unless(self.transpose == [0, 1, 2], format!("axes in the order {:?}: this version runs slice, row, column", self.transpose));
+        unless(
+            matches!(self.normalization[..], [ref one] if ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"].contains(&one.as_str())),
+            format!("the normalization {:?}", self.normalization),
+        );
+        let masked = self.use_mask.first() == Some(&true) && self.normalization.first().is_some_and(|name| name == "ZScoreNormalization");
+        unless(
+            !masked,
+            "a z-score over what is not 0 (use_mask_for_norm), with its holes filled: it is taken over the whole image".to_owned(),
+        );
+        let known = [("resample_data_or_seg_to_shape", 3, 1), ("resample_torch_fornnunet", 1, 1)];
+        let order = |(_, options): &(String, BTreeMap<String, Value>)| options.get("order").and_then(Value::as_i64);
+        let fits = known.iter().any(|&(name, data, back)| {
+            self.resampling.0 == name
+                && self.resampling_back.0 == name
+                && order(&self.resampling).is_none_or(|found| found == data)
+                && order(&self.resampling_back).is_none_or(|found| found == back)
+        });
+        unless(fits, format!("the resampling {} and {}", self.resampling.0, self.resampling_back.0));
+        left_out
+    }
+
+    fn manifest(&self, name: &str, files: &[(&str, Vec<u8>)]) -> String {
+        let modality = if self.channels[0].eq_ignore_ascii_case("CT") { "CT" } else { "MR" };
+        let reversed = |values: &[f64]| values.iter().rev().map(|v| format!("{v:?}")).collect::<Vec<_>>().join(", ");
+        let mut text = format!(
+            "# {name}: imported from nnU-Net, {}. Fill in what says so; docs/package-format.md explains every field.\n\
+             format = 1\n\n[model]\nname = {name:?}\nversion = \"1.0.0\"\ntask = \"segmentation\"\nmanufacturer = \"FILL IN\"\n\
+             licence = \"FILL IN\"\nintended_use = \"FILL IN: one sentence, which is copied into every result.\"\n\
+             regulatory_status = \"none\"\n",
+            self.dataset
+        );
+        let mut add = |piece: String| text.push_str(&piece);
+        for (path, bytes) in files {
+            add(format!("\n[[file]]\npath = {path:?}\nsha256 = \"{}\"\n", sha256_hex(bytes)));
+        }
+        add(format!("\n[select]\nmodality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n"));
+        add("\n[input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"NCDHW\"\n".to_owned());
+        let intensity = |key: &str| self.intensity.first().and_then(|found| found.get(key)).copied().unwrap_or(0.0);
+        match self.normalization[0].as_str() {
+            "CTNormalization" => add(format!(
+                "\n[[preprocess]]\nstep = \"clip\"\nmin = {:?}\nmax = {:?}\n\n[[preprocess]]\nstep = \"normalize\"\nsubtract = {:?}\ndivide = {:?}\n",
+                intensity("percentile_00_5"),
+                intensity("percentile_99_5"),
+                intensity("mean"),
+                intensity("std").max(1e-8)
+            )),
+            "ZScoreNormalization" => add("\n[[preprocess]]\nstep = \"z-score\"\n".to_owned()),
+            "RescaleTo01Normalization" => add("\n[[preprocess]]\nstep = \"percentiles\"\nlow = 0.0\nhigh = 100.0\n".to_owned()),
+            _ => {}
+        }
+        let interpolation = if self.resampling.0 == "resample_torch_fornnunet" { "linear" } else { "cubic" };
+        let thick = match self.resampling.1.get("force_separate_z") {
+            Some(Value::Bool(false)) => String::new(),
+            _ => format!("nearest_beyond = {THICK:?}\n"),
+        };
+        add(format!(
+            "\n[[preprocess]]\nstep = \"resample\"\nspacing_mm = [{}]\ninterpolation = \"{interpolation}\"\nwithin = true\n{thick}",
+            reversed(&self.spacing)
+        ));
+        let patch: Vec<String> = self.patch.iter().rev().map(u32::to_string).collect();
+        let mirror: Vec<String> = self.mirror.iter().filter_map(|&axis| Some(format!("{:?}", ["k", "j", "i"].get(axis)?))).collect();
+        add(format!(
+            "\n[inference.sliding-window]\npatch = [{}]\noverlap = 0.5\nblending = \"gaussian\"\nconvention = \"nnunet\"\nmirror = [{}]\n",
+            patch.join(", "),
+            mirror.join(", ")
+        ));
+        add("\n[output]\ntensor = \"scores\"\nscores = \"logits\"\nbackground = 0\n\n[[postprocess]]\nstep = \"argmax\"\n".to_owned());
+        for (label, name) in self.classes() {
+            let [red, green, blue] = colour(label);
+            add(format!(
+                "\n[[finding]]\nchannel = {label}\nsegment = {label}\nname = {name:?}\ncolour = [{red}, {green}, {blue}]\n\
+                 # FILL IN: codes of PS3.16, CID 7150 and what it includes.\n\
+                 category = {{ value = \"91723000\", scheme = \"SCT\", meaning = \"Anatomical Structure\" }}\n\
+                 type = {{ value = \"LABEL-{label}\", scheme = \"99NNUNET\", meaning = {:?} }}\n\
+                 measurements = [\"volume\", \"mean\", \"standard-deviation\"]\n",
+                name.chars().take(64).collect::<String>()
+            ));
+        }
+        text
+    }
+
+    /// Label and name of each class but the background, by label.
+    fn classes(&self) -> Vec<(u64, &str)> {
+        let mut classes: Vec<_> =
+            self.labels.iter().filter_map(|(name, label)| Some((label.as_u64()?, name.as_str()))).filter(|(label, _)| *label > 0).collect();
+        classes.sort_unstable();
+        classes
+    }
+
+    fn card(&self, name: &str, left_out: &[String]) -> String {
+        let mut text = format!(
+            "# {name} 1.0.0\n\n**Intended use: FILL IN, as in model.toml.** Regulatory status: none. Licence: FILL IN.\n\n\
+             Imported from nnU-Net v2 ({}), {} fold(s). Nothing of nnU-Net's postprocessing.pkl was taken over: `components` in model.toml\n\
+             can keep the largest component.\n\n## What it does\n\nFILL IN. Classes: {}.\n",
+            self.dataset,
+            self.files.len(),
+            self.classes().iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+        );
+        if !left_out.is_empty() {
+            text.push_str("\n## Other than in nnU-Net\n\n");
+            left_out.iter().for_each(|line| writeln!(text, "- {line}").expect("a text takes all"));
+        }
+        text.push_str("\n## Data and figures\n\nFILL IN: what it was trained and tested on, and what was measured.\n");
+        text
+    }
+}
+
+/// Colours far apart for labels that follow each other: hues by the golden angle.
+fn colour(label: u64) -> [u8; 3] {
+    let hue = (label as f64 * 0.618_034).fract() * 6.0;
+    let part = |shift: f64| {
+        let at = (hue + shift) % 6.0;
+        (70.0 + 170.0 * (2.0 - (at - 2.0).abs().min(2.0)).clamp(0.0, 1.0)) as u8
+    };
+    [part(2.0), part(0.0), part(4.0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Blending, Convention, Inference, Manifest, PreprocessStep, SlidingWindow};
+    use super::*;
+    use crate::kernels::Interpolation;
+
+    /// What `export_nnunet.py` printed for a network of one channel with thick slices, nnU-Net 2.8.1.
+    const EXPORTED: &str = r#"{
+        "files": ["fold_0.onnx"], "dataset": "Dataset001_anisotropic-ct", "channels": ["CT"], "patch": [16, 64, 48],
+        "spacing": [6.0, 1.8, 1.5], "transpose": [0, 1, 2], "mirror": [1, 2], "normalization": ["CTNormalization"], "use_mask": [false],
+        "intensity": [{"mean": -20.0, "std": 300.0, "percentile_00_5": -980.0, "percentile_99_5": 900.0, "min": -1024.0, "max": 3071.0,
+            "median": 0.0}],
+        "resampling": ["resample_data_or_seg_to_shape", {"is_seg": false, "order": 3, "order_z": 0, "force_separate_z": null}],
+        "resampling_back": ["resample_data_or_seg_to_shape", {"is_seg": false, "order": 1, "order_z": 0, "force_separate_z": null}],
+        "previous_stage": null, "labels": {"background": 0, "soft \"tissue\"": 2, "lung": 1}, "regions": false
+    }"#;
+
+    fn exported(change: impl FnOnce(&mut Value)) -> Exported {
+        let mut exported = serde_json::from_str(EXPORTED).expect("JSON");
+        change(&mut exported);
+        serde_json::from_value(exported).expect("what the script prints")
+    }
+
+    #[test]
+    fn a_manifest_says_what_nnunet_does() {
+        let exported = exported(|_| {});
+        assert!(exported.left_out().is_empty() && !exported.cannot_run());
+        let text = exported.manifest("liver", &[("fold_0.onnx", b"graph".to_vec())]);
+        let manifest = Manifest::parse(&text, Path::new("model.toml")).expect("a manifest");
+        let expected = [
+            PreprocessStep::Clip { min: -980.0, max: 900.0 },
+            PreprocessStep::Normalize { subtract: -20.0, divide: 300.0 },
+            PreprocessStep::Resample {
+                spacing_mm: [1.5, 1.8, 6.0],
+                interpolation: Interpolation::Cubic,
+                within: true,
+                nearest_beyond: Some(3.0),
+            },
+        ];
+        assert_eq!(manifest.preprocess, expected);
+        let window = SlidingWindow {
+            patch: [48, 64, 16],
+            overlap: 0.5,
+            blending: Blending::Gaussian,
+            convention: Convention::Nnunet,
+            mirror: vec![crate::model::Axis::J, crate::model::Axis::I],
+        };
+        assert_eq!(manifest.inference, Inference::SlidingWindow(window));
+        assert_eq!(manifest.label_of_channel(), [0, 1, 2]);
+        assert_eq!(manifest.finding.iter().map(|finding| finding.name.as_str()).collect::<Vec<_>>(), ["lung", "soft \"tissue\""]);
+    }
+
+    fn check(change: impl FnOnce(&mut Value), expected: &str, cannot_run: bool) {
+        let exported = exported(change);
+        let left_out = exported.left_out();
+        assert!(left_out.len() == 1 && left_out[0].contains(expected), "{left_out:?}");
+        assert_eq!(exported.cannot_run(), cannot_run, "{expected}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_named() {
+        check(|e| e["channels"] = serde_json::json!(["T1", "T2"]), "2 channels", true);
+        check(|e| e["regions"] = true.into(), "region-based", true);
+        check(|e| e["patch"] = serde_json::json!([64, 64]), "2d", true);
+        check(|e| e["previous_stage"] = "3d_lowres".into(), "cascade", true);
+        check(|e| e["transpose"] = serde_json::json!([2, 0, 1]), "axes in the order [2, 0, 1]", true);
+        check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
+        check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
+        let masked = |e: &mut Value| {
+            e["normalization"] = serde_json::json!(["ZScoreNormalization"]);
+            e["use_mask"] = serde_json::json!([true]);
+        };
+        check(masked, "use_mask_for_norm", false);
+    }
+}
