@@ -27,6 +27,9 @@ with contextlib.redirect_stdout(sys.stderr):
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+# nnU-Net adds scores up in half precision, which decides where classes nearly tie. Here it has single precision, so that what differs is ours.
+torch.half = torch.float32
+
 LABELS = {'background': 0, 'lung': 1, 'soft tissue': 2, 'bone': 3}
 INTENSITY = {'mean': -20.0, 'std': 300.0, 'percentile_00_5': -980.0, 'percentile_99_5': 900.0, 'min': -1024.0, 'max': 3071.0, 'median': 0.0}
 # Spacing and patch by slice, row, column; normalisation; axes that are turned round; folds.
@@ -105,7 +108,7 @@ def make(folder, name, spacing, patch, normalization, mirror, folds, image, prop
         print(f'{name}: fold {fold} trained, loss {loss:.3f}', flush=True)
         (results / f'fold_{fold}').mkdir()
         torch.save({'network_weights': weights, 'trainer_name': 'nnUNetTrainer', 'init_args': {'configuration': '3d_fullres'},
-                    'inference_allowed_mirroring_axes': mirror}, results / f'fold_{fold}' / 'checkpoint_final.pth')
+                    'inference_allowed_mirroring_axes': mirror or None}, results / f'fold_{fold}' / 'checkpoint_final.pth')
     return results
 
 
