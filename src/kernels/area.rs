@@ -19,7 +19,7 @@ use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::slabs;
 use super::voxel::Voxel;
-use super::weights::tables;
+use super::weights::{tables, upload};
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::volume::ImageVolume;
 
@@ -115,16 +115,7 @@ pub(super) fn resample_area_gpu<T: Voxel>(
     let target_plane = target_dims[0] as usize * target_dims[1] as usize;
     let pipeline = gpu.pipeline("area", wgsl, &[("padded", if outside.is_some() { 1.0 } else { 0.0 })])?;
     let scales = gpu.upload("area: scales", &p.slice_scales::<T>(image))?;
-    let mut spans = Vec::new();
-    let mut weights: Vec<f32> = Vec::new();
-    let mut first_span = [0; 3];
-    for (first, table) in first_span.iter_mut().zip(&tables) {
-        *first = spans.len() as u32;
-        spans.extend(table.spans.iter().map(|[source, weight]| [*source, weight + weights.len() as u32]));
-        weights.extend(&table.weights);
-    }
-    let spans = gpu.upload("area: spans", &spans)?;
-    let weights = gpu.upload("area: weights", &weights)?;
+    let (first_span, [spans, weights]) = upload(gpu, &tables)?;
     let depth = slabs::target_depth(gpu, "a target slice, bytes", target_dims, 4, slabs::MOST_VOXELS)?;
     let most_slices = ((gpu.max_storage_bytes() - 4) / (plane * size_of::<T>()) as u64) as usize;
     let mut first_slice = 0;

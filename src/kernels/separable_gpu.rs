@@ -9,7 +9,7 @@ use super::resample::Resample;
 use super::separable::Source;
 use super::slabs;
 use super::voxel::Voxel;
-use super::weights::{AxisWeights, tables};
+use super::weights::{AxisWeights, tables, upload};
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored};
 
@@ -88,16 +88,7 @@ fn passes_gpu<T: Voxel>(
     let pipelines = [(1, pipeline(wgsl, 1)?), (2, pipeline(WGSL_F32, 2)?), (0, pipeline(WGSL_F32, 0)?)];
     let scales = gpu.upload("separable: scales", &source.scales)?;
     let ends = gpu.upload("separable: limits", &limits.ends)?;
-    let mut spans = Vec::new();
-    let mut weights: Vec<f32> = Vec::new();
-    let mut first_span = [0; 3];
-    for (first, table) in first_span.iter_mut().zip(&tables) {
-        *first = spans.len() as u32;
-        spans.extend(table.spans.iter().map(|[source, weight]| [*source, weight + weights.len() as u32]));
-        weights.extend(&table.weights);
-    }
-    let spans = gpu.upload("separable: spans", &spans)?;
-    let weights = gpu.upload("separable: weights", &weights)?;
+    let (first_span, [spans, weights]) = upload(gpu, &tables)?;
     let depth = slabs::target_depth(gpu, "a target slice, bytes", p.target_dims, 4, slabs::MOST_VOXELS)?;
     let mut first_slice = 0;
     while first_slice < p.target_dims[2] as usize {
@@ -115,10 +106,7 @@ fn passes_gpu<T: Voxel>(
         }
         let loaded = part.loaded.start as usize * plane..part.loaded.end as usize * plane;
         let mut values = gpu.upload("separable: stored", &stored[loaded])?;
-        let mut target_strides = [0; 3];
-        for (stride, t) in target_strides.iter_mut().zip(along) {
-            *stride = [1, p.target_dims[0], target_plane as u32][t];
-        }
+        let target_strides = along.map(|t| [1, p.target_dims[0], target_plane as u32][t]);
         for (&(axis, ref pipeline), [input_dims, output_dims]) in pipelines.iter().zip(part.steps()) {
             let params = SeparableParams {
                 input_dims,

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::lattice::{Interpolation, Lattice};
 use super::resample::Resample;
+use crate::gpu::{Buffer, Gpu, GpuError};
 
 /// Weights of a spline below this one are left out, and the others divided by their sum: at most 24 of 1 are left, and a sum is off by less
 /// than 2e-7 of the range of values, three units in the last place of an `f32`.
@@ -75,6 +76,19 @@ impl AxisWeights {
         let wider = |a: Range<u32>, b: Range<u32>| a.start.min(b.start)..a.end.max(b.end);
         spans.map(|(first, count)| first..first + count).reduce(wider).unwrap_or(0..1)
     }
+}
+
+/// The tables of three axes as the shaders read them: where the spans of each axis start, and buffers of all spans and all weights.
+pub(super) fn upload(gpu: &Gpu, tables: &[AxisWeights; 3]) -> Result<([u32; 3], [Buffer; 2]), GpuError> {
+    let mut spans = Vec::new();
+    let mut weights: Vec<f32> = Vec::new();
+    let first_span = tables.each_ref().map(|table| {
+        let first = spans.len() as u32;
+        spans.extend(table.spans.iter().map(|[source, weight]| [*source, weight + weights.len() as u32]));
+        weights.extend(&table.weights);
+        first
+    });
+    Ok((first_span, [gpu.upload("weights: spans", &spans)?, gpu.upload("weights: weights", &weights)?]))
 }
 
 /// Target axes along source axes, and weights along these.
