@@ -9,10 +9,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{EngineArgs, Outcome, text};
-use crate::engine::{Engine, Input};
+use crate::codes::sha256_hex;
+use crate::engine::{Engine, Input, Options};
 use crate::findings::Findings;
-use crate::infer::Provider;
-use crate::infer::runtime;
+use crate::infer::{Provider, runtime};
 use crate::model::import::{Nnunet, import_nnunet};
 use crate::model::{self, Expected, Package, ReferenceInput, signature};
 use crate::phantom::{self, Sampling};
@@ -183,7 +183,7 @@ impl New {
         let name = self.folder.file_name().and_then(|name| name.to_str()).context("give a folder whose name can be the package's")?;
         let graph = fs::read(&self.onnx).with_context(|| format!("cannot read {}", self.onnx.display()))?;
         fs::create_dir(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
-        let manifest = NEW_MANIFEST.replace("{name}", name).replace("{sha256}", &crate::codes::sha256_hex(&graph));
+        let manifest = NEW_MANIFEST.replace("{name}", name).replace("{sha256}", &sha256_hex(&graph));
         for (file, bytes) in [
             ("model.onnx", &graph[..]),
             ("model.toml", manifest.as_bytes()),
@@ -222,7 +222,7 @@ impl Check {
         }
         let offered = &runtime::load(self.engine.ort_lib.as_deref())?.providers;
         for provider in Provider::ALL.into_iter().filter(|provider| offered.iter().any(|name| name == provider.name())) {
-            let options = crate::engine::Options { provider, ..self.engine.options(&Forms::default()) };
+            let options = Options { provider, ..self.engine.options(&Forms::default()) };
             passed &= match Engine::new(package.clone(), &options) {
                 Ok(mut engine) => check_reference(&mut engine, provider)?,
                 Err(error) => {

@@ -15,10 +15,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::super::Package;
 use crate::codes::sha256_hex;
 use crate::geometry::Coded;
-use crate::model::ModelError;
+use crate::model::{Manifest, ModelError, Package};
 
 const SCRIPT: &str = include_str!("export_nnunet.py");
 /// nnU-Net's `ANISO_THRESHOLD`.
@@ -80,7 +79,7 @@ pub enum ImportError {
     /// A file cannot be read or written.
     #[error("cannot write the package: {0}")]
     Io(#[from] std::io::Error),
-    /// What was written is no package: a fault of this program.
+    /// What would be written is no package, as where the folder's name can be none's.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
@@ -146,6 +145,7 @@ pub fn import_nnunet(nnunet: &Nnunet, folder: &Path) -> Result<Written, ImportEr
         files.push((file.as_str(), fs::read(graphs.path().join(file))?));
     }
     let manifest = exported.manifest(name, &files);
+    Manifest::parse(&manifest, &folder.join("model.toml"))?;
     fs::create_dir(folder)?;
     for (file, bytes) in &files {
         fs::write(folder.join(file), bytes)?;
@@ -188,7 +188,12 @@ fn export(nnunet: &Nnunet, output: &Path, folds: &[String]) -> Result<Exported, 
 impl Exported {
     /// Whether there is no package at all that would run it.
     fn cannot_run(&self) -> bool {
-        self.channels.len() != 1 || self.regions || self.patch.len() != 3 || self.previous_stage.is_some() || self.transpose != [0, 1, 2]
+        self.channels.len() != 1
+            || self.normalization.len() != 1
+            || self.regions
+            || self.patch.len() != 3
+            || self.previous_stage.is_some()
+            || self.transpose != [0, 1, 2]
     }
 
     /// What a package cannot say, one line each.
@@ -323,9 +328,9 @@ fn colour(label: u64) -> [u8; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Blending, Convention, Inference, Manifest, PreprocessStep, SlidingWindow};
     use super::*;
     use crate::kernels::Interpolation;
+    use crate::model::{Blending, Convention, Inference, PreprocessStep, SlidingWindow};
 
     /// What `export_nnunet.py` printed for a network of one channel with thick slices, nnU-Net 2.8.1.
     const EXPORTED: &str = r#"{
@@ -387,6 +392,7 @@ mod tests {
         check(|e| e["patch"] = serde_json::json!([64, 64]), "2d", true);
         check(|e| e["previous_stage"] = "3d_lowres".into(), "cascade", true);
         check(|e| e["transpose"] = serde_json::json!([2, 0, 1]), "axes in the order [2, 0, 1]", true);
+        check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
         check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
         let masked = |e: &mut Value| {
