@@ -148,6 +148,11 @@ impl Instance {
         Ok(self)
     }
 
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.place.file_bytes
+    }
+
     /// The header of a file of `file_bytes` bytes.
     pub(super) fn parse(source: Source<'_>, file_bytes: u64, path: &Path) -> Result<Self, DatasetError> {
         let layout = Layout::of(source, path)?;

@@ -200,7 +200,7 @@ fn understood(instance: Instance, announced: &Announced, content: &str) -> Resul
         of_study,
         of_series,
         asked: announced.asked,
-        bytes: fs::metadata(&instance.path)?.len(),
+        bytes: instance.file_bytes(),
         path: instance.path,
         content: content.to_owned(),
         sop_instance_uid: instance.sop_instance_uid,
