@@ -18,6 +18,8 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist, squareform
 from skimage.measure import marching_cubes, mesh_surface_area
 
+import check_windows
+
 try:
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg
     print('nnU-Net: its own code')
@@ -151,14 +153,7 @@ def gaussian(sigma_mm, mode, constant):
 
 
 def patch_weights(dims):
-    """nnU-Net's compute_gaussian(sigma_scale=1/8, value_scaling_factor=10), which has half precision."""
-    size = dims[::-1]
-    point = np.zeros(size)
-    point[tuple(n // 2 for n in size)] = 1
-    weights = ndimage.gaussian_filter(point, [n / 8 for n in size], 0, mode='constant', cval=0)
-    weights = (weights / (weights.max() / 10)).astype(np.float16)
-    weights[weights == 0] = weights[weights != 0].min()
-    return weights
+    return check_windows.weights(dims[::-1], 'gaussian', 'nnunet')
 
 
 def components():
