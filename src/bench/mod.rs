@@ -62,7 +62,7 @@ pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Report, GpuErro
             }
             say(&format!("kernels on {name}, {size}³"));
             let cases = cases::Cases::of(size);
-            for case in cases.all() {
+            for mut case in cases.all() {
                 match case.measure(gpu.as_ref(), plan.budget) {
                     Ok(Some(samples)) => report.kernels.push(KernelReport::of(&name, &case, size, &samples, &limits)),
                     Ok(None) => {}
