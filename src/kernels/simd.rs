@@ -1,8 +1,9 @@
-//! The same loop compiled twice: for every x86-64, and for AVX2 where the processor has it.
+//! The same loop compiled three times: for every x86-64, and for AVX2 and AVX-512 where the processor has them. On Arm, NEON is what every
+//! processor has, and what loops are compiled for anyway.
 //!
-//! No fused multiply-add is enabled, so both give the same bits.
+//! The compiler never fuses a multiplication and an addition that are written apart, so all give the same bits.
 
-/// Defines `fn name(args)` that runs `body`, with AVX2 instructions where there are any.
+/// Defines `fn name(args)` that runs `body`, with AVX-512 or AVX2 instructions where there are any.
 macro_rules! wide {
     ($(#[$meta:meta])* fn $name:ident $(<$t:ident: $bound:ident $(, const $n:ident: usize)?>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
@@ -15,6 +16,18 @@ macro_rules! wide {
                 #[target_feature(enable = "avx2")]
                 fn avx2 $(<$t: $bound $(, const $n: usize)?>)? ($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
 
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+                fn avx512 $(<$t: $bound $(, const $n: usize)?>)? ($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
+
+                let has_avx512 = std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && std::arch::is_x86_feature_detected!("avx512dq");
+                if has_avx512 {
+                    // SAFETY: the processor has the four, the only requirement of this function.
+                    #[allow(unsafe_code, reason = "calling a function compiled for more instructions")]
+                    return unsafe { avx512($($arg),*) };
+                }
                 if std::arch::is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has AVX2, the only requirement of this function.
                     #[allow(unsafe_code, reason = "calling a function compiled for more instructions")]
