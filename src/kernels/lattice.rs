@@ -23,7 +23,7 @@ pub enum Interpolation {
     Area,
     /// Linear with the weights widened to the target's spacing, as `antialias` elsewhere; linear where the target is finer. Parallel axes only.
     Antialiased,
-    /// The cubic spline through all voxels: B-splines of order 3 with their inverse filter, as `order=3` in SciPy. Parallel axes only.
+    /// The cubic spline through all voxels: B-splines of order 3 with their inverse filter, as `order=3` in SciPy.
     Cubic,
 }
 

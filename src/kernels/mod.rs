@@ -35,6 +35,7 @@ pub mod separable;
 pub mod separable_gpu;
 mod simd;
 mod slabs;
+mod spline;
 mod spread;
 pub mod statistics;
 pub mod surface;

@@ -17,7 +17,7 @@ use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::slabs::{self, Slab};
 use super::voxel::Voxel;
-use super::{separable, separable_gpu};
+use super::{separable, separable_gpu, spline};
 use crate::geometry::Affine;
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored};
@@ -51,10 +51,10 @@ pub struct Resample {
     /// Lowest and highest physical value, after interpolation; values beyond become these.
     pub clip: Option<[f64; 2]>,
     /// nnU-Net's order: source values are clipped instead of interpolated ones, and what a spline makes of them is kept within their range
-    /// (that of their plane, across [`Self::nearest_along`]), as `clip=True` in scikit-image's `resize`. Parallel axes only.
+    /// (that of their plane, across [`Self::nearest_along`]), as `clip=True` in scikit-image's `resize`. Splines, or parallel axes.
     pub values_first: bool,
     /// Source voxels whose physical value is not above this one become output 0, before interpolation: normalisation within a mask.
-    /// Parallel axes only.
+    /// Splines, or parallel axes.
     pub background: Option<f64>,
     /// Physical value that becomes 0.
     pub subtract: f64,
@@ -98,6 +98,18 @@ pub struct SliceScale {
     pub pad: u32,
 }
 
+/// How values are interpolated.
+enum Way {
+    /// From the 8 voxels around each: here.
+    Cells,
+    /// Axis by axis: `separable.rs`.
+    Separable,
+    /// Axis by axis, over boxes: `area.rs`.
+    Area,
+    /// From 64 coefficients around each: `spline.rs`.
+    Spline,
+}
+
 impl Resample {
     /// Linear interpolation of physical values; edge voxels continue.
     pub fn new(target_dims: [u32; 3], source_from_target: Affine) -> Self {
@@ -117,13 +129,21 @@ impl Resample {
 
     /// Whether the axes of both grids must be parallel.
     pub fn needs_parallel_axes(&self) -> bool {
-        self.interpolation.covers() || self.values_first || self.is_separable()
+        let of_values = self.values_first || self.background.is_some();
+        self.interpolation.covers() || self.nearest_along.is_some() || (of_values && self.interpolation != Interpolation::Cubic)
     }
 
-    /// Whether it is computed axis by axis, in `separable.rs`.
-    fn is_separable(&self) -> bool {
+    /// How it is computed.
+    fn way(&self, lattice: &Lattice) -> Way {
         let clips_first = self.values_first && self.clip.is_some(); // a normalisation alone commutes with weights
-        self.interpolation == Interpolation::Cubic || self.nearest_along.is_some() || clips_first || self.background.is_some()
+        match self.interpolation {
+            Interpolation::Cubic if lattice.aligned.is_none() && self.nearest_along.is_none() => Way::Spline,
+            _ if self.interpolation == Interpolation::Cubic || self.nearest_along.is_some() || clips_first || self.background.is_some() => {
+                Way::Separable
+            }
+            Interpolation::Area | Interpolation::Antialiased => Way::Area,
+            _ => Way::Cells,
+        }
     }
 
     pub(super) fn lattice(&self, image: &ImageVolume) -> Lattice {
@@ -189,13 +209,13 @@ pub fn resample_half_cpu(image: &ImageVolume, p: &Resample) -> Vec<u16> {
 }
 
 fn resample_stored<T: Voxel, O: Output>(image: &ImageVolume, stored: &[T], p: &Resample) -> Vec<O> {
-    if p.is_separable() {
-        return separable::resample_separable(image, stored, p);
-    }
-    if p.interpolation.covers() {
-        return area::resample_area(image, stored, p);
-    }
     let lattice = p.lattice(image);
+    match p.way(&lattice) {
+        Way::Spline => return spline::resample_spline(image, stored, p, &lattice),
+        Way::Separable => return separable::resample_separable(image, stored, p),
+        Way::Area => return area::resample_area(image, stored, p),
+        Way::Cells => {}
+    }
     let scales = p.slice_scales::<T>(image);
     let [nx, ny, _] = image.grid().dims().map(|n| n as usize);
     let source = Source { stored, nx, ny, scales: &scales, limits: p.limits() };
@@ -252,7 +272,7 @@ fn resample_stored<T: Voxel, O: Output>(image: &ImageVolume, stored: &[T], p: &R
 }
 
 /// Writes `outside`, where there is one, over the values that have no source voxel nearest to them.
-fn pad(lattice: &Lattice, row: &Step, range: Range<usize>, outside: Option<f32>, values: &mut [f32]) {
+pub(super) fn pad(lattice: &Lattice, row: &Step, range: Range<usize>, outside: Option<f32>, values: &mut [f32]) {
     if let Some(outside) = outside {
         range.zip(values).filter(|(i, _)| lattice.nearest_is_outside(*i, row)).for_each(|(_, value)| *value = outside);
     }
@@ -400,14 +420,35 @@ fn resample_parts(
     p: &Resample,
     deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
 ) -> Result<(), GpuError> {
-    if p.is_separable() {
-        return separable_gpu::resample_separable_gpu(gpu, image, p, deliver);
+    match &image.stored {
+        Stored::Int16(stored) => resample_parts_of(gpu, image, stored.voxels(), &SHADERS_I16, p, deliver),
+        Stored::Float32(stored) => resample_parts_of(gpu, image, stored.voxels(), &SHADERS_F32, p, deliver),
     }
-    match (&image.stored, p.interpolation.covers()) {
-        (Stored::Int16(stored), false) => resample_slabs(gpu, image, stored.voxels(), WGSL_I16, p, deliver),
-        (Stored::Float32(stored), false) => resample_slabs(gpu, image, stored.voxels(), WGSL_F32, p, deliver),
-        (Stored::Int16(stored), true) => area::resample_area_gpu(gpu, image, stored.voxels(), area::WGSL_I16, p, deliver),
-        (Stored::Float32(stored), true) => area::resample_area_gpu(gpu, image, stored.voxels(), area::WGSL_F32, p, deliver),
+}
+
+/// Shaders for one type of stored values.
+struct Shaders {
+    resample: &'static str,
+    area: &'static str,
+    separable: &'static str,
+}
+
+const SHADERS_I16: Shaders = Shaders { resample: WGSL_I16, area: area::WGSL_I16, separable: separable_gpu::WGSL_I16 };
+const SHADERS_F32: Shaders = Shaders { resample: WGSL_F32, area: area::WGSL_F32, separable: separable_gpu::WGSL_F32 };
+
+fn resample_parts_of<T: Voxel>(
+    gpu: &Gpu,
+    image: &ImageVolume,
+    stored: &[T],
+    shaders: &Shaders,
+    p: &Resample,
+    deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
+) -> Result<(), GpuError> {
+    match p.way(&p.lattice(image)) {
+        Way::Spline => spline::resample_spline_gpu(gpu, image, stored, shaders.separable, p, deliver),
+        Way::Separable => separable_gpu::resample_separable_gpu(gpu, image, stored, shaders.separable, p, deliver),
+        Way::Area => area::resample_area_gpu(gpu, image, stored, shaders.area, p, deliver),
+        Way::Cells => resample_slabs(gpu, image, stored, shaders.resample, p, deliver),
     }
 }
 

@@ -20,7 +20,7 @@ use super::half::Output;
 use super::lattice::Interpolation;
 use super::mask::{ALL_RANKS, Mask};
 use super::resample::{Resample, clip};
-use super::rows::fill_rows;
+use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::voxel::Voxel;
 use super::weights::{AxisWeights, tables};
@@ -68,7 +68,7 @@ pub(super) struct Limits {
     pub(super) ends: Vec<[f32; 2]>,
 }
 
-const OPEN: [f32; 2] = [f32::MIN, f32::MAX];
+pub(super) const OPEN: [f32; 2] = [f32::MIN, f32::MAX];
 
 impl<'a, T: Voxel> Source<'a, T> {
     pub(super) fn new(image: &ImageVolume, stored: &'a [T], p: &Resample) -> Self {
@@ -323,6 +323,17 @@ pub(super) fn resample_separable<T: Voxel, O: Output>(image: &ImageVolume, store
         O::row(out, scratch, |values| values.copy_from_slice(&made[(k * my + j) * mx..][range]));
     });
     out
+}
+
+/// Source values, clipped and masked as `p` has it, summed up by `tables` along each axis; with the limits that a spline is kept within.
+pub(super) fn weighted<T: Voxel>(image: &ImageVolume, stored: &[T], p: &Resample, tables: [AxisWeights; 3]) -> (Vec<f32>, [f32; 2]) {
+    let source = Source::new(image, stored, p);
+    let limits = source.limits(p).ends[0];
+    let open = Limits { across: None, ends: vec![OPEN] };
+    let passes = Passes { limits: open, source, row: RowWeights::new(&tables[0]), tables, outside: None };
+    let mut out = zeroed_voxels(passes.target_dims().map(|n| n as u32));
+    passes.fill(&mut out, [0, 1, 2]);
+    (out, limits)
 }
 
 impl<T: Voxel> Passes<'_, T> {

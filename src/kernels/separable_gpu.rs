@@ -6,12 +6,12 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::resample::Resample;
-use super::separable::Source;
+use super::separable::{Limits, Source};
 use super::slabs;
 use super::voxel::Voxel;
 use super::weights::{AxisWeights, tables, upload};
 use crate::gpu::{Buffer, Gpu, GpuError};
-use crate::volume::{ImageVolume, Stored};
+use crate::volume::ImageVolume;
 
 pub(super) const WGSL_I16: &str =
     concat!(include_str!("../../shaders/shared/stored_i16.wgsl"), include_str!("../../shaders/separable.wgsl"));
@@ -53,87 +53,105 @@ pub struct SeparableParams {
 }
 
 /// See [`super::resample_gpu`]: `deliver` gets each part of the target, and where it goes.
-pub(super) fn resample_separable_gpu(
-    gpu: &Gpu,
-    image: &ImageVolume,
-    p: &Resample,
-    deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
-) -> Result<(), GpuError> {
-    match &image.stored {
-        Stored::Int16(stored) => passes_gpu(gpu, image, stored.voxels(), WGSL_I16, p, deliver),
-        Stored::Float32(stored) => passes_gpu(gpu, image, stored.voxels(), WGSL_F32, p, deliver),
-    }
-}
-
-fn passes_gpu<T: Voxel>(
+pub(super) fn resample_separable_gpu<T: Voxel>(
     gpu: &Gpu,
     image: &ImageVolume,
     stored: &[T],
     wgsl: &'static str,
     p: &Resample,
-    mut deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
+    deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
 ) -> Result<(), GpuError> {
     let outside = p.outside_value();
     let (along, tables) = tables(p, &p.lattice(image), outside.is_some());
     let source = Source::new(image, stored, p);
-    let limits = source.limits(p);
-    let source_dims = image.grid().dims();
-    let plane = image.grid().slice_voxels();
-    let target_plane = p.target_dims[0] as usize * p.target_dims[1] as usize;
-    let flag = |on: bool| if on { 1.0 } else { 0.0 };
-    let pipeline = |wgsl, axis: usize| {
-        let overrides = [("first", flag(axis == 1)), ("last", flag(axis == 0)), ("padded", flag(outside.is_some()))];
-        gpu.pipeline("separable", wgsl, &overrides)
-    };
-    let pipelines = [(1, pipeline(wgsl, 1)?), (2, pipeline(WGSL_F32, 2)?), (0, pipeline(WGSL_F32, 0)?)];
-    let scales = gpu.upload("separable: scales", &source.scales)?;
-    let ends = gpu.upload("separable: limits", &limits.ends)?;
-    let (first_span, [spans, weights]) = upload(gpu, &tables)?;
-    let depth = slabs::target_depth(gpu, "a target slice, bytes", p.target_dims, 4, slabs::MOST_VOXELS)?;
-    let mut first_slice = 0;
-    while first_slice < p.target_dims[2] as usize {
-        // As many target slices as have all that they need and all that is made on the way in one binding each.
-        let part = |slices: usize| Part::of(&tables, along, source_dims, first_slice..first_slice + slices);
-        let limit = gpu.max_storage_bytes();
-        let needed = |part: &Part| part.most_values().max((part.loaded.len() * plane * size_of::<T>()) as u64 + 4);
-        let mut slices = depth.min(p.target_dims[2] as usize - first_slice);
-        while slices > 1 && needed(&part(slices)) > limit {
-            slices = slices.div_ceil(2);
+    let sums = Sums { target_dims: p.target_dims, along, tables, limits: source.limits(p), outside };
+    sums.make(gpu, image, stored, &source, wgsl, deliver)
+}
+
+/// What is made of source values: sums along each source axis.
+pub(super) struct Sums {
+    pub(super) target_dims: [u32; 3],
+    /// The target axis along each source axis.
+    pub(super) along: [usize; 3],
+    pub(super) tables: [AxisWeights; 3],
+    pub(super) limits: Limits,
+    pub(super) outside: Option<f32>,
+}
+
+impl Sums {
+    /// `deliver` gets each part of the target, in order, and which voxels these are.
+    pub(super) fn make<T: Voxel>(
+        &self,
+        gpu: &Gpu,
+        image: &ImageVolume,
+        stored: &[T],
+        source: &Source<'_, T>,
+        wgsl: &'static str,
+        mut deliver: impl FnMut(&Buffer, Range<usize>) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        let Self { target_dims, along, tables, limits, outside } = self;
+        let source_dims = image.grid().dims();
+        let plane = image.grid().slice_voxels();
+        let target_plane = target_dims[0] as usize * target_dims[1] as usize;
+        let flag = |on: bool| if on { 1.0 } else { 0.0 };
+        let pipeline = |wgsl, axis: usize| {
+            let overrides = [("first", flag(axis == 1)), ("last", flag(axis == 0)), ("padded", flag(outside.is_some()))];
+            gpu.pipeline("separable", wgsl, &overrides)
+        };
+        let pipelines = [(1, pipeline(wgsl, 1)?), (2, pipeline(WGSL_F32, 2)?), (0, pipeline(WGSL_F32, 0)?)];
+        let scales = gpu.upload("separable: scales", &source.scales)?;
+        let ends = gpu.upload("separable: limits", &limits.ends)?;
+        let (first_span, [spans, weights]) = upload(gpu, tables)?;
+        let depth = slabs::target_depth(gpu, "a target slice, bytes", *target_dims, 4, slabs::MOST_VOXELS)?;
+        let mut first_slice = 0;
+        while first_slice < target_dims[2] as usize {
+            // As many target slices as have all that they need and all that is made on the way in one binding each.
+            let part = |slices: usize| Part::of(tables, *along, source_dims, first_slice..first_slice + slices);
+            let limit = gpu.max_storage_bytes();
+            let needed = |part: &Part| part.most_values().max((part.loaded.len() * plane * size_of::<T>()) as u64 + 4);
+            let mut slices = depth.min(target_dims[2] as usize - first_slice);
+            while slices > 1 && needed(&part(slices)) > limit {
+                slices = slices.div_ceil(2);
+            }
+            let part = part(slices);
+            if needed(&part) > limit {
+                return Err(GpuError::TooLarge {
+                    what: "source slices or rows between them, bytes".to_owned(),
+                    needed: needed(&part),
+                    limit,
+                });
+            }
+            let loaded = part.loaded.start as usize * plane..part.loaded.end as usize * plane;
+            let mut values = gpu.upload("separable: stored", &stored[loaded])?;
+            let target_strides = along.map(|t| [1, target_dims[0], target_plane as u32][t]);
+            for (&(axis, ref pipeline), [input_dims, output_dims]) in pipelines.iter().zip(part.steps()) {
+                let params = SeparableParams {
+                    input_dims,
+                    axis,
+                    output_dims,
+                    first_loaded: part.loaded.start,
+                    first_index: part.first_index,
+                    limits_across: limits.across.unwrap_or(3) as u32,
+                    strides: if axis == 0 { target_strides } else { [1, output_dims[0], output_dims[0] * output_dims[1]] },
+                    low: source.ends[0],
+                    first_span,
+                    high: source.ends[1],
+                    outside: outside.unwrap_or(0.0),
+                    pad0: 0,
+                    pad1: 0,
+                    pad2: 0,
+                };
+                let params = gpu.uniform("separable: params", &params)?;
+                let made = gpu.storage("separable: output", output_dims.iter().map(|&n| u64::from(n)).product::<u64>() * 4)?;
+                let groups = [output_dims[0].div_ceil(64), output_dims[1], output_dims[2]];
+                gpu.dispatch("separable", pipeline, &[&params, &values, &scales, &spans, &weights, &ends, &made], groups)?;
+                values = made;
+            }
+            deliver(&values, first_slice * target_plane..(first_slice + slices) * target_plane)?;
+            first_slice += slices;
         }
-        let part = part(slices);
-        if needed(&part) > limit {
-            return Err(GpuError::TooLarge { what: "source slices or rows between them, bytes".to_owned(), needed: needed(&part), limit });
-        }
-        let loaded = part.loaded.start as usize * plane..part.loaded.end as usize * plane;
-        let mut values = gpu.upload("separable: stored", &stored[loaded])?;
-        let target_strides = along.map(|t| [1, p.target_dims[0], target_plane as u32][t]);
-        for (&(axis, ref pipeline), [input_dims, output_dims]) in pipelines.iter().zip(part.steps()) {
-            let params = SeparableParams {
-                input_dims,
-                axis,
-                output_dims,
-                first_loaded: part.loaded.start,
-                first_index: part.first_index,
-                limits_across: limits.across.unwrap_or(3) as u32,
-                strides: if axis == 0 { target_strides } else { [1, output_dims[0], output_dims[0] * output_dims[1]] },
-                low: source.ends[0],
-                first_span,
-                high: source.ends[1],
-                outside: outside.unwrap_or(0.0),
-                pad0: 0,
-                pad1: 0,
-                pad2: 0,
-            };
-            let params = gpu.uniform("separable: params", &params)?;
-            let made = gpu.storage("separable: output", output_dims.iter().map(|&n| u64::from(n)).product::<u64>() * 4)?;
-            let groups = [output_dims[0].div_ceil(64), output_dims[1], output_dims[2]];
-            gpu.dispatch("separable", pipeline, &[&params, &values, &scales, &spans, &weights, &ends, &made], groups)?;
-            values = made;
-        }
-        deliver(&values, first_slice * target_plane..(first_slice + slices) * target_plane)?;
-        first_slice += slices;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Some slices of the target: source slices in reach, and what is made of them, along each source axis.

@@ -304,6 +304,12 @@ fn area_shader() {
 }
 
 #[test]
+fn spline_shader() {
+    use spline::SplineParams;
+    check(spline::WGSL, "spline", &[layout!(SplineParams, dims, first_loaded, target_dims, first_slice, margin, low, high, outside)]);
+}
+
+#[test]
 fn separable_shader() {
     use separable::SourceScale;
     use separable_gpu::SeparableParams;

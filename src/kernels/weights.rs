@@ -13,7 +13,7 @@ use crate::gpu::{Buffer, Gpu, GpuError};
 const LEAST_SPLINE_WEIGHT: f64 = 1e-7;
 
 /// Source indices on either side of a position that can have a weight above [`LEAST_SPLINE_WEIGHT`].
-const SPLINE_REACH: i64 = 13;
+pub(super) const SPLINE_REACH: i64 = 13;
 
 /// How far below halfway still counts as halfway, voxels: the rounding of composed `f64` affines, for scales that meet halves exactly.
 const HALFWAY: f64 = 1e-7;
@@ -36,23 +36,34 @@ impl AxisWeights {
         interpolation: Interpolation,
         outside: impl Fn(usize) -> bool,
     ) -> Self {
+        Self::of(target, |n| match interpolation {
+            _ if outside(n as usize) => (0, Vec::new()),
+            Interpolation::Nearest => (nearest(source, position + step * f64::from(n)), vec![1.0]),
+            Interpolation::Cubic => spline(source, position + step * f64::from(n), cardinal_spline),
+            Interpolation::Linear | Interpolation::Antialiased => {
+                let width = if interpolation == Interpolation::Linear { 1.0 } else { width };
+                covered(source, position + step * f64::from(n), width, |distance| (width - distance).max(0.0))
+            }
+            Interpolation::Area => {
+                let reach = (width + 1.0) / 2.0;
+                covered(source, position + step * f64::from(n), reach, |distance| (reach - distance).clamp(0.0, 1.0))
+            }
+        })
+    }
+
+    /// What makes the coefficients of cubic B-splines of a line of `source` values and of [`SPLINE_REACH`] edge values beyond either end:
+    /// index n is that of value n - [`SPLINE_REACH`].
+    pub(super) fn of_coefficients(source: u32) -> Self {
+        let inverse = |distance: f64| inverse_filter(distance as i64);
+        Self::of(source + 2 * SPLINE_REACH as u32, |n| spline(source, f64::from(n) - SPLINE_REACH as f64, inverse))
+    }
+
+    /// `target` indices, each with the first source index in reach and the weights from there on.
+    fn of(target: u32, reach: impl Fn(u32) -> (u32, Vec<f64>)) -> Self {
         let mut table = Self { spans: Vec::with_capacity(target as usize + 1), weights: Vec::new() };
         for n in 0..target {
-            let start = table.weights.len() as u32;
-            let (first, weights) = match interpolation {
-                _ if outside(n as usize) => (0, Vec::new()),
-                Interpolation::Nearest => (nearest(source, position + step * f64::from(n)), vec![1.0]),
-                Interpolation::Cubic => spline(source, position + step * f64::from(n)),
-                Interpolation::Linear | Interpolation::Antialiased => {
-                    let width = if interpolation == Interpolation::Linear { 1.0 } else { width };
-                    covered(source, position + step * f64::from(n), width, |distance| (width - distance).max(0.0))
-                }
-                Interpolation::Area => {
-                    let reach = (width + 1.0) / 2.0;
-                    covered(source, position + step * f64::from(n), reach, |distance| (reach - distance).clamp(0.0, 1.0))
-                }
-            };
-            table.spans.push([first, start]);
+            let (first, weights) = reach(n);
+            table.spans.push([first, table.weights.len() as u32]);
             table.weights.extend(weights.iter().map(|&weight| weight as f32));
         }
         table.spans.push([0, table.weights.len() as u32]);
@@ -132,9 +143,9 @@ fn covered(source: u32, at: f64, reach: f64, weight: impl Fn(f64) -> f64) -> (u3
     (first, raw.iter().map(|weight| if sum > 0.0 { weight / sum } else { 1.0 / raw.len() as f64 }).collect())
 }
 
-/// The cubic spline through all source values, edge values continued without end: SciPy's with mode `nearest`, but for the 12 voxels
-/// that it continues them by (1e-7 of a step at the edge).
-fn spline(source: u32, at: f64) -> (u32, Vec<f64>) {
+/// Source values weighted by their distance from `at`, edge values continued without end: with [`cardinal_spline`] the cubic spline through
+/// all of them, SciPy's with mode `nearest`, but for the 12 voxels that it continues them by (1e-7 of a step at the edge).
+fn spline(source: u32, at: f64, weight: impl Fn(f64) -> f64) -> (u32, Vec<f64>) {
     let last = i64::from(source) - 1;
     // Beyond this the edge voxel alone is in reach.
     let at = at.clamp(-(SPLINE_REACH as f64), (last + SPLINE_REACH) as f64);
@@ -143,7 +154,7 @@ fn spline(source: u32, at: f64) -> (u32, Vec<f64>) {
     let first = inside(below - SPLINE_REACH);
     let mut raw = vec![0.0; (inside(below + SPLINE_REACH + 1) - first + 1) as usize];
     for index in below - SPLINE_REACH..=below + SPLINE_REACH + 1 {
-        raw[(inside(index) - first) as usize] += cardinal_spline(at - index as f64);
+        raw[(inside(index) - first) as usize] += weight(at - index as f64);
     }
     let counts = |weight: &f64| weight.abs() >= LEAST_SPLINE_WEIGHT;
     let start = raw.iter().position(counts).unwrap_or(0);
@@ -156,15 +167,19 @@ fn spline(source: u32, at: f64) -> (u32, Vec<f64>) {
 /// The cubic spline that is 1 at 0 and 0 at every other whole number: the cubic B-spline and its inverse filter in one
 /// (Unser, Splines: a perfect fit for signal and image processing, 1999, eq. 18).
 fn cardinal_spline(distance: f64) -> f64 {
-    let pole = 3f64.sqrt() - 2.0;
-    let filter = |k: i64| -6.0 * pole / (1.0 - pole * pole) * pole.powi(k.unsigned_abs() as i32);
     let b_spline = |t: f64| match t.abs() {
         t if t < 1.0 => 2.0 / 3.0 - t * t * (2.0 - t) / 2.0,
         t if t < 2.0 => (2.0 - t).powi(3) / 6.0,
         _ => 0.0,
     };
     let below = distance.floor() as i64;
-    (below - 1..=below + 2).map(|k| filter(k) * b_spline(distance - k as f64)).sum()
+    (below - 1..=below + 2).map(|k| inverse_filter(k) * b_spline(distance - k as f64)).sum()
+}
+
+/// The filter that makes coefficients of B-splines of values, at `distance` from a value.
+fn inverse_filter(distance: i64) -> f64 {
+    let pole = 3f64.sqrt() - 2.0;
+    -6.0 * pole / (1.0 - pole * pole) * pole.powi(distance.unsigned_abs() as i32)
 }
 
 #[cfg(test)]

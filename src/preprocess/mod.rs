@@ -34,8 +34,9 @@ pub enum PreprocessError {
     },
     /// A package that resamples axis by axis, and a source whose voxels are no boxes.
     #[error(
-        "the series is sheared by {angle_deg:.2} degrees (gantry tilt), and the package's resampling (`area`, `antialiased`, `cubic`, \
-         `nearest_beyond`, or values before spacing) needs parallel axes: use a package with `linear` that resamples first"
+        "the series is sheared by {angle_deg:.2} degrees (gantry tilt), and the package's resampling (`area`, `antialiased`, \
+         `nearest_beyond`, or values before a spacing that is not `cubic`) needs parallel axes: use a package with `cubic`, or with \
+         `linear` that resamples first"
     )]
     Sheared {
         /// Of the stack.
@@ -156,7 +157,11 @@ impl Plan {
             measured.normalise(&mut kernel, backend, image)?;
         }
         if self.straightened_from.is_some() {
-            kernel.outside = Some(kernel.clip.map_or_else(|| image.range()[0], |[low, _]| low));
+            kernel.outside = Some(match (kernel.background, kernel.clip) {
+                (Some(_), _) => kernel.subtract, // becomes 0, as all that does not count
+                (None, Some([low, _])) => low,
+                (None, None) => image.range()[0],
+            });
         }
         Ok(Volume::new(self.network_grid, backend.resample(image, &kernel)?))
     }
@@ -166,6 +171,7 @@ impl Plan {
         let angle_deg = self.straightened_from?.atan().to_degrees();
         let outside = match (self.measured, self.kernel.clip) {
             (Some(Measured::Percentiles { .. }), _) => "the lower percentile".to_owned(),
+            _ if self.kernel.background.is_some() => "the mean".to_owned(),
             (_, Some([low, _])) => format!("{low}"),
             (_, None) => "the lowest value of the image".to_owned(),
         };
@@ -284,11 +290,14 @@ mod tests {
         let tilted = Affine::from_columns([1., 0., 0.], [0., 1., 0.], [0., 0.5, 2.], [0.; 3]);
         let tilted = Grid::new([10, 10, 10], tilted).expect("axes span space");
         let step = |interpolation| PreprocessStep::Resample { spacing_mm: [2.0; 3], interpolation, within: false, nearest_beyond: None };
-        for interpolation in [Interpolation::Area, Interpolation::Cubic] {
-            let error = Plan::new(&[step(interpolation)], &tilted).expect_err("it is sheared");
+        let clip = PreprocessStep::Clip { min: 0.0, max: 1.0 };
+        for steps in [vec![step(Interpolation::Area)], vec![clip.clone(), step(Interpolation::Linear)]] {
+            let error = Plan::new(&steps, &tilted).expect_err("it is sheared");
             assert_eq!(error.code(), "preprocess.sheared");
         }
-        assert!(Plan::new(&[step(Interpolation::Linear)], &tilted).is_ok());
+        for steps in [vec![step(Interpolation::Linear)], vec![clip, step(Interpolation::Cubic)]] {
+            assert!(Plan::new(&steps, &tilted).is_ok());
+        }
     }
 
     #[test]
