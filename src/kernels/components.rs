@@ -230,13 +230,23 @@ impl ComponentRuns {
     /// # Panics
     /// Where `labels` has another length than the label map the runs are of.
     pub fn retain(&self, labels: &mut [u8], keeps: impl Fn(u32, &Component) -> bool) -> usize {
+        self.relabel(labels, |number, component| if keeps(number, component) { component.label } else { 0 })
+    }
+
+    /// Gives the voxels of each component the label `label_of(number, component)` in `labels`, the label map the runs are of; how many
+    /// components those are that have another label then.
+    ///
+    /// # Panics
+    /// As [`Self::retain`].
+    pub fn relabel(&self, labels: &mut [u8], label_of: impl Fn(u32, &Component) -> u8) -> usize {
         assert_eq!(labels.len(), voxel_count(self.dims), "the label map the runs are of");
-        let removed: Vec<bool> = (1..).zip(&self.components).map(|(number, component)| !keeps(number, component)).collect();
-        let count = removed.iter().filter(|&&r| r).count();
+        let changed = |(number, component): (u32, &Component)| Some(label_of(number, component)).filter(|&label| label != component.label);
+        let changed: Vec<Option<u8>> = (1..).zip(&self.components).map(changed).collect();
+        let count = changed.iter().flatten().count();
         if count > 0 {
             self.for_each_run(labels, |voxels, number| {
-                if removed[number as usize - 1] {
-                    voxels.fill(0);
+                if let Some(label) = changed[number as usize - 1] {
+                    voxels.fill(label);
                 }
             });
         }
@@ -565,6 +575,14 @@ pub(super) mod tests {
             prop_assert_eq!(removed, sizes[1..].iter().filter(|&&s| s < least).count());
             let keep = |n: u32| n != 0 && sizes[n as usize] >= least;
             let expected: Vec<u8> = numbers.iter().zip(&labels).map(|(&n, &label)| if keep(n) { label } else { 0 }).collect();
+            prop_assert_eq!(own, expected);
+
+            let mut own = labels.clone();
+            let runs = ComponentRuns::of(&labels, dims, connectivity);
+            let other = |number: u32| if number % 3 == 0 { label_of(number) } else { 100 + (number % 50) as u8 };
+            let relabelled = runs.relabel(&mut own, |number, _| other(number));
+            prop_assert_eq!(relabelled, (1..=count).filter(|n| n % 3 != 0).count());
+            let expected: Vec<u8> = numbers.iter().map(|&n| if n == 0 { 0 } else { other(n) }).collect();
             prop_assert_eq!(own, expected);
 
             let mut own = labels.clone();

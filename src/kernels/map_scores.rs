@@ -1,10 +1,13 @@
-//! Values on the source grid made of all class scores at each voxel, interpolated as for labels.
+//! Values on the source grid made of all class scores at each voxel, interpolated as for labels: everywhere, or in some regions.
 
 use std::ops::Range;
 
-use super::lattice::AxisTable;
+use rayon::prelude::*;
+
+use super::lattice::{AxisTable, Cell};
+use super::regions::{RegionRuns, Run as VoxelRun};
 use super::rows::{fill_rows, zeroed_voxels};
-use super::scores_to_labels::{ScoresToLabels, lerp};
+use super::scores_to_labels::{Scores, ScoresToLabels, lerp};
 
 /// Gap between the best and the second best interpolated score at each target voxel, infinite for one channel: how near a label
 /// of [`scores_to_labels_cpu`](super::scores_to_labels_cpu) is to another.
@@ -32,7 +35,7 @@ pub fn map_scores_cpu(scores: &[f32], p: &ScoresToLabels<'_>, value: impl Fn(&mu
     let field = p.scores(scores);
     let mut out = zeroed_voxels(p.target_dims);
     let value_between = |between: &mut [f32], left: &[f32], right: &[f32], weight: f32| {
-        between.iter_mut().zip(left.iter().zip(right)).for_each(|(out, (&a, &b))| *out = lerp(a, b, weight));
+        interpolate(between, left, right, weight);
         value(between)
     };
     if let Some((along, [x, y, z])) = lattice.tables() {
@@ -67,6 +70,78 @@ pub fn map_scores_cpu(scores: &[f32], p: &ScoresToLabels<'_>, value: impl Fn(&mu
         });
     }
     out
+}
+
+/// What the values at the voxels of a region come to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RegionValues {
+    /// The greatest.
+    pub greatest: f32,
+    /// Their mean, added up in the order of memory; NaN where one of them is.
+    pub mean: f64,
+}
+
+/// The values that [`map_scores_cpu`] has at the voxels of each region of the target, to the bit, added up; `None` for a region without
+/// voxels. Time and memory go with the voxels of the regions, not with those of the target.
+///
+/// # Panics
+/// As [`scores_to_labels_cpu`](super::scores_to_labels_cpu), and where a region lies outside the target.
+pub fn region_values_cpu(
+    scores: &[f32],
+    p: &ScoresToLabels<'_>,
+    regions: &RegionRuns,
+    value: impl Fn(&mut [f32]) -> f32 + Sync + Send,
+) -> Vec<Option<RegionValues>> {
+    let lattice = p.lattice(scores);
+    let field = p.scores(scores);
+    let of_region = |sampler: &mut Sampler<'_>, runs: &[VoxelRun]| {
+        let (mut greatest, mut sum, mut voxels) = (f32::NEG_INFINITY, 0.0, 0u64);
+        for run in runs {
+            let row = lattice.row(run.j as usize, run.k as usize);
+            for i in run.start..run.end {
+                let value = value(sampler.at(&lattice.cell(i as usize, &row)));
+                greatest = greatest.max(value);
+                sum += f64::from(value);
+            }
+            voxels += u64::from(run.end - run.start);
+        }
+        (voxels > 0).then(|| RegionValues { greatest, mean: sum / voxels as f64 })
+    };
+    regions.regions().map_init(|| Sampler::new(&field), of_region).collect()
+}
+
+/// Interpolated scores of single voxels.
+struct Sampler<'a> {
+    field: &'a Scores<'a>,
+    columns: Columns,
+    /// Where along j and k the columns lie: lower index, bits of the weight.
+    place: [(usize, u32); 2],
+    between: Vec<f32>,
+}
+
+impl<'a> Sampler<'a> {
+    fn new(field: &'a Scores<'a>) -> Self {
+        Self { field, columns: Columns::new(field.channels), place: [(0, 0); 2], between: vec![0.0; field.channels] }
+    }
+
+    /// Those of all channels.
+    fn at(&mut self, cell: &Cell) -> &mut [f32] {
+        let place = [1, 2].map(|s| (cell.lower[s], cell.weight[s].to_bits()));
+        if place != self.place {
+            self.columns.restart();
+            self.place = place;
+        }
+        let [j, k] = [1, 2].map(|s| [cell.lower[s], cell.upper[s]]);
+        let load = |i, column: &mut [f32]| self.field.column(column, i, j, k, [cell.weight[1], cell.weight[2]]);
+        let (left, right) = self.columns.at(cell.lower[0], cell.upper[0], load);
+        interpolate(&mut self.between, left, right, cell.weight[0]);
+        &mut self.between
+    }
+}
+
+/// Scores of all channels between two columns.
+fn interpolate(between: &mut [f32], left: &[f32], right: &[f32], weight: f32) {
+    between.iter_mut().zip(left.iter().zip(right)).for_each(|(out, (&a, &b))| *out = lerp(a, b, weight));
 }
 
 /// The two columns of the cell at hand; neighbouring cells share one.

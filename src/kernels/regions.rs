@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::components::{ComponentRuns, for_each_run, voxel_count};
+use super::components::{Component, ComponentRuns, for_each_run, voxel_count};
 use crate::volume::Volume;
 
 /// Voxels `start..end` of row (j, k).
@@ -84,17 +84,25 @@ impl RegionRuns {
 
     /// The components, each a region: number n is region n - 1.
     pub fn of_components(components: &ComponentRuns) -> Self {
+        Self::of_some_components(components, |_| true)
+    }
+
+    /// [`Self::of_components`], where those that are not `wanted` have no runs.
+    pub fn of_some_components(components: &ComponentRuns, wanted: impl Fn(&Component) -> bool) -> Self {
+        let wanted: Vec<bool> = components.components().iter().map(wanted).collect();
         let mut starts = vec![0; components.components().len() + 1];
-        components.for_each_numbered(|_, number| starts[number as usize] += 1);
+        components.for_each_numbered(|_, number| starts[number as usize] += usize::from(wanted[number as usize - 1]));
         for n in 1..starts.len() {
             starts[n] += starts[n - 1];
         }
         let mut next = starts.clone();
         let mut runs = vec![Run { j: 0, k: 0, start: 0, end: 0 }; starts[starts.len() - 1]];
         components.for_each_numbered(|run, number| {
-            let at = &mut next[number as usize - 1];
-            runs[*at] = run;
-            *at += 1;
+            if wanted[number as usize - 1] {
+                let at = &mut next[number as usize - 1];
+                runs[*at] = run;
+                *at += 1;
+            }
         });
         Self { labels: components.components().iter().map(|component| component.label).collect(), starts, runs }
     }
@@ -141,8 +149,11 @@ mod tests {
             let components = ComponentRuns::of(&labels, dims, connectivity);
             let regions = RegionRuns::of_components(&components);
             let numbers: Vec<usize> = components.numbers().iter().map(|&number| number as usize).collect();
-            prop_assert_eq!(painted(&regions, dims), numbers);
+            prop_assert_eq!(&painted(&regions, dims), &numbers);
             prop_assert!(regions.labels().iter().zip(components.components()).all(|(label, component)| *label == component.label));
+            let of_three = RegionRuns::of_some_components(&components, |component| component.label == 3);
+            let numbers: Vec<usize> = numbers.iter().zip(&labels).map(|(&number, &label)| if label == 3 { number } else { 0 }).collect();
+            prop_assert_eq!(painted(&of_three, dims), numbers);
         }
     }
 }
