@@ -290,7 +290,7 @@ fn reference_input(package: &Package, input: &ReferenceInput, folder: &Path) -> 
 }
 
 fn measured(package: &Package, findings: &Findings, expected: &Expected) -> Option<f64> {
-    let described = package.manifest.finding.iter().find(|finding| finding.name == expected.finding)?;
+    let described = package.manifest.finding_named(&expected.finding)?;
     let place = described.measurements.iter().position(|kind| *kind == expected.measurement)?;
     let finding = findings.findings.iter().find(|finding| finding.name == expected.finding)?;
     finding.measurements.get(place)?.value

@@ -1,10 +1,11 @@
 //! The measurements that a package asks for, of each of its findings.
 
+use super::found::Found;
 use super::intensity;
 use crate::codes::{Code, dcm, ibsi, sct, ucum};
 use crate::findings::Measurement;
 use crate::measure::{self, MeasureError, RegionNumbers, Shape};
-use crate::model::{self, MeasurementKind};
+use crate::model::MeasurementKind;
 use crate::volume::{ImageVolume, LabelMap, Quantity};
 
 /// The percentiles that packages can ask for.
@@ -23,9 +24,9 @@ pub(super) struct Measured {
 ///
 /// # Errors
 /// As [`measure::measure_labels`].
-pub(super) fn measured(findings: &[model::Finding], labels: &LabelMap, image: &ImageVolume) -> Result<Vec<Measured>, MeasureError> {
+pub(super) fn measured(findings: &[Found<'_>], labels: &LabelMap, image: &ImageVolume) -> Result<Vec<Measured>, MeasureError> {
     let asking = |wanted: fn(MeasurementKind) -> bool| -> Vec<u8> {
-        findings.iter().filter(|f| f.measurements.iter().any(|&kind| wanted(kind))).map(|f| f.segment).collect()
+        findings.iter().filter(|f| f.described.measurements.iter().any(|&kind| wanted(kind))).map(|f| f.segment).collect()
     };
     let numbers = measure::measure_labels(labels, image, &findings.iter().map(|f| f.segment).collect::<Vec<u8>>())?;
     let shaped = asking(is_of_shape);

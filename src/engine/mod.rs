@@ -1,5 +1,6 @@
 //! One series or volume in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
 
+mod found;
 mod input;
 mod intensity;
 mod measured;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
+use found::{Found, found};
 use input::Closed;
 pub use input::Input;
 use measured::{Measured, measured};
@@ -23,7 +25,7 @@ use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider, Scores};
 use crate::kernels::Backend;
 use crate::measure::MeasureError;
-use crate::model::{self, Manifest, MapOf, Package};
+use crate::model::{Manifest, MapOf, Package};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError};
 use crate::research::ResearchError;
@@ -80,7 +82,7 @@ impl EngineError {
     pub fn device_loss(&self) -> Option<&GpuError> {
         let error = match self {
             Self::Device(error) | Self::Preprocess(PreprocessError::Kernel(error)) => error,
-            Self::Postprocess(error) => error.device(),
+            Self::Postprocess(error) => error.device()?,
             _ => return None,
         };
         let lost = matches!(
@@ -202,18 +204,21 @@ impl Engine {
             return Err(InferError::Cancelled.into());
         }
         let label_of_channel = manifest.label_of_channel();
-        let (labels, maps) = timings.time(Stage::Postprocess, on_stage, || {
+        let (labels, objects, maps) = timings.time(Stage::Postprocess, on_stage, || {
             let labels = postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)?;
             let wanted = manifest.maps().filter(|_| self.maps);
             let maps: Vec<ValueMap> = wanted
                 .map(|(map, of, kind)| value_map(&map.name, of, postprocess::map_on(image.grid(), &scores, &label_of_channel, of, kind)))
                 .collect();
-            Ok::<_, PostprocessError>((labels, maps))
+            let (labels, objects) = postprocess::objects_on(labels, &scores, manifest)?;
+            Ok::<_, PostprocessError>((labels, objects, maps))
         })?;
         drop(scores);
-        let measured = timings.time(Stage::Measure, on_stage, || measured(&manifest.finding, &labels, image))?;
+        let (found, left_out) = found(&manifest.finding, &objects);
+        let measured = timings.time(Stage::Measure, on_stage, || measured(&found, &labels, image))?;
 
-        let Closed { image, source, notes, warnings } = opened.close(content_sha256);
+        let Closed { image, source, notes, mut warnings } = opened.close(content_sha256);
+        warnings.extend(left_out);
         let provenance = Provenance {
             roentgen_version: env!("CARGO_PKG_VERSION").to_owned(),
             package: self.package.id.clone(),
@@ -234,29 +239,26 @@ impl Engine {
             predecessors: Vec::new(),
             priors: Priors::default(),
         };
-        findings.findings = manifest
-            .finding
-            .iter()
-            .zip(&measured)
-            .map(|(described, measured)| finding(described, measured, image.quantity, &findings))
-            .collect();
+        findings.findings =
+            found.into_iter().zip(&measured).map(|(found, measured)| finding(found, measured, image.quantity, &findings)).collect();
         Ok(Analysis { findings, image, timings })
     }
 }
 
-fn finding(described: &model::Finding, measured: &Measured, quantity: Quantity, findings: &Findings) -> Finding {
+fn finding(found: Found<'_>, measured: &Measured, quantity: Quantity, findings: &Findings) -> Finding {
+    let Found { described, name, segment, score } = found;
     let modality = findings.source.instances.first().map_or("", |i| i.modality.as_str());
     Finding {
-        name: described.name.clone(),
-        tracking_uid: findings.result_uid(&format!("tracking/{}", described.segment)),
-        segment: Some(described.segment),
+        name,
+        tracking_uid: findings.result_uid(&format!("tracking/{segment}")),
+        segment: Some(segment),
         colour: described.colour,
         category: described.category.clone(),
         finding_type: described.finding_type.clone(),
         site: described.site.clone(),
         laterality: described.laterality.clone(),
         present: measured.numbers.voxels > 0,
-        certainty_percent: None,
+        certainty_percent: score.map(|score| f64::from(score) * 100.0),
         evaluations: Vec::new(),
         measurements: described.measurements.iter().map(|kind| measured.measurement(*kind, quantity, modality)).collect(),
     }
@@ -294,6 +296,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
     }
     if let serde_json::Value::Object(method) = json(serde_json::to_value(&manifest.inference)) {
         method.into_iter().for_each(|(name, fields)| add_fields(format!("inference.{name}"), fields));
+    }
+    for (finding, instances) in manifest.finding.iter().filter_map(|finding| Some((finding, finding.instances.as_ref()?))) {
+        add_fields(format!("finding.{}.instances", finding.name), json(serde_json::to_value(instances)));
     }
     add("device".to_owned(), backend.class().to_owned());
     add("provider".to_owned(), provider.name().to_owned());

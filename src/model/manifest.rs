@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
-use super::{Inference, ModelError, Select};
+use super::{Inference, Instances, ModelError, Select};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -73,6 +73,8 @@ pub struct Model {
 pub enum Task {
     /// A class for each voxel.
     Segmentation,
+    /// The same, where the objects of some class are findings each.
+    Detection,
 }
 
 /// One file of the package.
@@ -184,7 +186,7 @@ fn is_off(switch: &bool) -> bool {
 pub struct Output {
     /// Its name in the graph.
     pub tensor: String,
-    /// What the scores are, which only maps need to know.
+    /// What the scores are, which only maps and instances need to know.
     pub scores: Option<ScoreKind>,
     /// The channel of what is none of the findings, where the network has one.
     pub background: Option<usize>,
@@ -242,6 +244,8 @@ pub struct Finding {
     pub laterality: Option<Code>,
     /// Numbers to report.
     pub measurements: Vec<MeasurementKind>,
+    /// Each of its objects is a finding of its own, in place of all of them together.
+    pub instances: Option<Instances>,
 }
 
 /// Values for each voxel of the source.
@@ -469,6 +473,7 @@ impl Manifest {
                 require(fits, "a code has an empty part, or a value over 16 or a meaning over 64 characters")?;
             }
         }
+        self.check_instances()?;
         self.reference.as_ref().map_or(Ok(()), |reference| reference.check(&self.finding))?;
         let inside = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         require(self.files().all(|file| inside(&file.path)), "the path of a file does not lie within the package")?;

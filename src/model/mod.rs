@@ -6,6 +6,7 @@ mod error;
 mod files;
 pub mod import;
 mod inference;
+mod instances;
 mod manifest;
 mod package;
 mod reference;
@@ -15,6 +16,7 @@ pub mod signature;
 pub use error::ModelError;
 pub use files::pack;
 pub use inference::{Axis, Blending, Convention, Inference, SlidingWindow, Tiles};
+pub use instances::{InstanceScore, Instances};
 pub use manifest::{
     Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind, Task,
 };

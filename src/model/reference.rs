@@ -28,7 +28,7 @@ pub enum ReferenceInput {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
-    /// Name of the finding.
+    /// Name of the finding, or of one of its objects.
     pub finding: String,
     /// One of its measurements.
     pub measurement: MeasurementKind,
@@ -44,7 +44,7 @@ impl Reference {
             return Err("`reference` has no `expect`".to_owned());
         }
         for expected in &self.expect {
-            let Some(finding) = findings.iter().find(|finding| finding.name == expected.finding) else {
+            let Some(finding) = findings.iter().find(|finding| finding.is_named(&expected.finding)) else {
                 return Err(format!("`reference.expect` names `{}`, which is no finding", expected.finding));
             };
             if !finding.measurements.contains(&expected.measurement) {

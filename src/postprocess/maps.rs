@@ -3,9 +3,10 @@
 //! Scores are interpolated as for the label map, so that a map is high where its class wins. Probabilities are then computed at each voxel:
 //! with `logits` by softmax, with `independent-logits` by a sigmoid for each class, with `probabilities` by dividing through their sum.
 
+use super::kernel_on;
 use crate::geometry::Grid;
 use crate::infer::Scores;
-use crate::kernels::{ScoresToLabels, map_scores_cpu};
+use crate::kernels::map_scores_cpu;
 use crate::model::{MapOf, ScoreKind};
 use crate::volume::Volume;
 
@@ -14,13 +15,7 @@ use crate::volume::Volume;
 /// # Panics
 /// Where the map is of a channel that the scores do not have: a broken promise of the caller.
 pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: ScoreKind) -> Volume<f32> {
-    let kernel = ScoresToLabels {
-        network_dims: scores.grid.dims(),
-        target_dims: source.dims(),
-        network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
-        interpolation: scores.interpolation,
-        label_of_channel: labels,
-    };
+    let kernel = kernel_on(source, scores, labels);
     let value = |scores: &mut [f32]| {
         to_probabilities(scores, kind);
         match of {
@@ -32,7 +27,7 @@ pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: Sc
 }
 
 /// Scores of one voxel to probabilities, 0 to 1.
-fn to_probabilities(scores: &mut [f32], kind: ScoreKind) {
+pub(super) fn to_probabilities(scores: &mut [f32], kind: ScoreKind) {
     match kind {
         ScoreKind::Logits => {
             let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);

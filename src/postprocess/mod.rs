@@ -1,10 +1,12 @@
 //! Class scores on the network's grid to a label map on the source grid.
 
 mod maps;
+mod objects;
 
 use thiserror::Error;
 
 pub use maps::map_on;
+pub use objects::{ObjectScores, objects_on};
 
 use crate::geometry::{Coded, Grid};
 use crate::gpu::GpuError;
@@ -15,19 +17,37 @@ use crate::volume::{LabelMap, Volume};
 
 /// Why postprocessing cannot run.
 #[derive(Debug, Error)]
-#[error(transparent)]
-pub struct PostprocessError(#[from] GpuError);
+#[non_exhaustive]
+pub enum PostprocessError {
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] GpuError),
+    /// An object has no score.
+    #[error(
+        "the probability is no number at voxels of an object of `{finding}`: the network's scores are too far apart for single precision"
+    )]
+    Score {
+        /// Name of the finding in the package.
+        finding: String,
+    },
+}
 
 impl PostprocessError {
     /// What the device did wrong.
-    pub fn device(&self) -> &GpuError {
-        &self.0
+    pub fn device(&self) -> Option<&GpuError> {
+        match self {
+            Self::Device(error) => Some(error),
+            Self::Score { .. } => None,
+        }
     }
 }
 
 impl Coded for PostprocessError {
     fn code(&self) -> &'static str {
-        self.0.code()
+        match self {
+            Self::Device(error) => error.code(),
+            Self::Score { .. } => "postprocess.score",
+        }
     }
 }
 
@@ -42,13 +62,7 @@ pub fn labels_on(
     steps: &[PostprocessStep],
     backend: &Backend,
 ) -> Result<LabelMap, PostprocessError> {
-    let kernel = ScoresToLabels {
-        network_dims: scores.grid.dims(),
-        target_dims: source.dims(),
-        network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
-        interpolation: scores.interpolation,
-        label_of_channel,
-    };
+    let kernel = kernel_on(source, scores, label_of_channel);
     let mut labels = backend.scores_to_labels(&scores.values, &kernel)?;
     for step in steps {
         match *step {
@@ -60,4 +74,15 @@ pub fn labels_on(
         }
     }
     Ok(Volume::new(*source, labels))
+}
+
+/// Where the voxels of the source lie among the scores.
+fn kernel_on<'a>(source: &Grid, scores: &Scores, label_of_channel: &'a [u8]) -> ScoresToLabels<'a> {
+    ScoresToLabels {
+        network_dims: scores.grid.dims(),
+        target_dims: source.dims(),
+        network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
+        interpolation: scores.interpolation,
+        label_of_channel,
+    }
 }
