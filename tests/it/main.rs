@@ -4,6 +4,7 @@ mod archive;
 mod bench;
 mod broken_input;
 mod demo;
+mod detection;
 mod encodings;
 mod exchange;
 mod grids;

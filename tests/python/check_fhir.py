@@ -178,7 +178,7 @@ def check_findings(where, bundle, document, folder, release):
         ds.decode()
         patient = of_kind('Patient')[0]
         need(patient['identifier'][-1]['value'] == ds.PatientID, 'another patient ID')
-        need(patient['birthDate'].replace('-', '') == ds.PatientBirthDate, 'another birth date')
+        need(patient.get('birthDate', '').replace('-', '') == ds.PatientBirthDate, 'another birth date')
         groups = [g for g in (ds.PatientName.alphabetic, ds.PatientName.ideographic, ds.PatientName.phonetic) if g]
         need(len(groups) == len(patient['name']), 'another number of names')
         for got, want in zip(patient['name'], groups):

@@ -56,6 +56,8 @@ for group, finding in zip(groups, present):
            for m in group.get_measurements()]
     want = [(m['concept']['value'], m['derivation'] and m['derivation']['value'], m['value'], m['unit']['value'])
             for m in finding['measurements']]
+    if finding['certainty_percent'] is not None:
+        want.append(('111012', None, finding['certainty_percent'], '%'))
     need(len(got) == len(want), f'{finding["name"]}: {got} is not {want}')
     for g, w in zip(got, want):
         same = g[:2] == w[:2] and g[3] == w[3] and abs(g[2] - w[2]) <= 1e-6 * max(1.0, abs(w[2]))
