@@ -13,7 +13,7 @@ use crate::codes::sha256_hex;
 use crate::engine::{Engine, Input, Options};
 use crate::findings::Findings;
 use crate::infer::{Provider, runtime};
-use crate::model::import::{Nnunet, import_nnunet};
+use crate::model::import::{Monai, Nnunet, Written, import_monai, import_nnunet};
 use crate::model::{self, Expected, Package, ReferenceInput, signature};
 use crate::phantom::{self, Sampling};
 use crate::results::Forms;
@@ -63,6 +63,7 @@ struct New {
 #[derive(Subcommand)]
 enum Import {
     Nnunet(ImportNnunet),
+    Monai(ImportMonai),
 }
 
 /// nnU-Net v2: its networks as ONNX graphs, its preprocessing and sliding window as steps of the manifest.
@@ -91,6 +92,36 @@ struct ImportNnunet {
     python: PathBuf,
 
     /// Import it without what cannot be carried over; results then differ from nnU-Net's.
+    #[arg(long)]
+    leave_out: bool,
+}
+
+/// A MONAI bundle: its network as an ONNX graph, its transforms and inferer as steps of the manifest.
+///
+/// What cannot be carried over is named, and the import stops. MONAI itself reads the configuration, which runs whatever Python code the
+/// bundle holds, and exports the network: `pip install monai onnx onnxruntime`, and pyyaml for a configuration in YAML.
+#[derive(Args)]
+struct ImportMonai {
+    /// The bundle's folder, which holds `configs` and `models`.
+    bundle: PathBuf,
+
+    /// The package's folder, which is made; its name becomes the package's.
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+
+    /// The configuration of inference, within the bundle; configs/inference.json or .yaml where it is left out.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// A checkpoint (.pt) or TorchScript (.ts), within the bundle; models/model.pt or model.ts where it is left out.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+
+    /// A Python interpreter where monai, onnx and onnxruntime are installed.
+    #[arg(long, value_name = "PYTHON", default_value = "python3")]
+    python: PathBuf,
+
+    /// Import it without what cannot be carried over; results then differ from MONAI's.
     #[arg(long)]
     leave_out: bool,
 }
@@ -137,6 +168,7 @@ impl Model {
             Command::List(command) => command.run(),
             Command::New(command) => command.run(),
             Command::Import(Import::Nnunet(command)) => command.run(),
+            Command::Import(Import::Monai(command)) => command.run(),
             Command::Check(command) => command.run(),
             Command::Pack(command) => command.run(),
             Command::Verify(command) => command.run(),
@@ -200,15 +232,23 @@ impl ImportNnunet {
     fn run(self) -> anyhow::Result<Outcome> {
         let Self { results, output, folds, checkpoint, python, leave_out } = self;
         let written = import_nnunet(&Nnunet { results, folds, checkpoint, python, leave_out }, &output)?;
-        written.left_out.iter().for_each(|line| println!("left out: {line}"));
-        println!(
-            "{}: {} {}; fill in model.toml and MODEL_CARD.md",
-            output.display(),
-            written.package.id.name,
-            written.package.id.version_string()
-        );
+        say_written(&written, &output);
         Ok(Outcome::AllDone)
     }
+}
+
+impl ImportMonai {
+    fn run(self) -> anyhow::Result<Outcome> {
+        let Self { bundle, output, config, weights, python, leave_out } = self;
+        let written = import_monai(&Monai { bundle, config, weights, python, leave_out }, &output)?;
+        say_written(&written, &output);
+        Ok(Outcome::AllDone)
+    }
+}
+
+fn say_written(Written { package, left_out }: &Written, output: &Path) {
+    left_out.iter().for_each(|line| println!("left out: {line}"));
+    println!("{}: {} {}; fill in model.toml and MODEL_CARD.md", output.display(), package.id.name, package.id.version_string());
 }
 
 impl Check {

@@ -23,7 +23,7 @@ use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider, Scores};
-use crate::kernels::Backend;
+use crate::kernels::{Backend, Interpolation};
 use crate::measure::MeasureError;
 use crate::model::{Manifest, MapOf, Package};
 use crate::postprocess::{self, PostprocessError};
@@ -198,13 +198,18 @@ impl Engine {
             timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, image)));
         let input = input?;
         let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
-        let scores = Scores { interpolation: plan.scores_interpolation(), ..scores };
+        let interpolation = match manifest.output.interpolation {
+            Interpolation::Nearest => [Interpolation::Nearest; 3],
+            _ => plan.scores_interpolation(),
+        };
+        let mut scores = Scores { interpolation, ..scores };
         drop(input);
         if cancel.load(Ordering::Relaxed) {
             return Err(InferError::Cancelled.into());
         }
         let label_of_channel = manifest.label_of_channel();
         let (labels, objects, maps) = timings.time(Stage::Postprocess, on_stage, || {
+            postprocess::activate(&mut scores, &manifest.postprocess);
             let labels = postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)?;
             let wanted = manifest.maps().filter(|_| self.maps);
             let maps: Vec<ValueMap> = wanted
@@ -299,6 +304,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
     }
     for (finding, instances) in manifest.finding.iter().filter_map(|finding| Some((finding, finding.instances.as_ref()?))) {
         add_fields(format!("finding.{}.instances", finding.name), json(serde_json::to_value(instances)));
+    }
+    if manifest.output.interpolation == Interpolation::Nearest {
+        add("output.interpolation".to_owned(), "nearest".to_owned());
     }
     add("device".to_owned(), backend.class().to_owned());
     add("provider".to_owned(), provider.name().to_owned());

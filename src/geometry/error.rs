@@ -29,6 +29,12 @@ pub enum GeometryError {
         /// The refused numbers of voxels along i, j, k.
         dims: [u32; 3],
     },
+    /// Not three directions, one of each pair.
+    #[error("`{text}` is no orientation: one each of L or R, P or A, S or I, as LPS or RAS")]
+    Orientation {
+        /// The first 16 characters of what was read.
+        text: String,
+    },
 }
 
 impl Coded for GeometryError {
@@ -36,6 +42,7 @@ impl Coded for GeometryError {
         match self {
             Self::Singular { .. } => "geometry.singular",
             Self::Dims { .. } => "geometry.dims",
+            Self::Orientation { .. } => "geometry.orientation",
         }
     }
 }

@@ -71,12 +71,22 @@ impl Grid {
         Orientation::of(&self.lps_from_voxel)
     }
 
-    /// The same box of the patient seen along the L, P and S axes: axes permuted and flipped, no voxel moved.
-    pub fn reoriented_lps(&self) -> Self {
+    /// The same box of the patient with axes along `to`: permuted and flipped, no voxel moved.
+    pub fn reoriented(&self, to: Orientation) -> Self {
+        self.turned(self.orientation().voxel_axes_of(to))
+    }
+
+    /// The same voxels with the axes in reverse order: k, j, i.
+    pub fn reversed(&self) -> Self {
+        self.turned([(2, true), (1, true), (0, true)])
+    }
+
+    /// For each new axis the old one, and whether it runs the same way.
+    fn turned(&self, axes: [(usize, bool); 3]) -> Self {
         let mut start = [0.0; 3];
         let mut columns = [[0.0; 3]; 3];
         let mut dims = [0; 3];
-        for (target, (axis, same_way)) in self.orientation().voxel_axis_of_lps().into_iter().enumerate() {
+        for (target, (axis, same_way)) in axes.into_iter().enumerate() {
             let column = self.lps_from_voxel.column(axis);
             dims[target] = self.dims[axis];
             columns[target] = if same_way { column } else { column.map(|v| -v) };
@@ -108,6 +118,19 @@ impl Grid {
         let fitting = |n: usize| (old_mm[n] / spacing_mm[n] * f64::from(self.dims[n]) * 1e6).round() / 1e6;
         let dims = std::array::from_fn(|n| whole(fitting(n).round_ties_even()));
         self.divided(dims, std::array::from_fn(|n| f64::from(self.dims[n]) / f64::from(dims[n])))
+    }
+
+    /// As [`Self::respaced`] with the centre of the first voxel where it was; as many voxels as it takes to come nearest to that of the
+    /// last one. MONAI's `Spacing` (`compute_shape_offset`), to the rounding of halves (to even).
+    ///
+    /// # Errors
+    /// As for [`Grid::new`].
+    pub fn respaced_from_first(&self, spacing_mm: [f64; 3]) -> Result<Self, GeometryError> {
+        let old_mm = self.spacing_mm();
+        let fitting = |n: usize| (f64::from(self.dims[n] - 1) * old_mm[n] / spacing_mm[n] * 1e6).round() / 1e6;
+        let dims = std::array::from_fn(|n| whole((fitting(n) + 1.0).round_ties_even()));
+        let scale = std::array::from_fn(|n| spacing_mm[n] / old_mm[n]);
+        Self::new(dims, self.lps_from_voxel * Affine::scale_then_shift(scale, [0.0; 3]))
     }
 
     /// `dims` voxels of `scale` times the size around the same centre.
@@ -199,11 +222,35 @@ mod tests {
     #[test]
     fn reoriented_grid_is_lps_and_covers_the_same_voxels() {
         let source = sagittal();
-        let target = source.reoriented_lps();
+        let target = source.reoriented(Orientation::LPS);
         assert_eq!(target.orientation().to_string(), "LPS");
         assert_eq!(target.dims(), [30, 256, 200]);
         let first = source.voxel_from_lps().apply(target.lps_from_voxel().column(3));
         assert!(norm(sub(first, [0., 199., 29.])) < 1e-9, "{first:?}");
+    }
+
+    #[test]
+    fn axes_are_turned_and_no_voxel_moves() {
+        let source = sagittal();
+        for to in ["SAR", "RAS", "PIR", "LPS"] {
+            let target = source.reoriented(to.parse().expect("an orientation"));
+            assert_eq!(target.orientation().to_string(), to);
+            assert!(target.reoriented(source.orientation()).matches(&source, 1e-9), "{to}");
+        }
+        let target = source.reversed();
+        assert_eq!((target.dims(), target.orientation().to_string()), ([30, 200, 256], "RIP".to_owned()));
+        assert_eq!(target.lps_from_voxel().apply([1., 2., 3.]), source.lps_from_voxel().apply([3., 2., 1.]));
+    }
+
+    #[test]
+    fn respaced_grid_keeps_the_first_voxel() {
+        // compute_shape_offset of MONAI 1.6.1 for 256, 200 and 30 voxels: 85.0 + 1 is 86, 66.33 + 1 is 67, 38.67 + 1 is 40.
+        let target = sagittal().respaced_from_first([1.5; 3]).expect("spacing is positive");
+        assert_eq!(target.dims(), [86, 67, 40]);
+        assert_eq!(target.lps_from_voxel().column(3), sagittal().lps_from_voxel().column(3));
+        // numpy: round(1.5 + 1) is 2, round(2.5 + 1) is 4.
+        let even = Grid::new([4, 6, 1], Affine::IDENTITY).and_then(|g| g.respaced_from_first([2.0; 3])).expect("spacing is positive");
+        assert_eq!(even.dims(), [2, 4, 1]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Which way the voxel axes of a grid run through the patient.
 
 use std::fmt;
+use std::str::FromStr;
 
-use super::Affine;
+use super::{Affine, GeometryError};
 
 /// The patient direction (L, R, P, A, S or I) nearest to each voxel axis i, j, k: the direction of increasing index.
 ///
@@ -11,6 +12,9 @@ use super::Affine;
 pub struct Orientation(pub [char; 3]);
 
 impl Orientation {
+    /// Towards the left, the back and the head: the axes of the world.
+    pub const LPS: Self = Self(['L', 'P', 'S']);
+
     /// Reads an affine; each patient axis is used once, the strongest pairing first.
     pub fn of(lps_from_voxel: &Affine) -> Self {
         let mut letters = ['?'; 3];
@@ -37,10 +41,41 @@ impl Orientation {
 
     /// For each patient axis (L, P, S): the voxel axis that follows it, and whether it runs the same way.
     pub fn voxel_axis_of_lps(&self) -> [(usize, bool); 3] {
-        [('L', 'R'), ('P', 'A'), ('S', 'I')].map(|(positive, negative)| {
-            let axis = self.0.iter().position(|&c| c == positive || c == negative).expect("each patient axis is used once");
-            (axis, self.0[axis] == positive)
+        self.voxel_axes_of(Self::LPS)
+    }
+
+    /// For each axis of `other`: the voxel axis that follows it, and whether it runs the same way.
+    pub fn voxel_axes_of(&self, other: Self) -> [(usize, bool); 3] {
+        other.0.map(|direction| {
+            let follows = |&c: &char| c == direction || c == opposite(direction);
+            let axis = self.0.iter().position(follows).expect("each patient axis is used once");
+            (axis, self.0[axis] == direction)
         })
+    }
+}
+
+fn opposite(direction: char) -> char {
+    match direction {
+        'L' => 'R',
+        'R' => 'L',
+        'P' => 'A',
+        'A' => 'P',
+        'S' => 'I',
+        _ => 'S',
+    }
+}
+
+/// One of the 48: `LPS`, `RAS`, `PIR`.
+impl FromStr for Orientation {
+    type Err = GeometryError;
+
+    fn from_str(text: &str) -> Result<Self, GeometryError> {
+        let letters: Vec<char> = text.chars().collect();
+        let once = |pair: [char; 2]| letters.iter().filter(|c| pair.contains(c)).count() == 1;
+        match letters[..] {
+            [i, j, k] if [['L', 'R'], ['P', 'A'], ['S', 'I']].into_iter().all(once) => Ok(Self([i, j, k])),
+            _ => Err(GeometryError::Orientation { text: text.chars().take(16).collect() }),
+        }
     }
 }
 
@@ -70,5 +105,17 @@ mod tests {
     #[test]
     fn patient_axes_find_their_voxel_axes() {
         assert_eq!(Orientation(['P', 'I', 'R']).voxel_axis_of_lps(), [(2, false), (0, true), (1, false)]);
+        assert_eq!(Orientation::LPS.voxel_axes_of(Orientation(['S', 'A', 'R'])), [(2, true), (1, false), (0, false)]);
+    }
+
+    #[test]
+    fn there_are_48() {
+        let letters = ['L', 'R', 'P', 'A', 'S', 'I'];
+        let all = letters.into_iter().flat_map(|a| letters.into_iter().flat_map(move |b| letters.map(|c| format!("{a}{b}{c}"))));
+        let known: Vec<String> = all.filter(|text| text.parse::<Orientation>().is_ok_and(|found| found.to_string() == *text)).collect();
+        assert_eq!(known.len(), 48);
+        for text in ["", "LP", "LPSI", "LPP", "LRS", "lps"] {
+            assert!(text.parse::<Orientation>().is_err(), "{text}");
+        }
     }
 }

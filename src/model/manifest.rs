@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
-use super::{Inference, Instances, ModelError, Select};
+use super::{Axes, Inference, Instances, ModelError, Select};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -13,8 +13,11 @@ use crate::kernels::Interpolation;
 const FORMAT: i64 = 1;
 /// Maps that a package may have.
 const MAX_MAPS: usize = 16;
+/// Steps from the first one that is `resampled` on: each is a pass over the network's grid.
+const MAX_PASSES: usize = 8;
+const LATER_STEPS: &str = "after a step that is `resampled` come only others, `clip` and `normalize`: 8 at most";
 const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize", "z-score", "percentiles"];
-const POSTPROCESS_STEPS: &[&str] = &["argmax", "components"];
+const POSTPROCESS_STEPS: &[&str] = &["softmax", "argmax", "components"];
 
 /// A model package's manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -125,8 +128,8 @@ pub enum Layout {
 pub enum PreprocessStep {
     /// Axes permuted and flipped so that i, j, k run along these patient directions; no voxel moves.
     Orient {
-        /// `LPS`.
-        to: String,
+        /// `LPS` or another of the 48 orientations, or `kji`.
+        to: Axes,
     },
     /// Another spacing, same centre.
     Resample {
@@ -137,6 +140,9 @@ pub enum PreprocessStep {
         /// The outer faces of the grid stay instead, and the spacing is what so many voxels have within them.
         #[serde(default, skip_serializing_if = "is_off")]
         within: bool,
+        /// The centre of the first voxel stays instead, as in MONAI's `Spacing`.
+        #[serde(default, skip_serializing_if = "is_off")]
+        from_first: bool,
         /// Where the largest spacing of the source, or else `spacing_mm`, is more than this many times the smallest, and one axis alone has
         /// it: the nearest voxel along that axis.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,9 +166,15 @@ pub enum PreprocessStep {
     ZScore {
         /// Only values above this one count, physical units; none: all do.
         above: Option<f64>,
-        /// Those that do not count become 0. Before `resample` only.
+        /// Those that do not count become 0. Before `resample`, or with `resampled`.
         #[serde(default, skip_serializing_if = "is_off")]
         masked: bool,
+        /// Only values that are not 0 count. With `resampled` only.
+        #[serde(default, skip_serializing_if = "is_off")]
+        nonzero: bool,
+        /// Of what the steps before it have made, on the network's grid, instead of the source image. After any steps.
+        #[serde(default, skip_serializing_if = "is_off")]
+        resampled: bool,
     },
     /// Values clipped to two percentiles of the source image, which become 0 and 1. In place of `clip` and `normalize`.
     Percentiles {
@@ -172,7 +184,17 @@ pub enum PreprocessStep {
         high: f64,
         /// Only values above this one count, physical units; none: all do.
         above: Option<f64>,
+        /// As in `z-score`.
+        #[serde(default, skip_serializing_if = "is_off")]
+        resampled: bool,
     },
+}
+
+impl PreprocessStep {
+    /// Whether it measures what the steps before it have made, on the network's grid.
+    pub fn measures_resampled(&self) -> bool {
+        matches!(self, Self::ZScore { resampled: true, .. } | Self::Percentiles { resampled: true, .. })
+    }
 }
 
 /// Whether a switch is as it was before it was there.
@@ -190,6 +212,13 @@ pub struct Output {
     pub scores: Option<ScoreKind>,
     /// The channel of what is none of the findings, where the network has one.
     pub background: Option<usize>,
+    /// How scores go back to the source grid: `linear`, or `nearest`, the highest class of the nearest voxel of the network's grid.
+    #[serde(default = "linear")]
+    pub interpolation: Interpolation,
+}
+
+fn linear() -> Interpolation {
+    Interpolation::Linear
 }
 
 /// What class scores are.
@@ -208,6 +237,8 @@ pub enum ScoreKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PostprocessStep {
+    /// Scores of each voxel of the network's grid become probabilities that sum to 1, which are then what is interpolated.
+    Softmax,
     /// Scores interpolated on the source grid; the highest class wins, the lower channel where two tie.
     Argmax,
     /// Connected components (26 neighbours) of each label: small ones become background.
@@ -386,7 +417,17 @@ impl Manifest {
             }
             MapKind::Uncertainty => Some(MapOf::Uncertainty),
         };
-        self.map.iter().filter_map(move |map| Some((map, of(map)?, self.output.scores?)))
+        self.map.iter().filter_map(move |map| Some((map, of(map)?, self.score_kind()?)))
+    }
+
+    /// What scores are by the time that they are interpolated.
+    pub fn score_kind(&self) -> Option<ScoreKind> {
+        if self.has_softmax() { Some(ScoreKind::Probabilities) } else { self.output.scores }
+    }
+
+    /// Whether scores become probabilities on the network's grid.
+    pub fn has_softmax(&self) -> bool {
+        self.postprocess.contains(&PostprocessStep::Softmax)
     }
 
     /// What TOML's types cannot say.
@@ -401,17 +442,38 @@ impl Manifest {
         require(!self.file.is_empty(), "no `file`: a package has an ONNX graph at least")?;
         self.select.check()?;
         self.inference.check()?;
-        require(self.postprocess.first() == Some(&PostprocessStep::Argmax), "the first `postprocess` step must be `argmax`")?;
-        let later = self.postprocess.iter().skip(1);
-        require(later.clone().all(|s| *s != PostprocessStep::Argmax), "`postprocess` has a second `argmax`")?;
+        require(
+            [Interpolation::Nearest, Interpolation::Linear].contains(&self.output.interpolation),
+            "`output.interpolation` is neither \"nearest\" nor \"linear\"",
+        )?;
+        require(
+            !self.has_softmax() || self.output.scores.is_none_or(|kind| kind == ScoreKind::Logits),
+            "`softmax` makes probabilities of `logits`: `output.scores` says something else",
+        )?;
+        let labels = &self.postprocess[usize::from(self.postprocess.first() == Some(&PostprocessStep::Softmax))..];
+        require(
+            labels.first() == Some(&PostprocessStep::Argmax),
+            "the first `postprocess` step must be `argmax`, or `softmax` and then `argmax`",
+        )?;
+        let once = |s: &PostprocessStep| !matches!(s, PostprocessStep::Argmax | PostprocessStep::Softmax);
+        require(labels.iter().skip(1).all(once), "`postprocess` has `softmax` after `argmax`, or one of them twice")?;
+        self.check_preprocess()?;
+        self.check_findings()?;
+        self.check_maps()
+    }
+
+    /// Numbers and order of the preprocessing steps.
+    fn check_preprocess(&self) -> Result<(), String> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         let is_resample = |s: &PreprocessStep| matches!(s, PreprocessStep::Resample { .. });
         let is_geometry = |s: &PreprocessStep| is_resample(s) || matches!(s, PreprocessStep::Orient { .. });
         let of_values = self.preprocess.iter().position(|s| !is_geometry(s));
         let resample_comes_first = self.preprocess.iter().position(is_resample).is_some_and(|n| of_values.is_none_or(|first| n < first));
         for step in &self.preprocess {
             match step {
-                PreprocessStep::Orient { to } => require(to == "LPS", "`orient` goes to \"LPS\" only")?,
-                PreprocessStep::Resample { spacing_mm, nearest_beyond, .. } => {
+                PreprocessStep::Orient { .. } => {}
+                PreprocessStep::Resample { spacing_mm, within, from_first, nearest_beyond, .. } => {
+                    require(!(*within && *from_first), "`resample` keeps the outer faces (`within`) or the first voxel (`from_first`)")?;
                     require(spacing_mm.iter().all(|&s| (0.05..=50.0).contains(&s)), "`resample.spacing_mm` is outside 0.05 to 50 mm")?;
                     require(
                         nearest_beyond.is_none_or(|ratio| (1.0..=1000.0).contains(&ratio)),
@@ -420,12 +482,16 @@ impl Manifest {
                 }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
-                PreprocessStep::ZScore { above, masked } => {
+                PreprocessStep::ZScore { above, masked, nonzero, resampled } => {
                     require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?;
-                    require(above.is_some() || !masked, "`z-score.masked` needs `above`")?;
-                    require(!masked || !resample_comes_first, "`z-score` with `masked` comes before `resample`")?;
+                    require(above.is_some() || *nonzero || !masked, "`z-score.masked` needs `above` or `nonzero`")?;
+                    require(
+                        !masked || *resampled || !resample_comes_first,
+                        "`z-score` with `masked` comes before `resample`, or is `resampled`",
+                    )?;
+                    require(!nonzero || (*resampled && above.is_none()), "`z-score.nonzero` is for `resampled`, and without `above`")?;
                 }
-                PreprocessStep::Percentiles { low, high, above } => {
+                PreprocessStep::Percentiles { low, high, above, .. } => {
                     require(above.is_none_or(f64::is_finite), "`percentiles.above` is not finite")?;
                     require(
                         (0.0..=100.0).contains(low) && (0.0..=100.0).contains(high) && low < high,
@@ -446,14 +512,24 @@ impl Manifest {
             PreprocessStep::Clip { .. } => 2,
             PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 3,
         };
+        let first_resampled = self.preprocess.iter().position(PreprocessStep::measures_resampled).unwrap_or(self.preprocess.len());
+        let (fused, later) = self.preprocess.split_at(first_resampled);
         require(
-            self.preprocess.is_sorted_by(|a, b| rank(a) < rank(b)),
+            fused.is_sorted_by(|a, b| rank(a) < rank(b)),
             "`preprocess` steps come at most once each and in the order orient, resample, clip, and one of normalize, z-score, percentiles; \
-             or orient, clip, one of these, resample",
+             or orient, clip, one of these, resample; then those that are `resampled`",
         )?;
-        let clips = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Clip { .. }));
-        let measures = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. }));
-        require(!(clips && measures), "`z-score` and `percentiles` take the image as it is: no `clip` before them")?;
+        let follows =
+            |s: &PreprocessStep| s.measures_resampled() || matches!(s, PreprocessStep::Clip { .. } | PreprocessStep::Normalize { .. });
+        require(later.len() <= MAX_PASSES && later.iter().all(follows), LATER_STEPS)?;
+        let clips = fused.iter().any(|s| matches!(s, PreprocessStep::Clip { .. }));
+        let measures = fused.iter().any(|s| matches!(s, PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. }));
+        require(!(clips && measures), "`z-score` and `percentiles` take the image as it is: no `clip` before them")
+    }
+
+    /// Names, numbers and codes of the findings, and what is named beside them.
+    fn check_findings(&self) -> Result<(), String> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         require(!self.finding.is_empty(), "no `finding`")?;
         for (n, finding) in self.finding.iter().enumerate() {
             require(finding.segment > 0, "`finding.segment` 0 is background")?;
@@ -476,8 +552,7 @@ impl Manifest {
         self.check_instances()?;
         self.reference.as_ref().map_or(Ok(()), |reference| reference.check(&self.finding))?;
         let inside = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-        require(self.files().all(|file| inside(&file.path)), "the path of a file does not lie within the package")?;
-        self.check_maps()
+        require(self.files().all(|file| inside(&file.path)), "the path of a file does not lie within the package")
     }
 
     fn check_maps(&self) -> Result<(), String> {
@@ -537,10 +612,13 @@ mod tests {
     #[test]
     fn an_image_may_normalise_itself() {
         let step = |fields: &str| format!("[[preprocess]]\nstep = {fields}\n");
-        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None, masked: false }]);
-        check(&step("\"z-score\"\nabove = 0"), &[PreprocessStep::ZScore { above: Some(0.0), masked: false }]);
+        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None, masked: false, nonzero: false, resampled: false }]);
+        check(
+            &step("\"z-score\"\nabove = 0"),
+            &[PreprocessStep::ZScore { above: Some(0.0), masked: false, nonzero: false, resampled: false }],
+        );
         let ends = "\"percentiles\"\nlow = 0.5\nhigh = 99.5";
-        check(&step(ends), &[PreprocessStep::Percentiles { low: 0.5, high: 99.5, above: None }]);
+        check(&step(ends), &[PreprocessStep::Percentiles { low: 0.5, high: 99.5, above: None, resampled: false }]);
         let clip = step("\"clip\"\nmin = 0.0\nmax = 1.0");
         refused(&(clip.clone() + &step("\"z-score\"")), "model.unsupported");
         refused(&(clip + &step(ends)), "model.unsupported");
@@ -568,8 +646,13 @@ mod tests {
         let masked = "[[preprocess]]\nstep = \"z-score\"\nabove = 0.0\nmasked = true\n";
         let last = |manifest: Manifest| manifest.preprocess.last().cloned();
         let nnunet = format!("{clip}{normalize}{cubic}within = true\nnearest_beyond = 3.0\n");
-        let expected =
-            PreprocessStep::Resample { spacing_mm: [1.5; 3], interpolation: Interpolation::Cubic, within: true, nearest_beyond: Some(3.0) };
+        let expected = PreprocessStep::Resample {
+            spacing_mm: [1.5; 3],
+            interpolation: Interpolation::Cubic,
+            within: true,
+            from_first: false,
+            nearest_beyond: Some(3.0),
+        };
         assert_eq!(last(with(&nnunet).expect("a manifest")), Some(expected));
         assert_eq!(with(&format!("{masked}{cubic}")).expect("a manifest").preprocess.len(), 3);
         for refused in [format!("{clip}{cubic}{normalize}"), format!("{cubic}{masked}"), format!("{cubic}nearest_beyond = 0.5\n")] {

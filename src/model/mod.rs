@@ -2,6 +2,7 @@
 //!
 //! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, or these packed into one file, and no code. Its steps are a closed set.
 
+mod axes;
 mod error;
 mod files;
 pub mod import;
@@ -13,6 +14,7 @@ mod reference;
 pub mod select;
 pub mod signature;
 
+pub use axes::Axes;
 pub use error::ModelError;
 pub use files::pack;
 pub use inference::{Axis, Blending, Convention, Inference, SlidingWindow, Tiles};

@@ -11,6 +11,7 @@ pub use objects::{ObjectScores, objects_on};
 use crate::geometry::{Coded, Grid};
 use crate::gpu::GpuError;
 use crate::infer::Scores;
+use crate::kernels::probabilities::softmax_cpu;
 use crate::kernels::{Backend, ComponentFilter, ScoresToLabels};
 use crate::model::PostprocessStep;
 use crate::volume::{LabelMap, Volume};
@@ -51,7 +52,16 @@ impl Coded for PostprocessError {
     }
 }
 
-/// Carries out the manifest's steps: `label_of_channel[c]` is the label of class `c`.
+/// Carries out the step that comes before scores are interpolated, in place, where there is one: `softmax`. On the CPU whatever the backend,
+/// since scores are in host memory.
+pub fn activate(scores: &mut Scores, steps: &[PostprocessStep]) {
+    if steps.contains(&PostprocessStep::Softmax) {
+        let channels = scores.values.len() / scores.grid.voxel_count();
+        softmax_cpu(&mut scores.values, channels);
+    }
+}
+
+/// Carries out the manifest's other steps: `label_of_channel[c]` is the label of class `c`.
 ///
 /// # Errors
 /// [`PostprocessError`] where the device fails.
@@ -66,7 +76,7 @@ pub fn labels_on(
     let mut labels = backend.scores_to_labels(&scores.values, &kernel)?;
     for step in steps {
         match *step {
-            PostprocessStep::Argmax => {} // done above: the manifest guarantees that it is first, and one
+            PostprocessStep::Softmax | PostprocessStep::Argmax => {} // done before and above: the manifest guarantees that they come first
             PostprocessStep::Components { min_ml, keep_largest } => {
                 let min_voxels = (min_ml * 1000.0 / source.voxel_volume_mm3()).ceil() as u64;
                 backend.filter_components(&mut labels, source.dims(), ComponentFilter { min_voxels, keep_largest });

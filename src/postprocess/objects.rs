@@ -23,7 +23,7 @@ pub type ObjectScores = Vec<Option<Vec<f32>>>;
 /// [`PostprocessError::Score`] where a probability is no number.
 pub fn objects_on(labels: LabelMap, scores: &Scores, manifest: &Manifest) -> Result<(LabelMap, ObjectScores), PostprocessError> {
     let has_objects = manifest.finding.iter().any(|finding| finding.instances.is_some());
-    let Some(kind) = manifest.output.scores.filter(|_| has_objects) else {
+    let Some(kind) = manifest.score_kind().filter(|_| has_objects) else {
         return Ok((labels, vec![None; manifest.finding.len()]));
     };
     let grid = *labels.grid();
@@ -218,7 +218,7 @@ mod tests {
             for (scores, kind) in [(&linear, "logits"), (&thick, "logits"), (&linear, "independent-logits"), (&linear, "probabilities")] {
                 let with = |score: &str| manifest(kind, &format!("score = \"{score}\"\nmin_score = 0.0\nmax_count = 254"));
                 let [by_maximum, by_mean] = ["maximum-probability", "mean-probability"].map(with);
-                let kind = by_mean.output.scores.expect("given");
+                let kind = by_mean.score_kind().expect("given");
                 let map = map_on(&source, scores, &by_mean.label_of_channel(), MapOf::Probability { channel: 1 }, kind);
                 for (manifest, mean) in [(by_maximum, false), (by_mean, true)] {
                     let backend = crate::kernels::Backend::Cpu;

@@ -1,5 +1,7 @@
 //! The manifest's preprocessing steps, composed into one pass from stored values to the network's input.
 
+mod pass;
+
 use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
@@ -71,11 +73,12 @@ pub struct Plan {
     network_grid: Grid,
     kernel: Resample,
     measured: Option<Measured>,
+    passes: Vec<PreprocessStep>,
     scores_interpolation: [Interpolation; 3],
     straightened_from: Option<f64>,
 }
 
-/// Normalisation by what the source image itself holds.
+/// Normalisation by what the source image itself holds. By what it is after resampling: [`pass`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Measured {
     ZScore { above: Option<f64> },
@@ -100,22 +103,28 @@ impl Plan {
         let mut measured = None;
         let mut thick = None;
         let mut kernel = Resample::new([0; 3], Affine::IDENTITY);
-        for step in steps {
+        let first_pass = steps.iter().position(PreprocessStep::measures_resampled).unwrap_or(steps.len());
+        let (fused, passes) = steps.split_at(first_pass);
+        for step in fused {
             match *step {
-                PreprocessStep::Orient { .. } => network_grid = network_grid.reoriented_lps(),
-                PreprocessStep::Resample { spacing_mm, interpolation, within, nearest_beyond } => {
+                PreprocessStep::Orient { to } => network_grid = to.of(&network_grid),
+                PreprocessStep::Resample { spacing_mm, interpolation, within, from_first, nearest_beyond } => {
                     thick = nearest_beyond.and_then(|ratio| thick_axis(source, &network_grid, spacing_mm, ratio));
-                    network_grid = if within { network_grid.respaced_within(spacing_mm)? } else { network_grid.respaced(spacing_mm)? };
+                    network_grid = match (within, from_first) {
+                        (true, _) => network_grid.respaced_within(spacing_mm)?,
+                        (_, true) => network_grid.respaced_from_first(spacing_mm)?,
+                        _ => network_grid.respaced(spacing_mm)?,
+                    };
                     kernel.interpolation = interpolation;
                     kernel.values_first = measured.is_some() || kernel.clip.is_some() || kernel.divide != 1.0 || kernel.subtract != 0.0;
                 }
                 PreprocessStep::Clip { min, max } => kernel.clip = Some([min, max]),
                 PreprocessStep::Normalize { subtract, divide } => (kernel.subtract, kernel.divide) = (subtract, divide),
-                PreprocessStep::ZScore { above, masked } => {
+                PreprocessStep::ZScore { above, masked, .. } => {
                     kernel.background = above.filter(|_| masked);
                     measured = Some(Measured::ZScore { above });
                 }
-                PreprocessStep::Percentiles { low, high, above } => measured = Some(Measured::Percentiles { ends: [low, high], above }),
+                PreprocessStep::Percentiles { low, high, above, .. } => measured = Some(Measured::Percentiles { ends: [low, high], above }),
             }
         }
         kernel.nearest_along = thick;
@@ -133,7 +142,7 @@ impl Plan {
             let axis = (0..3).max_by(|&a, &b| across[a].abs().total_cmp(&across[b].abs())).expect("three axes");
             scores_interpolation[axis] = Interpolation::Nearest;
         }
-        Ok(Self { network_grid, kernel, measured, scores_interpolation, straightened_from })
+        Ok(Self { network_grid, kernel, measured, passes: passes.to_vec(), scores_interpolation, straightened_from })
     }
 
     /// The grid of the network's input and output.
@@ -163,7 +172,11 @@ impl Plan {
                 (None, None) => image.range()[0],
             });
         }
-        Ok(Volume::new(self.network_grid, backend.resample(image, &kernel)?))
+        let mut input = Volume::new(self.network_grid, backend.resample(image, &kernel)?);
+        for step in &self.passes {
+            input = pass::run(step, input)?;
+        }
+        Ok(input)
     }
 
     /// What the reader of a result should know of the network's grid, where there is anything.
@@ -225,6 +238,7 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Axes;
     use crate::volume::{Quantity, Rescale};
 
     /// A sagittal grid of 40 x 30 x 20 voxels of 2 x 2 x 3 mm.
@@ -234,12 +248,18 @@ mod tests {
     }
 
     fn resample(spacing_mm: f64) -> PreprocessStep {
-        PreprocessStep::Resample { spacing_mm: [spacing_mm; 3], interpolation: Interpolation::Linear, within: false, nearest_beyond: None }
+        PreprocessStep::Resample {
+            spacing_mm: [spacing_mm; 3],
+            interpolation: Interpolation::Linear,
+            within: false,
+            from_first: false,
+            nearest_beyond: None,
+        }
     }
 
     #[test]
     fn orientation_and_spacing_are_one_affine() {
-        let steps = [PreprocessStep::Orient { to: "LPS".into() }, resample(1.0)];
+        let steps = [PreprocessStep::Orient { to: Axes::LPS }, resample(1.0)];
         let plan = Plan::new(&steps, &source()).expect("a plan");
         assert_eq!(plan.network_grid().dims(), [60, 80, 60]);
         assert_eq!(plan.network_grid().orientation().to_string(), "LPS");
@@ -274,13 +294,21 @@ mod tests {
     #[test]
     fn the_image_normalises_itself() {
         // numpy: np.arange(10) * 2 - 5 has mean 4 and standard deviation 5.744562646538029; above 0 (from 1 to 13) 7 and 4.
-        check(PreprocessStep::ZScore { above: None, masked: false }, |v| (v - 4.0) / 5.744_562_646_538_029);
-        check(PreprocessStep::ZScore { above: Some(0.0), masked: false }, |v| (v - 7.0) / 4.0);
-        check(PreprocessStep::ZScore { above: Some(0.0), masked: true }, |v| if v > 0.0 { (v - 7.0) / 4.0 } else { 0.0 });
+        check(PreprocessStep::ZScore { above: None, masked: false, nonzero: false, resampled: false }, |v| {
+            (v - 4.0) / 5.744_562_646_538_029
+        });
+        check(PreprocessStep::ZScore { above: Some(0.0), masked: false, nonzero: false, resampled: false }, |v| (v - 7.0) / 4.0);
+        check(PreprocessStep::ZScore { above: Some(0.0), masked: true, nonzero: false, resampled: false }, |v| {
+            if v > 0.0 { (v - 7.0) / 4.0 } else { 0.0 }
+        });
         // np.percentile(.., [10, 95]) is [-3.2, 12.1]; above 0 [2.2, 12.4].
-        check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: None }, |v| (v.clamp(-3.2, 12.1) + 3.2) / 15.3);
-        check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: Some(0.0) }, |v| (v.clamp(2.2, 12.4) - 2.2) / 10.2);
-        let plan = Plan::new(&[PreprocessStep::ZScore { above: Some(13.0), masked: false }], ramp().grid()).expect("a plan");
+        check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: None, resampled: false }, |v| (v.clamp(-3.2, 12.1) + 3.2) / 15.3);
+        check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: Some(0.0), resampled: false }, |v| {
+            (v.clamp(2.2, 12.4) - 2.2) / 10.2
+        });
+        let plan =
+            Plan::new(&[PreprocessStep::ZScore { above: Some(13.0), masked: false, nonzero: false, resampled: false }], ramp().grid())
+                .expect("a plan");
         let error = plan.run(&Backend::Cpu, &ramp()).expect_err("13 is the greatest");
         assert_eq!(error.code(), "preprocess.nothing-above");
     }
@@ -289,7 +317,13 @@ mod tests {
     fn an_average_over_boxes_needs_boxes() {
         let tilted = Affine::from_columns([1., 0., 0.], [0., 1., 0.], [0., 0.5, 2.], [0.; 3]);
         let tilted = Grid::new([10, 10, 10], tilted).expect("axes span space");
-        let step = |interpolation| PreprocessStep::Resample { spacing_mm: [2.0; 3], interpolation, within: false, nearest_beyond: None };
+        let step = |interpolation| PreprocessStep::Resample {
+            spacing_mm: [2.0; 3],
+            interpolation,
+            within: false,
+            from_first: false,
+            nearest_beyond: None,
+        };
         let clip = PreprocessStep::Clip { min: 0.0, max: 1.0 };
         for steps in [vec![step(Interpolation::Area)], vec![clip.clone(), step(Interpolation::Linear)]] {
             let error = Plan::new(&steps, &tilted).expect_err("it is sheared");
@@ -306,9 +340,14 @@ mod tests {
             // Turned, so that the network's i, j, k run along the source's j, k, i.
             let axes = Affine::from_columns([0., 0., source_mm[0]], [source_mm[1], 0., 0.], [0., source_mm[2], 0.], [0.; 3]);
             let source = Grid::new([40, 40, 40], axes).expect("axes span space");
-            let orient = PreprocessStep::Orient { to: "LPS".into() };
-            let step =
-                PreprocessStep::Resample { spacing_mm, interpolation: Interpolation::Cubic, within: true, nearest_beyond: Some(3.0) };
+            let orient = PreprocessStep::Orient { to: Axes::LPS };
+            let step = PreprocessStep::Resample {
+                spacing_mm,
+                interpolation: Interpolation::Cubic,
+                within: true,
+                from_first: false,
+                nearest_beyond: Some(3.0),
+            };
             let plan = Plan::new(&[orient, step], &source).expect("a plan");
             assert_eq!(plan.kernel.nearest_along, expected, "{source_mm:?} {spacing_mm:?}");
             assert!(!plan.kernel.values_first);

@@ -6,13 +6,13 @@ use roentgen::infer::Scores;
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
 use roentgen::kernels::{Backend, Interpolation};
 use roentgen::measure::measure_labels;
-use roentgen::model::{PostprocessStep, PreprocessStep};
+use roentgen::model::{Axes, PostprocessStep, PreprocessStep};
 use roentgen::postprocess::labels_on;
 use roentgen::preprocess::Plan;
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
 
 fn orient() -> PreprocessStep {
-    PreprocessStep::Orient { to: "LPS".into() }
+    PreprocessStep::Orient { to: Axes::LPS }
 }
 
 /// The three columns of a rotation, from angles about L, P and S.
@@ -69,19 +69,21 @@ fn identity_network(input: &Volume<f32>, classes: u8) -> Scores {
     Scores::linear(*input.grid(), values)
 }
 
-/// The network sees at each place of the patient what the source has there, in LPS order, and its labels come back to where they were.
-fn check_round_trip(source: Grid, floats: bool) {
+/// The network sees at each place of the patient what the source has there, along `axes`, and its labels come back to where they were.
+fn check_round_trip(source: Grid, floats: bool, axes: &[Axes]) {
     let values: Vec<i16> = (0..source.voxel_count()).map(|n| (n * 7919 % 101 % 5) as i16).collect();
     let image = image(source, &values, floats);
-    for steps in [vec![], vec![orient()]] {
+    for to in axes.iter().copied().map(Some).chain([None]) {
+        let steps: Vec<_> = to.iter().map(|&to| PreprocessStep::Orient { to }).collect();
         let plan = Plan::new(&steps, &source).expect("a plan");
         assert_eq!(plan.note(), None, "nothing is resampled");
         let input = plan.run(&Backend::Cpu, &image).expect("the CPU works");
         let network = *input.grid();
-        if !steps.is_empty() {
-            let axes: [[f64; 3]; 3] = std::array::from_fn(|n| network.lps_from_voxel().column(n));
+        match to {
             // Each axis has its largest part along its own patient axis, forwards, unless two compete for one.
-            assert_eq!(network.orientation().to_string(), "LPS", "{axes:?}");
+            Some(Axes::Patient(to)) => assert_eq!(network.orientation(), to, "{network:?}"),
+            Some(Axes::Reversed) => assert!((0..3).all(|n| network.dims()[n] == source.dims()[2 - n]), "{network:?}"),
+            None => assert_eq!(network, source),
         }
         let source_from_lps = source.voxel_from_lps();
         for (voxel, &value) in indices(network.dims()).zip(input.voxels()) {
@@ -99,9 +101,11 @@ fn check_round_trip(source: Grid, floats: bool) {
 
 #[test]
 fn all_48_orientations_come_back_exactly() {
+    let placed = |directions| grid([7, 6, 5], [0.7, 0.9, 2.5], directions, rotation([0.0; 3]), [-30.1, 12.7, 99.3]);
+    let mut axes: Vec<Axes> = orientations().into_iter().map(|to| Axes::Patient(placed(to).orientation())).collect();
+    axes.push(Axes::Reversed);
     for (n, directions) in orientations().into_iter().enumerate() {
-        let grid = grid([7, 6, 5], [0.7, 0.9, 2.5], directions, rotation([0.0; 3]), [-30.1, 12.7, 99.3]);
-        check_round_trip(grid, n % 2 == 1);
+        check_round_trip(placed(directions), n % 2 == 1, &axes);
     }
 }
 
@@ -117,7 +121,7 @@ proptest! {
         first_mm in prop::array::uniform3(-900.0..900.0f64),
         floats in any::<bool>(),
     ) {
-        check_round_trip(grid(dims, spacing_mm, orientations()[orientation], rotation(angles), first_mm), floats);
+        check_round_trip(grid(dims, spacing_mm, orientations()[orientation], rotation(angles), first_mm), floats, &[Axes::LPS]);
     }
 }
 
@@ -199,8 +203,13 @@ fn check_sheared(directions: [[f64; 3]; 3], turn: [[f64; 3]; 3], tilt: [f64; 2],
 fn tilted_gantries_are_straightened_and_come_back() {
     let untouched = rotation([0.0; 3]);
     let axial = orientations()[0];
-    let finer =
-        PreprocessStep::Resample { spacing_mm: [1.5, 2.0, 2.0], interpolation: Interpolation::Linear, within: false, nearest_beyond: None };
+    let finer = PreprocessStep::Resample {
+        spacing_mm: [1.5, 2.0, 2.0],
+        interpolation: Interpolation::Linear,
+        within: false,
+        from_first: false,
+        nearest_beyond: None,
+    };
     let clip = PreprocessStep::Clip { min: -500.0, max: 500.0 };
     for tilt in [[0.0, 0.8], [0.0, -0.9], [0.7, 0.0], [-0.6, 0.5]] {
         check_sheared(axial, untouched, tilt, &[], false);
@@ -227,6 +236,7 @@ fn one_slice_is_a_volume() {
                 spacing_mm: [0.25, 0.25, 5.0],
                 interpolation: Interpolation::Linear,
                 within: false,
+                from_first: false,
                 nearest_beyond: None,
             };
             for (steps, dims) in [(vec![orient()], [9, 8, 1]), (vec![orient(), halved], [18, 16, 1])] {

@@ -1,4 +1,4 @@
-//! `roentgen model import`: what is no results folder, and nnU-Net's own answers where a Python with it is named.
+//! `roentgen model import`: what is no results folder or bundle, and nnU-Net's and MONAI's own answers where a Python with them is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::process::Command;
 
 use crate::support::{Ran, roentgen, root};
 
-fn import(results: &Path, output: &Path) -> Ran {
+fn import(tool: &str, results: &Path, output: &Path) -> Ran {
     let text = |path: &Path| path.to_str().expect("ASCII").to_owned();
-    roentgen(&["model", "import", "nnunet", &text(results), "--output", &text(output), "--python", "no-such-python"])
+    roentgen(&["model", "import", tool, &text(results), "--output", &text(output), "--python", "no-such-python"])
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn what_is_no_results_folder_of_nnunet_2() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (results, output) = (folder.path().join("results"), folder.path().join("package"));
     let refused = |expected: &str| {
-        let ran = import(&results, &output);
+        let ran = import("nnunet", &results, &output);
         assert_eq!(ran.code, 2, "{}", ran.all());
         assert!(ran.stderr.contains(expected) && !output.exists(), "{}", ran.all());
     };
@@ -32,16 +32,44 @@ fn what_is_no_results_folder_of_nnunet_2() {
     refused("nnU-Net v1");
 }
 
+#[test]
+fn what_is_no_bundle_of_monai() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (bundle, output) = (folder.path().join("bundle"), folder.path().join("package"));
+    let refused = |expected: &str| {
+        let ran = import("monai", &bundle, &output);
+        assert_eq!(ran.code, 2, "{}", ran.all());
+        assert!(ran.stderr.contains(expected) && !output.exists(), "{}", ran.all());
+    };
+    fs::create_dir_all(bundle.join("configs")).expect("made");
+    refused("no configs/inference.json or .yaml");
+    fs::write(bundle.join("configs/inference.yaml"), "").expect("written");
+    refused("no models/model.pt or model.ts");
+    fs::create_dir(bundle.join("models")).expect("made");
+    fs::write(bundle.join("models/model.ts"), "").expect("written");
+    refused("no-such-python");
+}
+
 /// Dice of at least 0.9999 a class: `tests/python/check_nnunet.py`.
 #[test]
 fn labels_are_those_of_nnunet() {
-    let Some(python) = std::env::var_os("ROENTGEN_NNUNET_PYTHON").map(PathBuf::from) else {
-        println!("skipped: ROENTGEN_NNUNET_PYTHON names no Python with nnunetv2, onnx and SimpleITK");
+    labels_are_those_of("ROENTGEN_NNUNET_PYTHON", "nnunetv2, onnx and SimpleITK", "check_nnunet.py");
+}
+
+/// Dice of at least 0.9999 a class: `tests/python/check_monai.py`.
+#[test]
+fn labels_are_those_of_monai() {
+    labels_are_those_of("ROENTGEN_MONAI_PYTHON", "monai, onnx, onnxruntime, nibabel, pyyaml and SimpleITK", "check_monai.py");
+}
+
+fn labels_are_those_of(variable: &str, needs: &str, script: &str) {
+    let Some(python) = std::env::var_os(variable).map(PathBuf::from) else {
+        println!("skipped: {variable} names no Python with {needs}");
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let image = folder.path().join("phantom.nii.gz");
-    let script = root().join("tests/python/check_nnunet.py");
+    let script = root().join("tests/python").join(script);
     let run = Command::new(python).arg(script).arg(env!("CARGO_BIN_EXE_roentgen")).arg(&image).arg(folder.path()).output();
     let ran = run.expect("Python runs");
     println!("{}", String::from_utf8_lossy(&ran.stdout));

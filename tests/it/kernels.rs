@@ -1,4 +1,5 @@
-//! Kernels against SciPy, SimpleITK, scikit-image, numpy and Pillow on the same arrays: `tests/python/check_kernels.py` computes each case again.
+//! Kernels against SciPy, SimpleITK, scikit-image, numpy and Pillow on the same arrays, and against what nnU-Net and MONAI do with them:
+//! `tests/python/check_kernels.py` computes each case again.
 
 use std::path::Path;
 
@@ -15,8 +16,10 @@ use roentgen::kernels::plane::Plane;
 use roentgen::kernels::probabilities::{sigmoid_cpu, softmax_cpu, threshold_cpu};
 use roentgen::kernels::projection::{Project, project_cpu};
 use roentgen::kernels::statistics::statistics_cpu;
-use roentgen::kernels::{Interpolation, Mask, Resample, resample_cpu, resample_half_cpu};
+use roentgen::kernels::{Backend, Interpolation, Mask, Resample, resample_cpu, resample_half_cpu};
 use roentgen::measure::{ComponentNumbers, measure_components};
+use roentgen::model::{Axes, PreprocessStep};
+use roentgen::preprocess::Plan;
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 use serde_json::{Value, json};
 
@@ -156,6 +159,7 @@ fn other_peoples_libraries_say_the_same() {
         }
     }
     resampled_by_splines(&mut cases);
+    prepared_as_in_monai(&mut cases);
     for target in [Target::Background, Target::Labelled] {
         let about = json!({ "to": format!("{target:?}") });
         cases.array("distance", about, bytes_of(&distance_mm_cpu(labels.voxels(), DIMS, SPACING_MM, target)));
@@ -219,6 +223,46 @@ fn resampled_by_splines(cases: &mut Cases<'_>) {
             let first = Resample { nearest_along, clip, background, values_first: true, ..spline.clone() };
             let about = json!({ "image": name, "dims": target_dims, "along": nearest_along, "clip": clip, "above": background });
             cases.array("nnU-Net", about, bytes_of(&resample_cpu(&image, &first)));
+        }
+    }
+}
+
+/// MONAI's `Orientation` and `Spacing`, and then `ScaleIntensityRange`, `NormalizeIntensity` of all or of what is not 0, and `ScaleIntensity`.
+fn prepared_as_in_monai(cases: &mut Cases<'_>) {
+    let z_score = |nonzero| PreprocessStep::ZScore { above: None, masked: nonzero, nonzero, resampled: true };
+    let range = [PreprocessStep::Clip { min: -300.0, max: 400.0 }, PreprocessStep::Normalize { subtract: 50.0, divide: 350.0 }];
+    let least_to_greatest = PreprocessStep::Percentiles { low: 0.0, high: 100.0, above: None, resampled: true };
+    let values = [
+        ("range", range.to_vec()),
+        ("all", vec![z_score(false)]),
+        ("nonzero", vec![z_score(true)]),
+        ("minimum and maximum", vec![least_to_greatest, PreprocessStep::Normalize { subtract: 0.5, divide: 0.5 }]),
+    ];
+    // Along k, j, i of the network's grid, which are MONAI's x, y, z. The last one has the spacing of the image, and zeros that stay zeros.
+    for (name, axcodes, pixdim) in [
+        ("shared", "RAS", [1.1, 0.8, 1.9]),
+        ("varied", "PIL", [0.5, 3.1, 1.3]),
+        ("shared", "SLA", [2.3, 0.6, 0.9]),
+        ("shared", "LPS", SPACING_MM),
+    ] {
+        let [x, y, z] = pixdim;
+        let reversed: String = axcodes.chars().rev().collect();
+        let geometry = [
+            PreprocessStep::Orient { to: Axes::try_from(reversed).expect("an orientation") },
+            PreprocessStep::Resample {
+                spacing_mm: [z, y, x],
+                interpolation: Interpolation::Linear,
+                within: false,
+                from_first: true,
+                nearest_beyond: None,
+            },
+        ];
+        for (how, values) in &values {
+            let image = image(name == "varied");
+            let plan = Plan::new(&[&geometry[..], values].concat(), image.grid()).expect("a plan");
+            let prepared = plan.run(&Backend::Cpu, &image).expect("the CPU works");
+            let about = json!({ "image": name, "axcodes": axcodes, "pixdim": pixdim, "how": how, "dims": prepared.grid().dims() });
+            cases.array("MONAI", about, bytes_of(prepared.voxels()));
         }
     }
 }

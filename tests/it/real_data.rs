@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use roentgen::codes::sha256_hex;
+use roentgen::research::read_volume;
 use serde_json::Value;
 
-use crate::support::{files_below, outcomes, python, root, run_ct_tissue, test_data, unpacked};
+use crate::support::{files_below, outcomes, python, roentgen, root, run_ct_tissue, test_data, unpacked};
 
 /// Volumes and means against an independent computation (SimpleITK, numpy; neither our code nor our graph), and SR and SEG
 /// against the checker beside the data.
@@ -108,4 +110,52 @@ fn malformed_files_are_listed() {
     assert!(ran.code == 0 || ran.code == 1, "{}", ran.all());
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     assert!(!ran.json()["series"].as_array().expect("series").is_empty());
+}
+
+/// The manifest of docs/package-format.md, with `graph` and where its axes run.
+fn meshnet(folder: &Path, graph: &Path, to: &str) {
+    let docs = std::fs::read_to_string(root().join("docs/package-format.md")).expect("the format");
+    let (_, section) = docs.split_once("### A network without a tool: MeshNet").expect("the section");
+    let (_, example) = section.split_once("```toml\n").expect("an example");
+    let (manifest, _) = example.split_once("```").expect("its end");
+    let bytes = std::fs::read(graph).expect("a graph");
+    let manifest = manifest.replace("sha256 = \"...\"", &format!("sha256 = \"{}\"", sha256_hex(&bytes)));
+    std::fs::write(folder.join("model.toml"), manifest.replace("\"AIL\"", &format!("\"{to}\""))).expect("writable");
+    std::fs::write(folder.join("model5_gw_ae.onnx"), bytes).expect("writable");
+}
+
+/// Stored numbers of a label map.
+fn labels_in(file: &Path) -> Vec<i16> {
+    let volume = read_volume(file).expect("a label map");
+    volume.stored.as_int16().expect("whole numbers").voxels().to_vec()
+}
+
+/// A published network on its own T1 volume, against ONNX Runtime alone; and its conversion whose tensor has the axes the other way round.
+#[test]
+fn meshnet_finds_what_it_finds_elsewhere() {
+    let Some(data) = test_data() else { return };
+    let data = data.join("meshnet");
+    let expected = labels_in(&data.join("t1_crop.model5_gw_ae.labels.nii.gz"));
+    for (graph, to) in [("model5_gw_ae.onnx", "AIL"), ("model5_gw_ae_niivue_zyx.onnx", "LIA")] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let [package, output] = ["meshnet", "results"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&package).expect("made");
+        meshnet(&package, &data.join(graph), to);
+        let image = data.join("t1_crop.nii.gz");
+        let arguments = ["run", "--device", "cpu", "--results", "seg", "--model"].map(std::ffi::OsStr::new);
+        let paths = [package.as_os_str(), "--output".as_ref(), output.as_os_str(), image.as_os_str()];
+        let ran = roentgen(&[&arguments[..], &paths[..]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.all());
+        let labels = files_below(&output).into_iter().find(|f| f.ends_with("labels.nii.gz")).expect("a label map");
+        let found = labels_in(&labels);
+        assert_eq!(found.len(), expected.len());
+        for label in 0..3 {
+            let is = |&&l: &&i16| l == label;
+            let both = found.iter().zip(&expected).filter(|(a, b)| is(a) && is(b)).count();
+            let dice = 2.0 * both as f64 / (found.iter().filter(is).count() + expected.iter().filter(is).count()) as f64;
+            println!("{graph}, label {label}: Dice {dice:.6}");
+            assert!(dice >= 0.999, "{graph}, label {label}: Dice {dice}");
+        }
+        println!("{graph}: {} voxels differ", found.iter().zip(&expected).filter(|(a, b)| a != b).count());
+    }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kernels computed again with SciPy, SimpleITK, scikit-image, numpy and Pillow, on the arrays that `tests/it/kernels.rs` wrote.
+"""Kernels computed again with SciPy, SimpleITK, scikit-image, numpy, Pillow, nnU-Net and MONAI, on the arrays that `tests/it/kernels.rs` wrote.
 
 usage: check_kernels.py FOLDER
 
@@ -40,6 +40,39 @@ except ImportError:
         scale = np.divide(planes.shape[1:], new_shape)
         at = [s * (m + 0.5) - 0.5 for s, m in zip(scale, np.mgrid[tuple(slice(n) for n in new_shape)])]
         return np.stack([ndimage.map_coordinates(c, at, order=0, mode='nearest') for c in planes])
+
+try:
+    from monai.data import MetaTensor
+    from monai.transforms import NormalizeIntensity, Orientation, ScaleIntensity, ScaleIntensityRange, Spacing
+    print('MONAI: its own code')
+
+    def monai_prepared(volume, affine, axcodes, pixdim, how):
+        values = {'range': ScaleIntensityRange(-300, 400, -1, 1, clip=True), 'all': NormalizeIntensity(), 'nonzero': NormalizeIntensity(nonzero=True),
+                  'minimum and maximum': ScaleIntensity(-1, 1)}
+        image = MetaTensor(volume[None].astype(np.float32), affine=affine)
+        return values[how](Spacing(pixdim)(Orientation(axcodes)(image)))[0].numpy()
+except ImportError:
+    print('MONAI: not installed; the rules of version 1.6.1')
+
+    def monai_prepared(volume, affine, axcodes, pixdim, how):
+        """For axes along the patient's, as here."""
+        spacing = np.abs(np.diag(affine)[:3])
+        signs = np.sign(np.diag(affine)[:3])
+        axes = [next(axis for axis, pair in enumerate(('LR', 'PA', 'IS')) if code in pair) for code in axcodes]
+        volume = volume.transpose(axes)
+        wanted = [1 if code in 'RAS' else -1 for code in axcodes]
+        volume = np.flip(volume, [n for n, axis in enumerate(axes) if signs[axis] != wanted[n]])
+        step = np.divide(pixdim, spacing[axes])
+        size = np.round((np.array(volume.shape) - 1) / step + 1).astype(int)
+        at = np.meshgrid(*(s * np.arange(n) for s, n in zip(step, size)), indexing='ij')
+        values = ndimage.map_coordinates(volume, at, order=1, mode='nearest')
+        if how == 'range':
+            return np.clip((values + 300) / 700 * 2 - 1, -1, 1)
+        if how == 'minimum and maximum':
+            return (values - values.min()) / np.ptp(values) * 2 - 1
+        counts = values != 0 if how == 'nonzero' else np.ones(values.shape, bool)
+        values[counts] = (values[counts] - values[counts].mean()) / values[counts].std()
+        return values
 
 folder = Path(sys.argv[1])
 description = json.loads((folder / 'cases.json').read_text())
@@ -120,6 +153,14 @@ def nnunet(image, dims, along, clip, above):
         values[images[image] <= above] = 0
     axis = None if along is None else 2 - along
     return resample_data_or_seg(values[None], dims[::-1], axis=axis, order=3, do_separate_z=axis is not None, order_z=0)[0]
+
+
+def monai(image, axcodes, pixdim, how, dims):
+    """The image's axes run to L, P and S; MONAI's arrays are [x, y, z], and its world is RAS."""
+    expected = monai_prepared(images[image].transpose(2, 1, 0), np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1]), axcodes, pixdim, how)
+    assert expected.shape == tuple(dims[::-1]), f'{axcodes} {pixdim}: {dims[::-1]} voxels, MONAI has {expected.shape}'
+    assert how != 'nonzero' or axcodes != 'LPS' or np.count_nonzero(expected == 0) > 10, 'nothing is 0'
+    return expected
 
 
 def half(of):
@@ -232,7 +273,7 @@ def threshold(threshold):
 
 compute = {
     'statistics': statistics, 'percentiles': percentiles, 'bounding box': bounding_box, 'projection': projection, 'reslice': reslice,
-    'downsample': downsample, 'spline': spline, 'nnU-Net': nnunet, 'half': half, 'distance': distance, 'morphology': morphology, 'holes': holes, 'gaussian': gaussian,
+    'downsample': downsample, 'spline': spline, 'nnU-Net': nnunet, 'MONAI': monai, 'half': half, 'distance': distance, 'morphology': morphology, 'holes': holes, 'gaussian': gaussian,
     'patch weights': patch_weights, 'softmax': lambda: special.softmax(scores, axis=0), 'sigmoid': lambda: special.expit(scores),
     'threshold': threshold, 'shapes': shapes, 'Feret diameters': feret, 'intensities of components': intensities,
 }

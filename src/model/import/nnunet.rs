@@ -5,20 +5,18 @@
 //! interpolated across thick slices, patches spread evenly, its Gaussian, its mirrors, folds averaged, scores linear back to the source.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 use serde_json::Value;
-use thiserror::Error;
 
+use super::{ImportError, Tool, Written, ask, colour, write};
 use crate::codes::sha256_hex;
-use crate::geometry::Coded;
-use crate::model::{Manifest, ModelError, Package};
 
+const TOOL: Tool = Tool { name: "nnU-Net", needs: "nnunetv2" };
 const SCRIPT: &str = include_str!("export_nnunet.py");
 /// nnU-Net's `ANISO_THRESHOLD`.
 const THICK: f64 = 3.0;
@@ -36,65 +34,6 @@ pub struct Nnunet {
     pub python: PathBuf,
     /// Goes on where something cannot be carried over.
     pub leave_out: bool,
-}
-
-/// What was written.
-#[derive(Debug)]
-pub struct Written {
-    /// The package, as it is read back.
-    pub package: Package,
-    /// What could not be carried over, and was left out.
-    pub left_out: Vec<String>,
-}
-
-/// Why nothing was imported.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ImportError {
-    /// Not a results folder of nnU-Net v2.
-    #[error("{what} ({})", path.display())]
-    NoResults {
-        /// What is missing, and what would do.
-        what: &'static str,
-        /// The folder.
-        path: PathBuf,
-    },
-    /// There is no such Python.
-    #[error("cannot run {}: {source}; name a Python where nnunetv2 is installed (--python)", python.display())]
-    Python {
-        /// Which one.
-        python: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// nnU-Net could not export its networks.
-    #[error("nnU-Net could not export its networks: {last}; all it said is above")]
-    Export {
-        /// The last line of what it said.
-        last: String,
-    },
-    /// Something cannot be carried over.
-    #[error("what this network needs cannot all be carried over:\n  {}\nto import it without, and with other results, say --leave-out", .0.join("\n  "))]
-    Incomplete(Vec<String>),
-    /// A file cannot be read or written.
-    #[error("cannot write the package: {0}")]
-    Io(#[from] std::io::Error),
-    /// What would be written is no package, as where the folder's name can be none's.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
-
-impl Coded for ImportError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::NoResults { .. } => "import.no-results",
-            Self::Python { .. } => "import.python",
-            Self::Export { .. } => "import.export",
-            Self::Incomplete(_) => "import.incomplete",
-            Self::Io(_) => "import.write",
-            Self::Model(e) => e.code(),
-        }
-    }
 }
 
 /// What `export_nnunet.py` prints. Axes are nnU-Net's: slice, row, column, in the order of `transpose`.
@@ -122,7 +61,7 @@ struct Exported {
 /// # Errors
 /// [`ImportError`]
 pub fn import_nnunet(nnunet: &Nnunet, folder: &Path) -> Result<Written, ImportError> {
-    let missing = |what| ImportError::NoResults { what, path: nnunet.results.clone() };
+    let missing = |what| ImportError::NotThere { what, path: nnunet.results.clone() };
     if nnunet.results.join("plans.pkl").exists() {
         return Err(missing("plans.pkl is nnU-Net v1's, whose networks nnU-Net v2 does not load: train or convert the model with v2"));
     }
@@ -144,15 +83,8 @@ pub fn import_nnunet(nnunet: &Nnunet, folder: &Path) -> Result<Written, ImportEr
     for file in &exported.files {
         files.push((file.as_str(), fs::read(graphs.path().join(file))?));
     }
-    let manifest = exported.manifest(name, &files);
-    Manifest::parse(&manifest, &folder.join("model.toml"))?;
-    fs::create_dir(folder)?;
-    for (file, bytes) in &files {
-        fs::write(folder.join(file), bytes)?;
-    }
-    fs::write(folder.join("model.toml"), manifest)?;
-    fs::write(folder.join("MODEL_CARD.md"), exported.card(name, &left_out))?;
-    Ok(Written { package: Package::read(folder)?, left_out })
+    let package = write(folder, &exported.manifest(name, &files), &exported.card(name, &left_out), &files)?;
+    Ok(Written { package, left_out })
 }
 
 fn folds_in(results: &Path, checkpoint: &str) -> Result<Vec<String>, ImportError> {
@@ -167,22 +99,9 @@ fn folds_in(results: &Path, checkpoint: &str) -> Result<Vec<String>, ImportError
 }
 
 fn export(nnunet: &Nnunet, output: &Path, folds: &[String]) -> Result<Exported, ImportError> {
-    let mut python = Command::new(&nnunet.python);
-    python.arg("-").arg(&nnunet.results).arg(output).arg(&nnunet.checkpoint).args(folds);
-    let running = python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut running = running.map_err(|source| ImportError::Python { python: nnunet.python.clone(), source })?;
-    let written = running.stdin.take().expect("it is piped").write_all(SCRIPT.as_bytes());
-    let done = running.wait_with_output()?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    let failed = || {
-        eprint!("{said}");
-        ImportError::Export { last: said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing was said").to_owned() }
-    };
-    if !done.status.success() {
-        return Err(failed());
-    }
-    written?;
-    serde_json::from_slice(&done.stdout).map_err(|_| failed())
+    let mut arguments = vec![nnunet.results.as_os_str(), output.as_os_str(), nnunet.checkpoint.as_ref()];
+    arguments.extend(folds.iter().map(AsRef::<OsStr>::as_ref));
+    ask(&nnunet.python, TOOL, SCRIPT, &arguments)
 }
 
 impl Exported {
@@ -316,21 +235,11 @@ impl Exported {
     }
 }
 
-/// Colours far apart for labels that follow each other: hues by the golden angle.
-fn colour(label: u64) -> [u8; 3] {
-    let hue = (label as f64 * 0.618_034).fract() * 6.0;
-    let part = |shift: f64| {
-        let at = (hue + shift) % 6.0;
-        (70.0 + 170.0 * (2.0 - (at - 2.0).abs().min(2.0)).clamp(0.0, 1.0)) as u8
-    };
-    [part(2.0), part(0.0), part(4.0)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::Interpolation;
-    use crate::model::{Blending, Convention, Inference, PreprocessStep, SlidingWindow};
+    use crate::model::{Blending, Convention, Inference, Manifest, PreprocessStep, SlidingWindow};
 
     /// What `export_nnunet.py` printed for a network of one channel with thick slices, nnU-Net 2.8.1.
     const EXPORTED: &str = r#"{
@@ -362,6 +271,7 @@ mod tests {
                 spacing_mm: [1.5, 1.8, 6.0],
                 interpolation: Interpolation::Cubic,
                 within: true,
+                from_first: false,
                 nearest_beyond: Some(3.0),
             },
         ];
