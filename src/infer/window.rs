@@ -6,10 +6,10 @@ use std::thread;
 use super::InferError;
 use super::network::Asked;
 use crate::kernels::patches::{Patch, Weighting, blend_cpu, gather_patch_cpu, scatter_patch_cpu};
-use crate::model::{Blending, Convention, SlidingWindow};
+use crate::model::{Beyond, Blending, Convention, SlidingWindow};
 use crate::volume::Volume;
 
-/// Value of what a patch has beyond the volume.
+/// Value of what a patch has beyond the volume, where edges do not continue.
 const OUTSIDE: f32 = 0.0;
 
 /// Scores of the whole of `input`, channel by channel.
@@ -29,6 +29,9 @@ pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &Volum
             for patch in &patches {
                 let mut values = vec![0.0; weights.len()];
                 gather_patch_cpu(input.voxels(), volume_dims, patch, OUTSIDE, &mut values);
+                if window.beyond == Beyond::Edge {
+                    continue_edges(&mut values, patch, volume_dims);
+                }
                 if gathered.send(values).is_err() {
                     return; // the network failed
                 }
@@ -51,6 +54,38 @@ pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &Volum
     })?;
     blend_cpu(&mut sums, &weight_sums);
     Ok(sums)
+}
+
+/// What of a gathered patch lies beyond the volume becomes the nearest of what lies within it.
+fn continue_edges(values: &mut [f32], patch: &Patch, volume_dims: [u32; 3]) {
+    let [nx, ny, nz] = patch.dims.map(|n| n as usize);
+    // The voxel within the volume nearest to the n-th one along an axis; where the patch is turned round, its ends are exchanged.
+    let within = |axis: usize, n: usize| {
+        let last = patch.dims[axis] as i32 - 1;
+        let turned = |n: i32| if patch.mirror[axis] { last - n } else { n };
+        let ends = [-patch.start[axis], volume_dims[axis] as i32 - 1 - patch.start[axis]].map(|end| turned(end.clamp(0, last)));
+        (n as i32).clamp(ends[0].min(ends[1]), ends[0].max(ends[1])) as usize
+    };
+    for k in 0..nz {
+        for j in 0..ny {
+            let (row, nearest) = ((k * ny + j) * nx, (within(2, k) * ny + within(1, j)) * nx);
+            if row != nearest {
+                continue;
+            }
+            let (first, last) = (within(0, 0), within(0, nx - 1));
+            let [left, right] = [values[row + first], values[row + last]];
+            values[row..row + first].fill(left);
+            values[row + last + 1..row + nx].fill(right);
+        }
+    }
+    for k in 0..nz {
+        for j in 0..ny {
+            let (row, nearest) = ((k * ny + j) * nx, (within(2, k) * ny + within(1, j)) * nx);
+            if row != nearest {
+                values.copy_within(nearest..nearest + nx, row);
+            }
+        }
+    }
 }
 
 fn weighting(window: &SlidingWindow) -> Weighting {

@@ -22,7 +22,7 @@ pub struct Tiles {
     pub halo: u32,
 }
 
-/// Patches that overlap. What of a patch lies beyond the volume is 0 after normalisation.
+/// Patches that overlap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlidingWindow {
@@ -34,6 +34,9 @@ pub struct SlidingWindow {
     pub blending: Blending,
     /// Whose rules say where patches lie, and what the Gaussian is.
     pub convention: Convention,
+    /// What of a patch lies beyond a volume smaller than it.
+    #[serde(default, skip_serializing_if = "Beyond::is_zero")]
+    pub beyond: Beyond,
     /// Axes along which patches are turned round as well; the answers of all combinations are averaged.
     #[serde(default)]
     pub mirror: Vec<Axis>,
@@ -57,6 +60,23 @@ pub enum Convention {
     Nnunet,
     /// `sliding_window_inference` of MONAI: patches at a fixed interval, the last one at the end of the volume.
     Monai,
+}
+
+/// What of a patch lies beyond a volume smaller than it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Beyond {
+    /// 0 after normalisation.
+    #[default]
+    Zero,
+    /// The voxels at the edge continue.
+    Edge,
+}
+
+impl Beyond {
+    fn is_zero(&self) -> bool {
+        *self == Self::Zero
+    }
 }
 
 /// An axis of the network's grid.
@@ -139,7 +159,7 @@ mod tests {
     use super::*;
 
     fn window(patch: u32, overlap: f64, convention: Convention) -> SlidingWindow {
-        SlidingWindow { patch: [patch; 3], overlap, blending: Blending::Gaussian, convention, mirror: Vec::new() }
+        SlidingWindow { patch: [patch; 3], overlap, blending: Blending::Gaussian, convention, beyond: Beyond::Zero, mirror: Vec::new() }
     }
 
     fn check(convention: Convention, patch: u32, overlap: f64, length: u32, expected: &[i32]) {

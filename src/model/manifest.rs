@@ -630,6 +630,51 @@ mod tests {
     }
 
     #[test]
+    fn what_was_resampled_may_be_measured() {
+        let step = |fields: &str| format!("[[preprocess]]\nstep = {fields}\n");
+        let range = "\"percentiles\"\nlow = 0.0\nhigh = 100.0\nresampled = true";
+        let later = step("\"z-score\"\nnonzero = true\nmasked = true\nresampled = true")
+            + &step(range)
+            + &step("\"normalize\"\nsubtract = 0.5\ndivide = 0.5");
+        let expected = [
+            PreprocessStep::ZScore { above: None, masked: true, nonzero: true, resampled: true },
+            PreprocessStep::Percentiles { low: 0.0, high: 100.0, above: None, resampled: true },
+            PreprocessStep::Normalize { subtract: 0.5, divide: 0.5 },
+        ];
+        check(&later, &expected);
+        let clip = step("\"clip\"\nmin = 0.0\nmax = 1.0");
+        assert_eq!(with_steps(&(clip + &later)).expect("a manifest").preprocess.len(), 6);
+        refused(&step("\"z-score\"\nnonzero = true"), "model.unsupported");
+        refused(&step("\"z-score\"\nnonzero = true\nabove = 0.0\nresampled = true"), "model.unsupported");
+        refused(&(step(range) + &step("\"z-score\"")), "model.unsupported");
+        refused(&step(range).repeat(9), "model.unsupported");
+    }
+
+    #[test]
+    fn axes_faces_and_what_goes_back() {
+        let with = |from: &str, to: &str| {
+            let shipped = include_str!("../../models/ct-tissue/model.toml");
+            assert_eq!(shipped.matches(from).count(), 1, "{from}");
+            Manifest::parse(&shipped.replace(from, to), Path::new("model.toml"))
+        };
+        let code = |from: &str, to: &str| with(from, to).expect_err("it is refused").code();
+        for to in ["SAR", "kji"] {
+            let manifest = with("to = \"LPS\"", &format!("to = \"{to}\"")).expect("a manifest");
+            assert!(matches!(manifest.preprocess[0], PreprocessStep::Orient { to: axes } if axes.to_string() == to));
+        }
+        assert_eq!(code("to = \"LPS\"", "to = \"LPR\""), "model.manifest");
+        assert_eq!(code("step = \"resample\"", "step = \"resample\"\nwithin = true\nfrom_first = true"), "model.unsupported");
+        let argmax = "step = \"argmax\"";
+        let softmax = "step = \"softmax\"\n[[postprocess]]\nstep = \"argmax\"";
+        assert!(with(argmax, softmax).expect("a manifest").has_softmax());
+        assert_eq!(code(argmax, "step = \"softmax\""), "model.unsupported");
+        assert_eq!(code(argmax, "step = \"argmax\"\n[[postprocess]]\nstep = \"softmax\""), "model.unsupported");
+        let nearest = |how: &str| with("[output]\n", &format!("[output]\ninterpolation = \"{how}\"\n"));
+        assert_eq!(nearest("nearest").expect("a manifest").output.interpolation, Interpolation::Nearest);
+        assert_eq!(nearest("cubic").expect_err("it is refused").code(), "model.unsupported");
+    }
+
+    #[test]
     fn values_may_come_before_spacing() {
         let shipped = include_str!("../../models/ct-tissue/model.toml");
         let step = |name: &str| {

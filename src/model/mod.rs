@@ -17,7 +17,7 @@ pub mod signature;
 pub use axes::Axes;
 pub use error::ModelError;
 pub use files::pack;
-pub use inference::{Axis, Blending, Convention, Inference, SlidingWindow, Tiles};
+pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles};
 pub use instances::{InstanceScore, Instances};
 pub use manifest::{
     Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind, Task,

@@ -242,7 +242,7 @@ fn prepared_as_in_monai(cases: &mut Cases<'_>) {
     for (name, axcodes, pixdim) in [
         ("shared", "RAS", [1.1, 0.8, 1.9]),
         ("varied", "PIL", [0.5, 3.1, 1.3]),
-        ("shared", "SLA", [2.3, 0.6, 0.9]),
+        ("shared", "SLA", [2.3, 0.61, 0.93]),
         ("shared", "LPS", SPACING_MM),
     ] {
         let [x, y, z] = pixdim;

@@ -23,7 +23,11 @@ CASES = {
     'nnunet-slices': ((70, 61, 5), (32, 48, 1), 0.5, 'gaussian', 'nnunet', 'ij', 1, 2),
     'monai': ((70, 61, 45), (32, 32, 32), 0.25, 'gaussian', 'monai', '', 1, 3),
     'monai-constant-of-a-small-volume': ((20, 70, 17), (32, 24, 32), 0.5, 'constant', 'monai', '', 1, 3),
+    'monai-edges-continued': ((20, 70, 17), (32, 24, 32), 0.5, 'gaussian', 'monai', '', 1, 3),
+    'monai-edges-continued-and-turned': ((19, 21, 40), (32, 24, 24), 0.25, 'constant', 'monai', 'ik', 1, 3),
 }
+# Those where what lies beyond the volume is what is at its edge; 0 elsewhere.
+EDGE = {'monai-edges-continued', 'monai-edges-continued-and-turned'}
 MANIFEST = '''format = 1
 [model]
 name = "{name}"
@@ -45,6 +49,7 @@ patch = {patch}
 overlap = {overlap}
 blending = "{blending}"
 convention = "{convention}"
+beyond = "{beyond}"
 mirror = {mirror}
 [output]
 tensor = "scores"
@@ -106,7 +111,7 @@ def make(folder):
             (case / f'{n}.onnx').write_bytes(made)
             files += f'[[file]]\npath = "{n}.onnx"\nsha256 = "{hashlib.sha256(made).hexdigest()}"\n'
         text = MANIFEST.format(name=name[:32], files=files, layout='NCDHW' if rank == 3 else 'NCHW', patch=list(patch), overlap=overlap,
-                               blending=blending, convention=convention, mirror=json.dumps(list(mirror)))
+                               blending=blending, convention=convention, beyond='edge' if name in EDGE else 'zero', mirror=json.dumps(list(mirror)))
         (case / 'model.toml').write_text(text)
         values = np.random.default_rng(seed).normal(size=dims[::-1]).astype(np.float32)
         values.tofile(case / 'input.raw')
@@ -152,10 +157,10 @@ def weights(patch, blending, convention):
     return np.maximum(smooth, smooth[smooth > 0].min()).astype(float)
 
 
-def reference(values, run, patch, overlap, blending, convention, mirror):
+def reference(values, run, patch, overlap, blending, convention, mirror, padding):
     """All axes in the order k, j, i."""
     lacking = [max(p - n, 0) for n, p in zip(values.shape, patch)]
-    padded = np.pad(values, [(n // 2, n - n // 2) for n in lacking])
+    padded = np.pad(values, [(n // 2, n - n // 2) for n in lacking], mode=padding)
     weight = weights(patch, blending, convention)
     sums, total = np.zeros((CHANNELS, *padded.shape)), np.zeros(padded.shape)
     axes = ['kji'.index(axis) for axis in mirror]
@@ -169,11 +174,11 @@ def reference(values, run, patch, overlap, blending, convention, mirror):
     return (sums / total)[:, *whole]
 
 
-def by_monai(values, run, patch, overlap, blending):
+def by_monai(values, run, patch, overlap, blending, padding):
     import torch
     from monai.inferers import sliding_window_inference
     answer = sliding_window_inference(torch.from_numpy(values)[None, None], patch, 1, lambda x: torch.from_numpy(run(x[0, 0].numpy()))[None],
-                                      overlap=overlap, mode=blending)
+                                      overlap=overlap, mode=blending, padding_mode={'edge': 'replicate'}.get(padding, padding))
     return answer[0].numpy()
 
 
@@ -205,12 +210,13 @@ def check(folder):
         shape, patch = dims[::-1], patch[::-1]
         values = np.fromfile(case / 'input.raw', '<f4').reshape(shape)
         found = np.fromfile(case / 'scores.raw', '<f4').reshape(CHANNELS, *shape)
+        padding = 'edge' if name in EDGE else 'constant'
         run = networks(case, rank)
-        others = {'reference': (reference(values, run, patch, overlap, blending, convention, mirror), 1e-5)}
+        others = {'reference': (reference(values, run, patch, overlap, blending, convention, mirror, padding), 1e-5)}
         try:
-            if convention == 'monai':
-                others['monai'] = (by_monai(values, run, patch, overlap, blending), 1e-5)
-            else:  # it adds up in half precision
+            if convention == 'monai' and not mirror:
+                others['monai'] = (by_monai(values, run, patch, overlap, blending, padding), 1e-5)
+            elif convention == 'nnunet':  # it adds up in half precision
                 others['nnunetv2'] = (by_nnunet(values, run, patch, overlap, blending, mirror, rank), 5e-3)
         except ImportError:
             pass

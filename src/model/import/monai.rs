@@ -18,7 +18,7 @@ use super::{ImportError, Tool, Written, ask, colour, write};
 use crate::codes::sha256_hex;
 use crate::geometry::Orientation;
 use crate::kernels::Interpolation;
-use crate::model::{Axes, Blending, Convention, Inference, Manifest, PostprocessStep, PreprocessStep, SlidingWindow, Tiles};
+use crate::model::{Axes, Beyond, Blending, Convention, Inference, Manifest, PostprocessStep, PreprocessStep, SlidingWindow, Tiles};
 use intensity::Intensity;
 use labels::Labels;
 
@@ -256,15 +256,21 @@ impl Exported {
                     !gaussian || inferer.number("sigma_scale") == Some(0.125),
                     "SlidingWindowInferer's sigma_scale: it is 0.125",
                 );
-                lost.name_unless(
-                    inferer.text("padding_mode") == Some("constant") && inferer.number("cval") == Some(0.0),
-                    "SlidingWindowInferer's padding_mode and cval: what a volume smaller than a patch lacks is 0",
-                );
+                let zero = inferer.number("cval") == Some(0.0);
+                let beyond = match inferer.text("padding_mode") {
+                    Some("replicate") => Beyond::Edge,
+                    Some("constant") if zero => Beyond::Zero,
+                    _ => {
+                        lost.name("SlidingWindowInferer's padding_mode or cval: what a volume smaller than a patch lacks is 0");
+                        Beyond::Zero
+                    }
+                };
                 Some(Inference::SlidingWindow(SlidingWindow {
                     patch,
                     overlap: overlap.unwrap_or_default(),
                     blending: if gaussian { Blending::Gaussian } else { Blending::Constant },
                     convention: Convention::Monai,
+                    beyond,
                     mirror: Vec::new(),
                 }))
             }

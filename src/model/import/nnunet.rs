@@ -239,7 +239,7 @@ impl Exported {
 mod tests {
     use super::*;
     use crate::kernels::Interpolation;
-    use crate::model::{Blending, Convention, Inference, Manifest, PreprocessStep, SlidingWindow};
+    use crate::model::{Beyond, Blending, Convention, Inference, Manifest, PreprocessStep, SlidingWindow};
 
     /// What `export_nnunet.py` printed for a network of one channel with thick slices, nnU-Net 2.8.1.
     const EXPORTED: &str = r#"{
@@ -281,6 +281,7 @@ mod tests {
             overlap: 0.5,
             blending: Blending::Gaussian,
             convention: Convention::Nnunet,
+            beyond: Beyond::Zero,
             mirror: vec![crate::model::Axis::J, crate::model::Axis::I],
         };
         assert_eq!(manifest.inference, Inference::SlidingWindow(window));

@@ -31,8 +31,8 @@ fn spacing(spacing_mm: [f64; 3]) -> PreprocessStep {
     PreprocessStep::Resample { spacing_mm, interpolation: Interpolation::Linear, within: false, from_first: true, nearest_beyond: None }
 }
 
-fn window(patch: [u32; 3], overlap: f64, blending: Blending) -> Inference {
-    Inference::SlidingWindow(SlidingWindow { patch, overlap, blending, convention: Convention::Monai, mirror: Vec::new() })
+fn window(patch: [u32; 3], overlap: f64, blending: Blending, beyond: Beyond) -> Inference {
+    Inference::SlidingWindow(SlidingWindow { patch, overlap, blending, convention: Convention::Monai, beyond, mirror: Vec::new() })
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_range_and_probabilities_that_go_back() {
     let manifest = manifest("ct-probabilities-back", |_| {});
     let values = [PreprocessStep::Clip { min: -1000.0, max: 600.0 }, PreprocessStep::Normalize { subtract: -200.0, divide: 800.0 }];
     assert_eq!(manifest.preprocess, [&[orient("SAR"), spacing([2.9, 2.1, 2.3])], &values[..]].concat());
-    assert_eq!(manifest.inference, window([32, 48, 64], 0.5, Blending::Gaussian));
+    assert_eq!(manifest.inference, window([32, 48, 64], 0.5, Blending::Gaussian, Beyond::Zero));
     assert_eq!(manifest.postprocess, [PostprocessStep::Softmax, PostprocessStep::Argmax]);
     assert_eq!((manifest.output.interpolation, manifest.output.background), (Interpolation::Linear, Some(0)));
     let names: Vec<_> = manifest.finding.iter().map(|finding| (finding.channel, finding.name.as_str())).collect();
@@ -61,7 +61,7 @@ fn statistics_of_the_resampled_image_and_labels_that_go_back() {
         PreprocessStep::Normalize { subtract: 0.5, divide: 0.5 },
     ];
     assert_eq!(found.preprocess, expected);
-    assert_eq!(found.inference, window([48, 48, 32], 0.25, Blending::Constant));
+    assert_eq!(found.inference, window([48, 48, 32], 0.25, Blending::Constant, Beyond::Edge));
     assert_eq!(found.output.interpolation, Interpolation::Nearest);
     assert_eq!(found.postprocess, [PostprocessStep::Argmax, PostprocessStep::Components { min_ml: 0.0, keep_largest: true }]);
     // The same values before Spacingd: those of the source.
@@ -101,7 +101,8 @@ fn what_is_lost_is_named() {
     check(|b| b["patch"] = json!([64, 64]), "2 dimensions", true);
     check(|b| b["inferer"]["name"] = "SliceInferer".into(), "SliceInferer", true);
     check(|b| b["inferer"]["arguments"]["roi_size"] = json!([64, -1, 64]), "whole axes", true);
-    check(|b| b["inferer"]["arguments"]["padding_mode"] = "replicate".into(), "padding_mode", false);
+    check(|b| b["inferer"]["arguments"]["padding_mode"] = "reflect".into(), "padding_mode", false);
+    check(|b| b["inferer"]["arguments"]["cval"] = 1.0.into(), "cval", false);
     check(|b| b["inferer"]["arguments"]["sigma_scale"] = 0.25.into(), "sigma_scale", false);
     let transform = |n: usize, key: &'static str, value: Value| move |b: &mut Value| b["preprocessing"][n]["arguments"][key] = value;
     check(transform(2, "axcodes", "RAX".into()), "Orientationd to \"RAX\"", true);
