@@ -666,7 +666,11 @@ mod tests {
         assert_eq!(code("step = \"resample\"", "step = \"resample\"\nwithin = true\nfrom_first = true"), "model.unsupported");
         let argmax = "step = \"argmax\"";
         let softmax = "step = \"softmax\"\n[[postprocess]]\nstep = \"argmax\"";
-        assert!(with(argmax, softmax).expect("a manifest").has_softmax());
+        // Its scores are probabilities already.
+        assert_eq!(code(argmax, softmax), "model.unsupported");
+        let logits = include_str!("../../models/ct-tissue/model.toml").replace("scores = \"probabilities\"", "scores = \"logits\"");
+        let manifest = Manifest::parse(&logits.replace(argmax, softmax), Path::new("model.toml")).expect("a manifest");
+        assert!(manifest.has_softmax());
         assert_eq!(code(argmax, "step = \"softmax\""), "model.unsupported");
         assert_eq!(code(argmax, "step = \"argmax\"\n[[postprocess]]\nstep = \"softmax\""), "model.unsupported");
         let nearest = |how: &str| with("[output]\n", &format!("[output]\ninterpolation = \"{how}\"\n"));
