@@ -98,20 +98,20 @@ impl Bench {
         report: &mut Report,
         say: &mut dyn FnMut(&str),
     ) -> anyhow::Result<()> {
-        let package = super::packages().find(&self.package);
-        if let Some(missing) = package
-            .err()
-            .map(|error| error.to_string())
-            .or_else(|| runtime::load(self.ort_lib.as_deref()).err().map(|error| error.to_string()))
-        {
-            report.left_out.push(format!("whole runs: {missing}"));
-            return Ok(());
-        }
+        let package = super::packages().find(&self.package).map_err(|error| error.to_string());
+        let runtime = package.and_then(|_| runtime::load(self.ort_lib.as_deref(), Provider::Cpu).map_err(|error| error.to_string()));
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(missing) => {
+                report.left_out.push(format!("whole runs: {missing}"));
+                return Ok(());
+            }
+        };
         let runs = Runs::new(self.quick)?;
         for (n, device) in devices.iter().enumerate() {
-            for provider in Provider::ALL {
+            for provider in Provider::ALL.into_iter().filter(|provider| runtime.offers(*provider)) {
                 say(&format!("{} on {device}, network by {}", self.package, provider.name()));
-                let options = Options { device: device.clone(), provider, onnxruntime_library: self.ort_lib.clone(), maps: false };
+                let options = Options { device: device.clone(), provider, onnxruntime_library: self.ort_lib.clone(), ..Options::default() };
                 let package = super::packages().find(&self.package)?;
                 if n == 0
                     && let Some(path) = &self.trace

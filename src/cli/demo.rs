@@ -56,9 +56,11 @@ const TOLERANCE_PERCENT: f64 = 2.0;
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let package = super::packages().find(&self.package)?;
-        if self.engine.ort_lib.is_none() && runtime::load(None).is_err_and(|e| matches!(e, RuntimeError::NotFound { .. })) {
-            eprintln!("ONNX Runtime is not here yet; fetching it as `roentgen setup` does:");
-            fetch::fetch(&mut |line| eprintln!("  {line}"))?;
+        if self.engine.ort_lib.is_none()
+            && runtime::load(None, self.engine.provider).is_err_and(|e| matches!(e, RuntimeError::NotFound { .. }))
+        {
+            eprintln!("ONNX Runtime with {} is not here yet; fetching it as `roentgen setup` does:", self.engine.provider.name());
+            fetch::fetch(self.engine.provider, &mut |line| eprintln!("  {line}"))?;
         }
         let mut engine = Engine::new(package, &self.engine.options(&self.results.results))?;
 

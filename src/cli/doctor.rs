@@ -1,13 +1,14 @@
 //! `roentgen doctor`: what this machine has, and what to do about what it lacks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{Outcome, text};
 use crate::gpu::{self, AdapterSummary};
-use crate::infer::runtime;
+use crate::infer::runtime::{self, Verdict};
+use crate::infer::{Precision, Provider};
 
 /// Check this machine: graphics adapters, ONNX Runtime, installed packages; every problem with what to do.
 ///
@@ -31,6 +32,7 @@ struct Diagnosis {
     adapters: Vec<AdapterSummary>,
     onnxruntime: Option<OnnxRuntime>,
     onnxruntime_looked_at: Vec<String>,
+    openvino: Option<OnnxRuntime>,
     packages: Vec<PackageCheck>,
     problems: Vec<String>,
 }
@@ -53,7 +55,7 @@ struct PackageCheck {
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let mut problems = Vec::new();
-        let onnxruntime = match runtime::load(self.ort_lib.as_deref()) {
+        let onnxruntime = match runtime::load(self.ort_lib.as_deref(), Provider::Cpu) {
             Ok(runtime) => Some(OnnxRuntime {
                 version: runtime.version.clone(),
                 library: runtime.path.clone(),
@@ -85,7 +87,8 @@ impl Doctor {
             cpu_threads: rayon::current_num_threads(),
             adapters: gpu::list_adapters(),
             onnxruntime,
-            onnxruntime_looked_at: runtime::locate(self.ort_lib.as_deref()).iter().map(ToString::to_string).collect(),
+            onnxruntime_looked_at: runtime::locate(self.ort_lib.as_deref(), Provider::Cpu).iter().map(ToString::to_string).collect(),
+            openvino: open_vino(self.ort_lib.as_deref()),
             packages,
             problems,
         };
@@ -96,6 +99,13 @@ impl Doctor {
         }
         Ok(if diagnosis.problems.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed })
     }
+}
+
+/// The library that a run with `--provider openvino` would load; not there is no problem.
+fn open_vino(named: Option<&Path>) -> Option<OnnxRuntime> {
+    let found = runtime::find(named, Provider::OpenVino(Precision::Float32)).ok()?;
+    let Verdict::Usable { version, providers } = found.verdict else { return None };
+    Some(OnnxRuntime { version, library: found.path, found_as: found.origin.to_string(), providers })
 }
 
 impl Diagnosis {
@@ -120,6 +130,10 @@ impl Diagnosis {
             None => println!("  not found"),
         }
         self.onnxruntime_looked_at.iter().for_each(|candidate| println!("  looked at {candidate}"));
+        match &self.openvino {
+            Some(found) => println!("  with OpenVINO: {} from {} ({})", found.version, found.library.display(), found.found_as),
+            None => println!("  with OpenVINO: none (`roentgen setup --provider openvino` fetches it)"),
+        }
         println!("\npackages:");
         for package in &self.packages {
             let verdict = package.version.as_deref().unwrap_or("cannot be used");

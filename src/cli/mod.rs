@@ -72,13 +72,22 @@ struct EngineArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 
-    /// ONNX Runtime's execution provider for the network.
+    /// ONNX Runtime's execution provider for the network: cpu, openvino, cuda, tensorrt, webgpu, coreml or directml.
+    ///
+    /// One that the library does not have, or that cannot run the whole network, is an error. `roentgen setup --provider openvino` fetches
+    /// the fast one on Intel's and AMD's processors; `openvino:bfloat16` is faster still where the processor has such numbers, with other
+    /// scores. Results say which one ran. docs/providers.md
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     provider: Provider,
 
     /// The ONNX Runtime library to load, instead of looking for it.
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
+
+    /// Memory that this program may have, in MB; a volume that would take more is refused. Without it, what the machine and its control
+    /// groups have free.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..1 << 32))]
+    memory_mb: Option<u64>,
 }
 
 /// What is written.
@@ -108,7 +117,8 @@ impl EngineArgs {
     /// For results in these forms: maps are computed where they are to be written.
     fn options(&self, forms: &Forms) -> Options {
         let (device, onnxruntime_library) = (self.device.clone(), self.ort_lib.clone());
-        Options { device, provider: self.provider, onnxruntime_library, maps: forms.contains(Form::Map) }
+        let most_memory_bytes = self.memory_mb.map(|most| most << 20);
+        Options { device, provider: self.provider, onnxruntime_library, most_memory_bytes, maps: forms.contains(Form::Map) }
     }
 }
 

@@ -8,15 +8,15 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{EngineArgs, Outcome, text};
+use super::{Outcome, text};
 use crate::codes::sha256_hex;
-use crate::engine::{Engine, Input, Options};
+use crate::engine::{Engine, EngineError, Input, Options};
 use crate::findings::Findings;
-use crate::infer::{Provider, runtime};
+use crate::gpu::DeviceChoice;
+use crate::infer::{Precision, Provider, runtime};
 use crate::model::import::{Monai, Nnunet, Written, import_monai, import_nnunet};
 use crate::model::{self, Expected, Package, ReferenceInput, signature};
 use crate::phantom::{self, Sampling};
-use crate::results::Forms;
 use crate::series;
 
 /// List, begin, check, pack and verify model packages.
@@ -132,8 +132,17 @@ struct Check {
     /// The package: a folder, a packed file, or the name of an installed one.
     package: String,
 
-    #[command(flatten)]
-    engine: EngineArgs,
+    /// Where the kernels run, as for `roentgen run`.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// The execution provider to check it on, instead of each one that a library here has.
+    #[arg(long, value_name = "NAME")]
+    provider: Option<Provider>,
+
+    /// The ONNX Runtime library to load, instead of looking for it.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
 }
 
 /// Pack a package into one file, which runs as the folder does.
@@ -260,19 +269,43 @@ impl Check {
             println!("no MODEL_CARD.md: people cannot read what it is good for");
             passed = false;
         }
-        let offered = &runtime::load(self.engine.ort_lib.as_deref())?.providers;
-        for provider in Provider::ALL.into_iter().filter(|provider| offered.iter().any(|name| name == provider.name())) {
-            let options = Options { provider, ..self.engine.options(&Forms::default()) };
-            passed &= match Engine::new(package.clone(), &options) {
-                Ok(mut engine) => check_reference(&mut engine, provider)?,
-                Err(error) => {
-                    println!("{}: {error}", provider.name());
-                    false
-                }
-            };
-        }
+        passed &= match self.provider {
+            Some(provider) => self.check_on(&package, provider)?,
+            None => self.check_on_all(&package)?,
+        };
         println!("{}", if passed { "passed" } else { "failed" });
         Ok(if passed { Outcome::AllDone } else { Outcome::SomeFailed })
+    }
+
+    /// On each provider of the library that is loaded, and on OpenVINO where that has a library of its own: in a process of its own, which
+    /// has one library only.
+    fn check_on_all(&self, package: &Package) -> anyhow::Result<bool> {
+        let runtime = runtime::load(self.ort_lib.as_deref(), Provider::Cpu)?;
+        let mut passed = true;
+        for provider in Provider::ALL.into_iter().filter(|provider| runtime.offers(*provider)) {
+            passed &= self.check_on(package, provider)?;
+        }
+        let open_vino = Provider::OpenVino(Precision::Float32);
+        if !runtime.offers(open_vino) && runtime::find(self.ort_lib.as_deref(), open_vino).is_ok() {
+            println!("in a process of its own, which has another library:");
+            let mut command = std::process::Command::new(std::env::current_exe().context("this program does not know where it is")?);
+            command.args(["model", "check", &self.package, "--provider", &open_vino.to_string(), "--device", &self.device.to_string()]);
+            passed &= command.status().context("this program cannot be started again")?.success();
+        }
+        Ok(passed)
+    }
+
+    fn check_on(&self, package: &Package, provider: Provider) -> anyhow::Result<bool> {
+        let (device, onnxruntime_library) = (self.device.clone(), self.ort_lib.clone());
+        let options = Options { device, provider, onnxruntime_library, ..Options::default() };
+        match Engine::new(package.clone(), &options) {
+            Ok(mut engine) => check_reference(&mut engine, provider),
+            Err(EngineError::Infer(error)) => {
+                println!("{}: {error}", provider.name());
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -106,6 +106,8 @@ pub struct Options {
     pub provider: Provider,
     /// The ONNX Runtime library, instead of looking for it.
     pub onnxruntime_library: Option<PathBuf>,
+    /// Memory that this process may have, in bytes; none: all that there is. What would take more is refused before the start.
+    pub most_memory_bytes: Option<u64>,
     /// Whether the maps of the package are computed: each takes as much memory as a volume of floats.
     pub maps: bool,
 }
@@ -139,8 +141,9 @@ impl Engine {
     /// [`EngineError`] where one of them is not there; nothing is exchanged for something else.
     pub fn new(package: Package, options: &Options) -> Result<Self, EngineError> {
         let backend = Backend::open(&options.device)?;
-        let runtime = runtime::load(options.onnxruntime_library.as_deref())?;
-        let network = Network::load(runtime, &package, options.provider)?;
+        let runtime = runtime::load(options.onnxruntime_library.as_deref(), options.provider)?;
+        let mut network = Network::load(runtime, &package, options.provider)?;
+        network.limit_memory(options.most_memory_bytes);
         let (provider, onnxruntime_version, maps) = (options.provider, runtime.version.clone(), options.maps);
         Ok(Self { package, backend, network, provider, onnxruntime_version, maps })
     }
@@ -194,6 +197,7 @@ impl Engine {
         let opened = timings.time(Stage::Load, on_stage, || input.into().open())?;
         let image = opened.image();
         let plan = Plan::new(&manifest.preprocess, image.grid())?;
+        self.network.afford(plan.network_grid().voxel_count() as u64)?;
         let (content_sha256, input) =
             timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, image)));
         let input = input?;
@@ -310,6 +314,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
     }
     add("device".to_owned(), backend.class().to_owned());
     add("provider".to_owned(), provider.name().to_owned());
+    if let Some(precision) = provider.precision() {
+        add("precision".to_owned(), precision.name().to_owned());
+    }
     add("onnxruntime".to_owned(), onnxruntime_version.to_owned());
     add("roentgen".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     parameters

@@ -1,9 +1,12 @@
 //! ONNX Runtime: found, loaded, and applied to volumes part by part.
 
 pub mod fetch;
+mod memory;
 mod network;
+mod provider;
 pub mod runtime;
 mod tiles;
 mod window;
 
-pub use network::{InferError, Network, Provider, Scores};
+pub use network::{InferError, Network, Scores};
+pub use provider::{Precision, Provider};

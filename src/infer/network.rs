@@ -1,6 +1,5 @@
 //! ONNX graphs in sessions, and what they answer.
 
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -13,7 +12,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::runtime::Runtime;
-use super::{tiles, window};
+use super::{Provider, memory, tiles, window};
 use crate::geometry::{Coded, Grid};
 use crate::kernels::Interpolation;
 use crate::model::{Inference, Layout, Package};
@@ -22,46 +21,36 @@ use crate::volume::Volume;
 /// How soon a run hears that it is cancelled.
 const HEARS: Duration = Duration::from_millis(50);
 
-/// An ONNX Runtime execution provider. Asked for by name, never exchanged quietly for another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Provider {
-    /// `CPUExecutionProvider`.
-    #[default]
-    Cpu,
-}
-
-impl Provider {
-    /// Those that this program can ask for.
-    pub const ALL: [Self; 1] = [Self::Cpu];
-
-    /// ONNX Runtime's own name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "CPUExecutionProvider",
-        }
-    }
-}
-
-impl FromStr for Provider {
-    type Err = InferError;
-
-    fn from_str(name: &str) -> Result<Self, InferError> {
-        match name {
-            "cpu" => Ok(Self::Cpu),
-            _ => Err(InferError::NoProvider { wanted: name.to_owned() }),
-        }
-    }
-}
-
 /// Why a network cannot be loaded or run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InferError {
-    /// This build has no such execution provider.
-    #[error("no execution provider `{wanted}`: this version runs `cpu`")]
+    /// There is no such execution provider.
+    #[error("no execution provider `{wanted}`: there are {}, and openvino:bfloat16", Provider::ALL.map(|p| p.to_string()).join(", "))]
     NoProvider {
         /// What was asked for.
         wanted: String,
+    },
+    /// The execution provider is in the library and does not start.
+    #[error("{} does not start here: {reason}; ask for another one, `--provider cpu` runs everywhere", provider.name())]
+    ProviderStart {
+        /// Which one.
+        provider: Provider,
+        /// What ONNX Runtime said.
+        reason: String,
+    },
+    /// The execution provider cannot run the graph by itself.
+    #[error("{} has not all operators of the graph, and the CPU's would run the rest: ask for `--provider cpu`, or change the graph",
+            provider.name())]
+    Operators {
+        /// Which one.
+        provider: Provider,
+    },
+    /// ONNX Runtime does not take the graph.
+    #[error("ONNX Runtime does not take the graph: {reason}")]
+    Graph {
+        /// What it said: an operator that it does not have, a damaged file.
+        reason: String,
     },
     /// The graph is not what the manifest says.
     #[error("the ONNX graph does not fit its manifest: {what}")]
@@ -75,10 +64,21 @@ pub enum InferError {
         /// How many, in one tile.
         count: usize,
     },
+    /// There is less memory than a run takes.
+    #[error(
+        "this volume needs {needed_mb} MB more memory for this network, and {free_mb} MB are to be had: free some, allow more, \
+             or use a package with a coarser grid or smaller tiles"
+    )]
+    Memory {
+        /// What the run would take beside what is loaded already.
+        needed_mb: u64,
+        /// What there is.
+        free_mb: u64,
+    },
     /// Stopped because the caller asked for it.
     #[error("cancelled")]
     Cancelled,
-    /// ONNX Runtime refused the graph or failed while running it.
+    /// ONNX Runtime failed while it ran the graph.
     #[error("ONNX Runtime: {0}")]
     Ort(String),
 }
@@ -87,8 +87,12 @@ impl Coded for InferError {
     fn code(&self) -> &'static str {
         match self {
             Self::NoProvider { .. } => "infer.no-provider",
+            Self::ProviderStart { .. } => "infer.provider-start",
+            Self::Operators { .. } => "infer.provider-operators",
+            Self::Graph { .. } => "infer.graph",
             Self::Contract { .. } => "infer.contract",
             Self::NotFinite { .. } => "infer.not-finite",
+            Self::Memory { .. } => "infer.memory",
             Self::Cancelled => "infer.cancelled",
             Self::Ort(_) => "infer.onnxruntime",
         }
@@ -129,25 +133,24 @@ pub struct Network {
     layout: Layout,
     channels: usize,
     inference: Inference,
+    /// Memory that this process may have, in bytes.
+    most_bytes: Option<u64>,
+    /// Whether the sessions have run, and so have taken what they need for themselves.
+    has_run: bool,
 }
 
 impl Network {
     /// Loads the package's graphs and holds them against the manifest.
     ///
     /// # Errors
-    /// [`InferError::Contract`] where tensors differ from the manifest, [`InferError::Ort`] where a graph does not load.
+    /// [`InferError::Contract`] where tensors differ from the manifest, [`InferError::Graph`] where a graph does not load,
+    /// [`InferError::ProviderStart`] and [`InferError::Operators`] where the provider does not run it, all of it.
     pub fn load(runtime: &Runtime, package: &Package, provider: Provider) -> Result<Self, InferError> {
-        let Provider::Cpu = provider; // the only one so far, and what a session without providers runs on
         let manifest = &package.manifest;
         let channels = manifest.channels();
         let layout = manifest.input.layout;
         let load = |graph: &Vec<u8>| {
-            // Level 3 is the default of every peer; without the memory pattern peak memory halves at the same speed.
-            let session = Session::builder(&runtime.environment)?
-                .with_optimization_level(GraphOptimizationLevel::Level3)?
-                .with_intra_threads(rayon::current_num_threads())?
-                .with_memory_pattern(false)?
-                .commit_from_memory(graph)?;
+            let session = session(runtime, provider, graph)?;
             check_tensor(session.inputs(), &manifest.input.tensor, layout, 1)?;
             check_tensor(session.outputs(), &manifest.output.tensor, layout, channels)?;
             match session.inputs().len() {
@@ -162,14 +165,46 @@ impl Network {
             layout,
             channels,
             inference: manifest.inference.clone(),
+            most_bytes: None,
+            has_run: false,
         })
+    }
+
+    /// Lets the process have so many bytes of memory and not all that there is.
+    pub fn limit_memory(&mut self, most_bytes: Option<u64>) {
+        self.most_bytes = most_bytes;
+    }
+
+    /// Bytes that a run over `voxels` of the network's grid takes beside what is loaded: input, scores, and the parts that are on their way.
+    ///
+    /// What the sessions take for themselves is not among them: they keep it from their first answer on, and then it is loaded.
+    pub fn needed_bytes(&self, voxels: u64) -> u64 {
+        let part = |shape: [u32; 3], halo: u32| shape.iter().map(|&n| u64::from(n) + 2 * u64::from(halo)).product::<u64>().min(voxels);
+        let channels = self.channels as u64;
+        let values = match &self.inference {
+            Inference::Tiles(tiles) => voxels * (1 + channels) + part(tiles.tile, tiles.halo) * (1 + 2 * channels),
+            // Weights are summed up beside the scores; a patch waits on each side of the network.
+            Inference::SlidingWindow(window) => {
+                voxels * (2 + channels) + window.patch.iter().map(|&n| u64::from(n)).product::<u64>() * 3 * (1 + channels)
+            }
+        };
+        4 * values
+    }
+
+    /// Refuses a volume of `voxels` on the network's grid that does not fit into memory, before anything is done with it.
+    ///
+    /// # Errors
+    /// [`InferError::Memory`].
+    pub fn afford(&self, voxels: u64) -> Result<(), InferError> {
+        memory::afford(self.needed_bytes(voxels), self.most_bytes)
     }
 
     /// The network's answer for the whole of `input`.
     ///
     /// # Errors
-    /// [`InferError::Cancelled`] soon after `cancel` is set: at the next operator of the graph, loops within it included. Otherwise what
-    /// the network did wrong.
+    /// [`InferError::Cancelled`] soon after `cancel` is set: at the next operator of the graph, loops within it included; with providers that
+    /// run a graph as a whole, at the next part of the volume. [`InferError::Memory`] where, after the first answer of all, there is not
+    /// enough left for the rest. Otherwise what the network did wrong.
     pub fn run(&mut self, input: &Volume<f32>, cancel: &AtomicBool) -> Result<Scores, InferError> {
         let options = RunOptions::new()?;
         let (over, is_over) = mpsc::channel::<()>();
@@ -184,7 +219,9 @@ impl Network {
                 }
             });
             let inference = self.inference.clone();
-            let mut asked = Asked { network: self, options: &options, cancel };
+            let voxels = input.voxels().len() as u64;
+            let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels);
+            let mut asked = Asked { network: self, options: &options, cancel, rest_bytes };
             let values = match &inference {
                 Inference::Tiles(tiles) => tiles::run(&mut asked, tiles, input),
                 Inference::SlidingWindow(window) => window::run(&mut asked, window, input),
@@ -201,6 +238,8 @@ pub(super) struct Asked<'a> {
     network: &'a mut Network,
     options: &'a RunOptions,
     cancel: &'a AtomicBool,
+    /// What a run takes beside its input and the sessions' own.
+    rest_bytes: u64,
 }
 
 impl Asked<'_> {
@@ -213,7 +252,7 @@ impl Asked<'_> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(InferError::Cancelled);
         }
-        let Network { sessions, input: of_input, output, layout, channels, .. } = &mut *self.network;
+        let Network { sessions, input: of_input, output, layout, channels, most_bytes, has_run, .. } = &mut *self.network;
         let shape = |channels: usize| match layout {
             Layout::Ncdhw => vec![1, channels, k, j, i],
             Layout::Nchw => vec![k, channels, j, i],
@@ -241,8 +280,33 @@ impl Asked<'_> {
         if graphs > 1.0 {
             scores.iter_mut().for_each(|sum| *sum /= graphs);
         }
+        if !std::mem::replace(has_run, true) {
+            memory::afford(self.rest_bytes, *most_bytes)?; // the scores of the whole are not touched yet
+        }
         Ok(())
     }
+}
+
+/// A session of `provider` alone: what it has no operator for is not left to the CPU's.
+fn session(runtime: &Runtime, provider: Provider, graph: &[u8]) -> Result<Session, InferError> {
+    let threads = rayon::current_num_threads();
+    // Level 3 is the default of every peer; without the memory pattern peak memory halves at the same speed.
+    let mut builder = Session::builder(&runtime.environment)?
+        .with_optimization_level(GraphOptimizationLevel::Level3)?
+        .with_intra_threads(threads)?
+        .with_memory_pattern(false)?;
+    if let Some(reason) = provider.lacking() {
+        return Err(InferError::ProviderStart { provider, reason: reason.to_owned() });
+    }
+    if let Some(dispatch) = provider.dispatch(threads) {
+        let does_not_start = |error: ort::Error<_>| InferError::ProviderStart { provider, reason: error.to_string() };
+        builder = builder.with_execution_providers([dispatch]).map_err(does_not_start)?.with_disable_cpu_fallback()?;
+    }
+    builder.commit_from_memory(graph).map_err(|error| match error.to_string() {
+        // ONNX Runtime has no code of its own for this.
+        reason if reason.contains("fallback to CPU EP has been explicitly disabled") => InferError::Operators { provider },
+        reason => InferError::Graph { reason },
+    })
 }
 
 /// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them.

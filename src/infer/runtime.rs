@@ -2,7 +2,8 @@
 //!
 //! Places, in this order: the one the operator names (`--ort-lib`), `ORT_DYLIB_PATH`, next to this program, its neighbour `lib`,
 //! this user's data folder (where `roentgen setup` puts it), Python's `onnxruntime` package, the system's loader. A place the operator
-//! names is taken or refused; it is never passed over for another. Of the others the first usable one is taken.
+//! names is taken or refused; it is never passed over for another. Of the others the first usable one that has the execution provider
+//! asked for is taken: providers come in libraries of their own, and a process has one library.
 //!
 //! Invariants:
 //! 1. `ort` is asked for nothing before [`load`] has given it a library: it would look for one by itself, and panic without one.
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::geometry::Coded;
-use crate::infer::fetch;
+use crate::infer::{Provider, fetch};
 
 /// What the operator sets to name the library or its folder.
 pub const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -75,6 +76,8 @@ pub enum Verdict {
     Usable {
         /// What the library says, like `1.31.1`.
         version: String,
+        /// Execution providers compiled into it, in its order of preference, like `CPUExecutionProvider`.
+        providers: Vec<String>,
     },
     /// No library there.
     Missing,
@@ -88,7 +91,7 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usable { version } => write!(f, "ONNX Runtime {version}"),
+            Self::Usable { version, providers } => write!(f, "ONNX Runtime {version} with {}", providers.join(", ")),
             Self::Missing => f.write_str("not there"),
             Self::Refused { reason } => f.write_str(reason),
         }
@@ -117,10 +120,12 @@ impl fmt::Display for Candidate {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// None of the places has a usable library.
-    #[error("no usable ONNX Runtime library: run `roentgen setup` to fetch it, or name one with --ort-lib or {PATH_VARIABLE} (looked at {})",
-            list(.candidates))]
+    /// None of the places has a usable library with this execution provider.
+    #[error("no usable ONNX Runtime library with {}: {}name one with --ort-lib or {PATH_VARIABLE} (looked at {})",
+            provider.name(), setup_or(*provider), list(.candidates))]
     NotFound {
+        /// What was asked for.
+        provider: Provider,
         /// The places, in order.
         candidates: Vec<Candidate>,
     },
@@ -133,6 +138,17 @@ pub enum RuntimeError {
         /// What is wrong with it.
         verdict: Verdict,
         /// What was named.
+        path: PathBuf,
+    },
+    /// The library that somebody named, or that this process already runs, does not have the execution provider.
+    #[error("this ONNX Runtime library has no {}, only {}: {}name one that has it with --ort-lib or {PATH_VARIABLE} ({})",
+            provider.name(), offered.join(", "), setup_or(*provider), path.display())]
+    LacksProvider {
+        /// What was asked for.
+        provider: Provider,
+        /// What the library has.
+        offered: Vec<String>,
+        /// The library.
         path: PathBuf,
     },
     /// This process already runs another library.
@@ -157,6 +173,15 @@ pub enum RuntimeError {
     },
 }
 
+/// What brings a library with this provider, as the first half of an advice; empty where nothing of ours does.
+fn setup_or(provider: Provider) -> String {
+    match provider {
+        Provider::Cpu => "run `roentgen setup` to fetch one, or ".to_owned(),
+        Provider::OpenVino(_) => "leave out what names another and run `roentgen setup --provider openvino` to fetch one, or ".to_owned(),
+        _ => String::new(),
+    }
+}
+
 fn list(candidates: &[Candidate]) -> String {
     candidates.iter().map(Candidate::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -166,6 +191,7 @@ impl Coded for RuntimeError {
         match self {
             Self::NotFound { .. } => "infer.no-runtime",
             Self::Named { .. } => "infer.runtime-refused",
+            Self::LacksProvider { .. } => "infer.runtime-lacks-provider",
             Self::OtherLoaded { .. } => "infer.runtime-already-loaded",
             Self::Start { .. } => "infer.runtime-start",
         }
@@ -176,7 +202,7 @@ impl Coded for RuntimeError {
             Self::NotFound { .. } | Self::Named { .. } | Self::Start { .. } => {
                 Some("`roentgen setup` fetches ONNX Runtime with pip, checks it, and keeps it in your data folder".into())
             }
-            Self::OtherLoaded { .. } => None,
+            Self::LacksProvider { .. } | Self::OtherLoaded { .. } => None,
         }
     }
 }
@@ -197,6 +223,17 @@ pub struct Runtime {
     pub providers: Vec<String>,
 }
 
+impl Runtime {
+    /// Whether this execution provider is compiled into the library.
+    pub fn offers(&self, provider: Provider) -> bool {
+        offers(&self.providers, provider)
+    }
+}
+
+fn offers(providers: &[String], provider: Provider) -> bool {
+    providers.iter().any(|name| name == provider.name())
+}
+
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Runtime {{ {} from {}, {}, {:?} }}", self.version, self.origin, self.path.display(), self.providers)
@@ -211,65 +248,82 @@ pub fn loaded() -> Option<&'static Runtime> {
     RUNTIME.get()
 }
 
-/// Finds and starts ONNX Runtime, or returns the one already started.
+/// Finds and starts an ONNX Runtime that has `provider`, or returns the one already started.
 ///
 /// `explicit` is a library or a folder that holds one. The search stops at the first usable place.
 ///
 /// # Errors
 /// [`RuntimeError::NotFound`], [`RuntimeError::Named`] when `explicit` or [`PATH_VARIABLE`] names something unusable,
+/// [`RuntimeError::LacksProvider`] when what is named or already runs does not have `provider`,
 /// [`RuntimeError::OtherLoaded`] when `explicit` is not the library that already runs, [`RuntimeError::Start`].
-pub fn load(explicit: Option<&Path>) -> Result<&'static Runtime, RuntimeError> {
+pub fn load(explicit: Option<&Path>, provider: Provider) -> Result<&'static Runtime, RuntimeError> {
     let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(runtime) = RUNTIME.get() {
         return match explicit.map(library_at) {
             Some(asked) if !same_file(&asked, &runtime.path) => Err(RuntimeError::OtherLoaded { loaded: runtime.path.clone(), asked }),
-            _ => Ok(runtime),
+            _ if runtime.offers(provider) => Ok(runtime),
+            _ => Err(RuntimeError::LacksProvider { provider, offered: runtime.providers.clone(), path: runtime.path.clone() }),
         };
     }
-    let (candidate, version) = choose(search(explicit, std::env::var_os(PATH_VARIABLE).map(PathBuf::from)))?;
-    let runtime = start(candidate, version)?;
+    let runtime = start(find(explicit, provider)?)?;
     Ok(RUNTIME.get_or_init(|| runtime))
 }
 
-/// Every place where a library may be and what is there, in the order of preference; starts nothing.
+/// The place whose library [`load`] would start in a process that has none yet; its verdict is [`Verdict::Usable`].
 ///
-/// For `roentgen doctor`: [`load`] takes the first usable one, and none after one that somebody named.
-pub fn locate(explicit: Option<&Path>) -> Vec<Candidate> {
-    search(explicit, std::env::var_os(PATH_VARIABLE).map(PathBuf::from)).collect()
+/// # Errors
+/// As [`load`], save that nothing is started.
+pub fn find(explicit: Option<&Path>, provider: Provider) -> Result<Candidate, RuntimeError> {
+    let candidates = search(explicit, std::env::var_os(PATH_VARIABLE).map(PathBuf::from), provider);
+    choose(candidates, provider)
 }
 
-/// The folder of this user's data for this program's pinned ONNX Runtime; `None` where the system names no home.
-pub fn user_data_dir() -> Option<PathBuf> {
+/// Every place where a library with `provider` may be and what is there, in the order of preference; starts nothing.
+///
+/// For `roentgen doctor`: [`load`] takes the first usable one that has it, and none after one that somebody named.
+pub fn locate(explicit: Option<&Path>, provider: Provider) -> Vec<Candidate> {
+    search(explicit, std::env::var_os(PATH_VARIABLE).map(PathBuf::from), provider).collect()
+}
+
+/// The folder of this user's data for the pinned ONNX Runtime with this provider; `None` where the system names no home.
+///
+/// Providers that `roentgen setup` does not fetch have none of their own: theirs is the CPU's.
+pub fn user_data_dir(provider: Provider) -> Option<PathBuf> {
     let dirs = directories::ProjectDirs::from("", "", "roentgen")?;
-    Some(dirs.data_local_dir().join("onnxruntime").join(fetch::VERSION))
+    let (package, version) = match provider {
+        Provider::OpenVino(_) => ("onnxruntime-openvino", fetch::OPENVINO_VERSION),
+        _ => ("onnxruntime", fetch::VERSION),
+    };
+    Some(dirs.data_local_dir().join(package).join(version))
 }
 
-/// The first usable candidate and its version; asks for no more of them than needed.
-fn choose(candidates: impl Iterator<Item = Candidate>) -> Result<(Candidate, String), RuntimeError> {
+/// The first usable candidate with `provider`; asks for no more of them than needed.
+fn choose(candidates: impl Iterator<Item = Candidate>, provider: Provider) -> Result<Candidate, RuntimeError> {
     let mut seen = Vec::new();
     for candidate in candidates {
-        match &candidate.verdict {
-            Verdict::Usable { version } => {
-                let version = version.clone();
-                return Ok((candidate, version));
+        let Candidate { origin, path, verdict } = &candidate;
+        match verdict {
+            Verdict::Usable { providers, .. } if offers(providers, provider) => return Ok(candidate),
+            Verdict::Usable { providers, .. } if origin.is_named() => {
+                return Err(RuntimeError::LacksProvider { provider, offered: providers.clone(), path: path.clone() });
             }
-            _ if candidate.origin.is_named() => {
-                return Err(RuntimeError::Named { origin: candidate.origin, verdict: candidate.verdict, path: candidate.path });
+            _ if origin.is_named() => {
+                return Err(RuntimeError::Named { origin: *origin, verdict: candidate.verdict, path: candidate.path });
             }
             _ => seen.push(candidate),
         }
     }
-    Err(RuntimeError::NotFound { candidates: seen })
+    Err(RuntimeError::NotFound { provider, candidates: seen })
 }
 
 /// The places in order, each looked at only when it is asked for.
-fn search(explicit: Option<&Path>, variable: Option<PathBuf>) -> impl Iterator<Item = Candidate> {
+fn search(explicit: Option<&Path>, variable: Option<PathBuf>, provider: Provider) -> impl Iterator<Item = Candidate> {
     let named = explicit.map(|path| (Origin::Explicit, library_at(path)));
     let variable = variable.filter(|path| !path.as_os_str().is_empty()).map(|path| (Origin::Environment, library_at(&path)));
     let program = std::env::current_exe().ok().and_then(|exe| Some(exe.canonicalize().unwrap_or(exe).parent()?.to_owned()));
     let beside = program.clone().map(|dir| (Origin::Executable, library_in(&dir)));
     let lib = program.and_then(|dir| Some((Origin::Executable, library_in(&dir.parent()?.join("lib")))));
-    let first = [named, variable, beside, lib, user_data_dir().map(|dir| (Origin::UserData, library_in(&dir)))];
+    let first = [named, variable, beside, lib, user_data_dir(provider).map(|dir| (Origin::UserData, library_in(&dir)))];
     let judged = |(origin, path): (Origin, PathBuf)| {
         let verdict = judge(&path);
         Candidate { origin, path, verdict }
@@ -297,7 +351,7 @@ fn system_candidate(names: &[PathBuf]) -> Candidate {
     let mut refused = None;
     for name in names {
         match probe(name) {
-            Ok(version) => return Candidate { origin: Origin::System, path: name.clone(), verdict: Verdict::Usable { version } },
+            Ok(verdict) => return Candidate { origin: Origin::System, path: name.clone(), verdict },
             Err(Unusable::NotLoaded(_)) => {}
             Err(Unusable::Loaded(reason)) => refused = refused.or(Some((name.clone(), Verdict::Refused { reason }))),
         }
@@ -394,7 +448,7 @@ fn judge(path: &Path) -> Verdict {
         return Verdict::Refused { reason: "is cut short: the file ends before its own tables do".into() };
     }
     match probe(path) {
-        Ok(version) => Verdict::Usable { version },
+        Ok(verdict) => verdict,
         Err(Unusable::NotLoaded(reason) | Unusable::Loaded(reason)) => Verdict::Refused { reason },
     }
 }
@@ -420,9 +474,9 @@ enum Unusable {
     Loaded(String),
 }
 
-/// Loads the library, reads its version and lets it go again.
+/// Loads the library, reads its version and its execution providers, and lets it go again: [`Verdict::Usable`] or why not.
 #[allow(unsafe_code)] // a C library's entry point can be asked for its version in no other way
-fn probe(path: &Path) -> Result<String, Unusable> {
+fn probe(path: &Path) -> Result<Verdict, Unusable> {
     // SAFETY: loading runs the library's initialisers. The places are the operator's, this program's, the user's and the system's own,
     // and a library found there is about to be used.
     let library = unsafe { libloading::Library::new(path) };
@@ -439,10 +493,12 @@ fn probe(path: &Path) -> Result<String, Unusable> {
     let version = unsafe { CStr::from_ptr((base.GetVersionString)()) }.to_string_lossy().into_owned();
     // SAFETY: an entry of that table; an unknown API version gives null.
     let api = unsafe { (base.GetApi)(ort::MINOR_VERSION) };
-    if api.is_null() || minor(&version) < Some(ort::MINOR_VERSION) {
+    // SAFETY: null, or a table that lives as long as the library does.
+    let (Some(api), true) = (unsafe { api.as_ref() }, minor(&version) >= Some(ort::MINOR_VERSION)) else {
         return Err(Unusable::Loaded(format!("is ONNX Runtime {version}, and 1.{} or later is needed", ort::MINOR_VERSION)));
-    }
-    Ok(version)
+    };
+    let providers = available_providers(api).map_err(Unusable::Loaded)?;
+    Ok(Verdict::Usable { version, providers })
 }
 
 fn minor(version: &str) -> Option<u32> {
@@ -454,20 +510,20 @@ fn one_line(text: &str) -> String {
 }
 
 /// Gives the library to `ort` and starts it.
-fn start(candidate: Candidate, version: String) -> Result<Runtime, RuntimeError> {
-    let Candidate { origin, path, .. } = candidate;
+fn start(candidate: Candidate) -> Result<Runtime, RuntimeError> {
+    let Candidate { origin, path, verdict } = candidate;
+    let Verdict::Usable { version, .. } = verdict else { return Err(RuntimeError::Named { origin, verdict, path }) };
     let failed = |reason: String| RuntimeError::Start { version: version.clone(), reason: one_line(&reason), path: path.clone() };
     let builder = ort::init_from(&path).map_err(|error| failed(error.to_string()))?;
     let environment = builder.with_name("roentgen").with_telemetry(false).build().map_err(|error| failed(error.to_string()))?;
-    let providers = available_providers().map_err(failed)?;
+    let providers = available_providers(ort::api()).map_err(failed)?;
     let build = ort::info().to_owned();
     Ok(Runtime { environment, path, origin, version, build, providers })
 }
 
-/// The execution providers compiled into the library that `ort` holds.
-#[allow(unsafe_code)] // `ort` can only be asked about single providers, each behind a feature
-fn available_providers() -> Result<Vec<String>, String> {
-    let api = ort::api();
+/// The execution providers compiled into the library whose table of functions this is.
+#[allow(unsafe_code)] // `ort` can only be asked about single providers, and about its own library
+fn available_providers(api: &ort::sys::OrtApi) -> Result<Vec<String>, String> {
     let (mut names, mut count): (*mut *mut c_char, c_int) = (std::ptr::null_mut(), 0);
     let succeeded = |status: ort::sys::OrtStatusPtr| {
         if status.0.is_null() {
@@ -479,7 +535,7 @@ fn available_providers() -> Result<Vec<String>, String> {
     };
     // SAFETY: both pointers are to live variables; the list is the library's until it is released below.
     if !succeeded(unsafe { (api.GetAvailableProviders)(&mut names, &mut count) }) || names.is_null() {
-        return Err("it does not list its execution providers".into());
+        return Err("does not list its execution providers".into());
     }
     let count_usize = usize::try_from(count).unwrap_or(0);
     // SAFETY: the library says that `names` holds `count` strings, each ending with 0, until they are released.
@@ -492,27 +548,33 @@ fn available_providers() -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::infer::Precision;
 
     fn candidate(origin: Origin, verdict: Verdict) -> Candidate {
         Candidate { origin, path: "lib".into(), verdict }
     }
 
     fn usable() -> Verdict {
-        Verdict::Usable { version: "1.31.1".into() }
+        with(&[Provider::Cpu])
+    }
+
+    fn with(providers: &[Provider]) -> Verdict {
+        Verdict::Usable { version: "1.31.1".into(), providers: providers.iter().map(|p| p.name().to_owned()).collect() }
     }
 
     #[test]
     fn the_first_usable_place_is_taken() {
         let places =
             [candidate(Origin::Executable, Verdict::Missing), candidate(Origin::UserData, usable()), candidate(Origin::System, usable())];
-        let (chosen, version) = choose(places.into_iter()).unwrap();
-        assert_eq!((chosen.origin, version.as_str()), (Origin::UserData, "1.31.1"));
+        let chosen = choose(places.into_iter(), Provider::Cpu).unwrap();
+        assert_eq!((chosen.origin, chosen.verdict), (Origin::UserData, usable()));
     }
 
     #[test]
     fn a_named_place_is_never_passed_over() {
         for origin in [Origin::Explicit, Origin::Environment] {
-            let error = choose([candidate(origin, Verdict::Missing), candidate(Origin::UserData, usable())].into_iter()).unwrap_err();
+            let error = choose([candidate(origin, Verdict::Missing), candidate(Origin::UserData, usable())].into_iter(), Provider::Cpu)
+                .unwrap_err();
             assert_eq!(error.code(), "infer.runtime-refused");
             assert!(error.to_string().contains(&origin.to_string()), "{error}");
         }
@@ -521,10 +583,27 @@ mod tests {
     #[test]
     fn without_a_library_the_message_names_setup_and_the_places() {
         let refused = Verdict::Refused { reason: "is ONNX Runtime 1.17.1".into() };
-        let error = choose([candidate(Origin::Executable, Verdict::Missing), candidate(Origin::System, refused)].into_iter()).unwrap_err();
+        let error =
+            choose([candidate(Origin::Executable, Verdict::Missing), candidate(Origin::System, refused)].into_iter(), Provider::Cpu)
+                .unwrap_err();
         assert_eq!(error.code(), "infer.no-runtime");
         let text = error.to_string();
         assert!(text.contains("roentgen setup") && text.contains("1.17.1") && text.contains("next to the program"), "{text}");
+    }
+
+    #[test]
+    fn a_library_without_the_provider_is_passed_over_or_where_it_is_named_refused() {
+        let open_vino = Provider::OpenVino(Precision::BFloat16);
+        let places = || [candidate(Origin::Executable, usable()), candidate(Origin::UserData, with(&[open_vino, Provider::Cpu]))];
+        assert_eq!(choose(places().into_iter(), open_vino).unwrap().origin, Origin::UserData);
+        assert_eq!(choose(places().into_iter(), Provider::Cpu).unwrap().origin, Origin::Executable);
+        let error = choose(places().into_iter(), Provider::Cuda).unwrap_err();
+        assert_eq!(error.code(), "infer.no-runtime");
+        assert!(error.to_string().contains("CUDAExecutionProvider") && !error.to_string().contains("setup"), "{error}");
+        let named = [candidate(Origin::Environment, usable())].into_iter().chain(places());
+        let error = choose(named, open_vino).unwrap_err();
+        assert_eq!(error.code(), "infer.runtime-lacks-provider");
+        assert!(error.to_string().contains("setup --provider openvino"), "{error}");
     }
 
     #[test]
@@ -548,11 +627,11 @@ mod tests {
     fn an_explicit_place_comes_first_then_the_variable() {
         let dir = tempfile::tempdir().unwrap();
         let (flag, variable) = (dir.path().join("flag"), dir.path().join("variable"));
-        let found: Vec<Candidate> = search(Some(&flag), Some(variable.clone())).take(3).collect();
+        let found: Vec<Candidate> = search(Some(&flag), Some(variable.clone()), Provider::Cpu).take(3).collect();
         assert_eq!((found[0].origin, &found[0].path, &found[0].verdict), (Origin::Explicit, &flag, &Verdict::Missing));
         assert_eq!((found[1].origin, &found[1].path), (Origin::Environment, &variable));
         assert_eq!(found[2].origin, Origin::Executable);
-        assert_ne!(search(None, Some(PathBuf::new())).next().unwrap().origin, Origin::Environment); // set but empty
+        assert_ne!(search(None, Some(PathBuf::new()), Provider::Cpu).next().unwrap().origin, Origin::Environment); // set but empty
     }
 
     #[test]
@@ -568,16 +647,17 @@ mod tests {
 
     #[test]
     fn loads_once_and_refuses_a_second_library() {
-        if !locate(None).iter().any(|candidate| matches!(candidate.verdict, Verdict::Usable { .. })) {
+        if !locate(None, Provider::Cpu).iter().any(|candidate| matches!(candidate.verdict, Verdict::Usable { .. })) {
             eprintln!("skipped: no ONNX Runtime library (roentgen setup)");
             return;
         }
-        let runtime = load(None).unwrap();
+        let runtime = load(None, Provider::Cpu).unwrap();
         assert!(minor(&runtime.version) >= Some(ort::MINOR_VERSION), "{runtime:?}");
         assert!(runtime.providers.iter().any(|provider| provider == "CPUExecutionProvider"), "{runtime:?}");
-        assert!(std::ptr::eq(load(None).unwrap(), runtime));
+        assert!(std::ptr::eq(load(None, Provider::Cpu).unwrap(), runtime));
+        assert_eq!(load(None, Provider::DirectMl).unwrap_err().code(), "infer.runtime-lacks-provider");
         assert!(std::ptr::eq(loaded().unwrap(), runtime));
-        let error = load(Some(Path::new("/no/such/library.so"))).unwrap_err();
+        let error = load(Some(Path::new("/no/such/library.so")), Provider::Cpu).unwrap_err();
         assert_eq!(error.code(), "infer.runtime-already-loaded");
     }
 }

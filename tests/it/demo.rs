@@ -72,7 +72,7 @@ fn cpu_and_gpu_label_the_same() {
 
     // The margins once more on the CPU, from the scores themselves.
     let package = Package::read(&ct_tissue()).expect("the shipped package is whole");
-    let runtime = runtime::load(None).expect("loaded above");
+    let runtime = runtime::load(None, Provider::Cpu).expect("loaded above");
     let mut network = Network::load(runtime, &package, Provider::Cpu).expect("loaded above");
     let plan = Plan::new(&package.manifest.preprocess, on_cpu.image.grid()).expect("ran above");
     let input = plan.run(&Backend::Cpu, &on_cpu.image).expect("ran above");

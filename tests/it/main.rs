@@ -23,6 +23,7 @@ mod operations;
 mod orientations;
 mod packages;
 mod pages;
+mod providers;
 mod reading;
 mod real_data;
 mod reports;

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use roentgen::codes::sha256_hex;
 use roentgen::geometry::Coded;
+use roentgen::infer::{Network, Provider, runtime};
 use roentgen::model::Package;
 
-use crate::support::{ct_tissue, roentgen, small_study};
+use crate::support::{Ran, ct_tissue, python, roentgen, root, small_study};
 
 /// A copy of the shipped package with its manifest changed.
 pub(crate) fn changed(change: impl FnOnce(String) -> String) -> tempfile::TempDir {
@@ -20,6 +22,18 @@ pub(crate) fn changed(change: impl FnOnce(String) -> String) -> tempfile::TempDi
     assert_ne!(text, other, "the change must change something");
     fs::write(&manifest, other).expect("written");
     folder
+}
+
+/// The shipped package with one of the graphs of `make_graphs.py` instead of its own.
+pub(crate) fn with_graph(name: &str) -> tempfile::TempDir {
+    let made = tempfile::tempdir().expect("a temporary folder");
+    let ran = python(&root().join("tests/python/make_graphs.py"), &[made.path()]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    let graph = fs::read(made.path().join(format!("{name}.onnx"))).expect("it is made");
+    let own = fs::read(ct_tissue().join("ct-tissue.onnx")).expect("readable");
+    let package = changed(|text| text.replace(&sha256_hex(&own), &sha256_hex(&graph)));
+    fs::write(package.path().join("ct-tissue.onnx"), graph).expect("written");
+    package
 }
 
 fn check(package: &Path, code: &str) {
@@ -126,4 +140,65 @@ fn a_graph_larger_than_onnx_has() {
     let graph = fs::File::create(package.path().join("ct-tissue.onnx")).expect("writable");
     graph.set_len(3 << 30).expect("a file with a hole");
     check(package.path(), "model.too-large");
+}
+
+/// The binary on a small study, and whether it wrote anything.
+fn run_on_small_study(package: &Path) -> (Ran, bool) {
+    let (_, study) = small_study();
+    let output = study.path().join("results");
+    let [package, output_text, study] = [package, &output, study.path()].map(|path| path.to_str().expect("ASCII"));
+    let ran = roentgen(&["run", "--device", "cpu", "--model", package, "--output", output_text, study]);
+    (ran, output.exists())
+}
+
+/// What comes of loading the shipped package with another graph: in this process and by the binary, which writes nothing.
+fn check_graph(name: &str, code: &str) {
+    let package = with_graph(name);
+    let runtime = runtime::load(None, Provider::Cpu).expect("ONNX Runtime is there");
+    let found = Package::read(package.path()).expect("its hashes hold");
+    let error = Network::load(runtime, &found, Provider::Cpu).expect_err("must not be taken");
+    assert_eq!(error.code(), code, "{name}: {error}");
+    let (ran, wrote) = run_on_small_study(package.path());
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    assert!(ran.stderr.contains(&error.to_string()) && !wrote, "{name}: {}", ran.all());
+}
+
+#[test]
+fn a_graph_that_does_not_fit_its_manifest() {
+    for name in ["dtype", "rank", "input-channels", "output-channels"] {
+        check_graph(name, "infer.contract");
+    }
+}
+
+#[test]
+fn a_graph_with_an_operator_that_nobody_has_or_without_its_end() {
+    for name in ["operator", "cut-short"] {
+        check_graph(name, "infer.graph");
+    }
+}
+
+#[test]
+fn a_graph_whose_answers_are_no_scores() {
+    for (name, code) in [("size", "infer.contract"), ("not-finite", "infer.not-finite")] {
+        let (ran, _) = run_on_small_study(with_graph(name).path());
+        assert_eq!(ran.code, 1, "{}", ran.all());
+        assert!(ran.stdout.contains(code), "{name}: {}", ran.all());
+    }
+    let (fits, _) = run_on_small_study(with_graph("fits").path());
+    assert_eq!(fits.code, 0, "{}", fits.all());
+}
+
+#[test]
+fn a_volume_that_does_not_fit_into_memory() {
+    let (_, study) = small_study();
+    let [package, output, input] =
+        [&ct_tissue(), &study.path().join("results"), study.path()].map(|path| path.to_str().expect("ASCII").to_owned());
+    let run =
+        |megabytes: &str| roentgen(&["run", "--device", "cpu", "--memory-mb", megabytes, "--model", &package, "--output", &output, &input]);
+    let refused = run("1");
+    assert_eq!(refused.code, 1, "{}", refused.all());
+    // 90 x 68 x 24 voxels of 4 x 4 x 9.6 mm are 240 x 182 x 154 of 1.5 mm, and each of them an input and five scores of 4 bytes.
+    assert!(refused.stdout.contains("[infer.memory]") && refused.stdout.contains(" MB are to be had"), "{}", refused.all());
+    let fits = run("8192");
+    assert_eq!(fits.code, 0, "{}", fits.all());
 }
