@@ -121,8 +121,8 @@ impl fmt::Display for Candidate {
 #[non_exhaustive]
 pub enum RuntimeError {
     /// None of the places has a usable library with this execution provider.
-    #[error("no usable ONNX Runtime library with {}: {}name one with --ort-lib or {PATH_VARIABLE} (looked at {})",
-            provider.name(), setup_or(*provider), list(.candidates))]
+    #[error("no usable ONNX Runtime library with {}: {}name one with --ort-lib or {PATH_VARIABLE} (looked at {})", provider.name(),
+            setup(*provider).map_or_else(String::new, |setup| format!("run `{setup}` to fetch one, or ")), list(.candidates))]
     NotFound {
         /// What was asked for.
         provider: Provider,
@@ -141,8 +141,9 @@ pub enum RuntimeError {
         path: PathBuf,
     },
     /// The library that somebody named, or that this process already runs, does not have the execution provider.
-    #[error("this ONNX Runtime library has no {}, only {}: {}name one that has it with --ort-lib or {PATH_VARIABLE} ({})",
-            provider.name(), offered.join(", "), setup_or(*provider), path.display())]
+    #[error("this ONNX Runtime library has no {}, only {}: name one that has it with --ort-lib or {PATH_VARIABLE}{} ({})",
+            provider.name(), offered.join(", "), setup(*provider).map_or_else(String::new, |setup| format!(", or none and run `{setup}`")),
+            path.display())]
     LacksProvider {
         /// What was asked for.
         provider: Provider,
@@ -173,12 +174,12 @@ pub enum RuntimeError {
     },
 }
 
-/// What brings a library with this provider, as the first half of an advice; empty where nothing of ours does.
-fn setup_or(provider: Provider) -> String {
+/// What brings a library with this provider, where something of ours does.
+fn setup(provider: Provider) -> Option<&'static str> {
     match provider {
-        Provider::Cpu => "run `roentgen setup` to fetch one, or ".to_owned(),
-        Provider::OpenVino(_) => "leave out what names another and run `roentgen setup --provider openvino` to fetch one, or ".to_owned(),
-        _ => String::new(),
+        Provider::Cpu => Some("roentgen setup"),
+        Provider::OpenVino(_) => Some("roentgen setup --provider openvino"),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,7 @@ SPACING, PATCH = [2.5, 2.5, 2.5], [96, 96, 96]
 
 
 def nnunet(results, image, output):
-    """What users of nnU-Net run, in this process; prints its seconds."""
+    """What users of nnU-Net run, in this process; prints what timed() reads."""
     for name in ('nnUNet_raw', 'nnUNet_preprocessed', 'nnUNet_results'):
         os.environ.setdefault(name, '/nowhere')
     with contextlib.redirect_stdout(sys.stderr):
@@ -30,12 +31,14 @@ def nnunet(results, image, output):
         from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         torch.set_num_threads(os.cpu_count())
-        began = time.perf_counter()
+        began, began_processor = time.perf_counter(), time.process_time()
         predictor = nnUNetPredictor(device=torch.device('cpu'), perform_everything_on_device=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(results, None, 'checkpoint_final.pth')
         values, properties = SimpleITKIO().read_images([image])
         SimpleITKIO().write_seg(predictor.predict_single_npy_array(values, properties), output, properties)
-    print(time.perf_counter() - began)
+    wall, processor = time.perf_counter() - began, time.process_time() - began_processor
+    peak = next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
+    print(f'took {wall} s, {processor} s, peak memory {int(peak) // 1024} MB')
 
 
 def fitted(plans, dataset, image, properties):
@@ -101,14 +104,18 @@ def make(roentgen, folder):
 
 
 def timed(command):
-    """Wall seconds, processor seconds, peak memory in MB, and what it printed."""
+    """Wall seconds, processor seconds, peak memory in MB as the program says it, and what it printed."""
     began = time.perf_counter()
     child = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     said = child.stdout.read()
     _, status, used = os.wait4(child.pid, 0)
     if status:
         sys.exit(f'{command} ended with {status}')
-    return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, said
+    wall, processor = time.perf_counter() - began, used.ru_utime + used.ru_stime
+    if within := re.search(r'took ([\d.]+) s, ([\d.]+) s', said):
+        wall, processor = map(float, within.groups())
+    peak = re.search(r'peak memory (\d+) MB', said)
+    return wall, processor, int(peak[1]) if peak else 0, said
 
 
 def probabilities(roentgen, package, folder, provider):
@@ -145,8 +152,8 @@ def main():
                 command = [roentgen, 'run', '--model', package, '--device', 'cpu', '--provider', name, '--output', output,
                            '--results', 'seg', '--timings', image]
             wall, processor, peak, said = timed(command)
-            taken[name].append((float(said.split()[-1]) if name == 'nnunetv2' else wall, processor, peak))
-            print(f'round {n}, {name}: {taken[name][-1][0]:.2f} s, processor {processor:.1f} s, peak {peak:.0f} MB', flush=True)
+            taken[name].append((wall, processor, peak))
+            print(f'round {n}, {name}: {wall:.2f} s, processor {processor:.1f} s, peak {peak:.0f} MB', flush=True)
             if name != 'nnunetv2' and n == 0:
                 print(said, flush=True)
             labels[name] = sitk.GetArrayFromImage(sitk.ReadImage(str(next(output.rglob('labels.nii.gz')))))
@@ -154,7 +161,8 @@ def main():
     expected = labels['nnunetv2']
     for name, (wall, processor, peak) in middle.items():
         dice = [2 * ((labels[name] == n) & (expected == n)).sum() / ((labels[name] == n).sum() + (expected == n).sum()) for n in (1, 2, 3)]
-        print(f'{name}: {wall:.2f} s, {middle["nnunetv2"][0] / wall:.2f} times as fast as nnunetv2; peak {peak:.0f} MB, '
+        print(f'{name}: {wall:.2f} s, {middle["nnunetv2"][0] / wall:.2f} times as fast as nnunetv2; processor {processor:.1f} s, '
+              f'{middle["nnunetv2"][1] / processor:.2f} times less; peak {peak:.0f} MB, '
               f'{peak / middle["nnunetv2"][2]:.2f} of nnunetv2; Dice with nnunetv2 {", ".join(f"{d:.6f}" for d in dice)}')
     by_cpu = probabilities(roentgen, package, folder, 'cpu')
     for name in providers[1:]:
