@@ -69,7 +69,7 @@ fn image(grid: Grid) -> ImageVolume {
 /// Every second voxel along each axis: 9.8 million objects.
 fn specks(grid: Grid) -> LabelMap {
     let [columns, rows, _] = grid.dims().map(|d| d as usize);
-    let is_speck = |n: usize| n % columns % 2 == 0 && n / columns % rows % 2 == 0 && n / (columns * rows) % 2 == 0;
+    let is_speck = |n: usize| [n % columns, n / columns % rows, n / (columns * rows)].iter().all(|at| at.is_multiple_of(2));
     Volume::new(grid, (0..grid.voxel_count()).map(|n| if is_speck(n) { 2 } else { 0 }).collect())
 }
 

@@ -579,9 +579,9 @@ pub(super) mod tests {
 
             let mut own = labels.clone();
             let runs = ComponentRuns::of(&labels, dims, connectivity);
-            let other = |number: u32| if number % 3 == 0 { label_of(number) } else { 100 + (number % 50) as u8 };
+            let other = |number: u32| if number.is_multiple_of(3) { label_of(number) } else { 100 + (number % 50) as u8 };
             let relabelled = runs.relabel(&mut own, |number, _| other(number));
-            prop_assert_eq!(relabelled, (1..=count).filter(|n| n % 3 != 0).count());
+            prop_assert_eq!(relabelled, (1..=count).filter(|n| !n.is_multiple_of(3)).count());
             let expected: Vec<u8> = numbers.iter().map(|&n| if n == 0 { 0 } else { other(n) }).collect();
             prop_assert_eq!(own, expected);
 

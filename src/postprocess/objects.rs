@@ -184,7 +184,7 @@ mod tests {
         let dims = [61, 40, 30];
         let speck = |n: usize| {
             let at = [n % 61, n / 61 % 40, n / 2440];
-            if at.iter().all(|i| i % 2 == 0) { 0.25 + 0.5 * (n * 7919 % 9000) as f32 / 9000.0 } else { 0.0 }
+            if at.iter().all(|i| i.is_multiple_of(2)) { 0.25 + 0.5 * (n * 7919 % 9000) as f32 / 9000.0 } else { 0.0 }
         };
         let field: Vec<f32> = (0..61 * 40 * 30).map(speck).collect();
         let (labels, scores) = objects(dims, &field, "score = \"mean-probability\"\nmin_score = 0.3\nmax_count = 254");

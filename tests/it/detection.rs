@@ -156,7 +156,7 @@ fn many() -> Vec<Ball> {
         .enumerate()
         .map(|(n, centre)| {
             let hu = 520 + n as i16 / 2 * 10;
-            Ball { core_hu: if n % 4 == 0 { 1000 - (n as i16) } else { hu }, ..ball(centre, 1.0 + (n % 8) as f64 * 0.75, hu) }
+            Ball { core_hu: if n.is_multiple_of(4) { 1000 - (n as i16) } else { hu }, ..ball(centre, 1.0 + (n % 8) as f64 * 0.75, hu) }
         })
         .collect();
     balls.push(ball([18, 13, 0], 3.0, 1800));

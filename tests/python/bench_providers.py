@@ -160,7 +160,8 @@ def main():
     middle = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in taken.items()}
     expected = labels['nnunetv2']
     for name, (wall, processor, peak) in middle.items():
-        dice = [2 * ((labels[name] == n) & (expected == n)).sum() / ((labels[name] == n).sum() + (expected == n).sum()) for n in (1, 2, 3)]
+        found = [n for n in (1, 2, 3) if (expected == n).any()]
+        dice = [2 * ((labels[name] == n) & (expected == n)).sum() / ((labels[name] == n).sum() + (expected == n).sum()) for n in found]
         print(f'{name}: {wall:.2f} s, {middle["nnunetv2"][0] / wall:.2f} times as fast as nnunetv2; processor {processor:.1f} s, '
               f'{middle["nnunetv2"][1] / processor:.2f} times less; peak {peak:.0f} MB, '
               f'{peak / middle["nnunetv2"][2]:.2f} of nnunetv2; Dice with nnunetv2 {", ".join(f"{d:.6f}" for d in dice)}')
