@@ -171,7 +171,8 @@ fn each_object_is_a_finding_in_every_form() {
     let folder = kept.map_or_else(|| builder.tempdir(), |kept| builder.tempdir_in(kept)).expect("a folder");
     let two = [ball([20, 20, 8], 6.0, 1100), ball([50, 30, 14], 4.0, 800)];
     let mean = ("score = \"maximum", "score = \"mean");
-    let cases: [(&str, &[Ball], &[(&str, &str)]); 7] = [
+    type Replaced<'a> = (&'a str, &'a str);
+    let cases: [(&str, &[Ball], &[Replaced<'_>]); 7] = [
         ("none", &[], &[]),
         ("none-that-counts", &[ball([20, 20, 8], 6.0, 570)], &[]),
         ("one", &two[..1], &[]),
