@@ -15,8 +15,7 @@ use crate::findings::Findings;
 use crate::gpu::DeviceChoice;
 use crate::infer::{Precision, Provider, runtime};
 use crate::model::import::{Monai, Nnunet, Written, import_monai, import_nnunet};
-use crate::model::{self, Expected, Package, ReferenceInput, signature};
-use crate::phantom::{self, Sampling};
+use crate::model::{self, Expected, MeasurementKind, Package, ReferenceInput, signature};
 use crate::series;
 
 /// List, begin, check, pack and verify model packages.
@@ -331,7 +330,7 @@ fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bo
         let (expected, found) = line;
         vec![
             expected.finding.clone(),
-            expected.measurement.name(),
+            expected.measurement.map_or_else(|| "probability".to_owned(), MeasurementKind::name),
             format!("{} +- {}", expected.value, expected.tolerance),
             found.map_or_else(|| "none".to_owned(), |found| format!("{found:.4}")),
             if fits(line) { "passed" } else { "FAILED" }.to_owned(),
@@ -345,7 +344,7 @@ fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bo
 fn reference_input(package: &Package, input: &ReferenceInput, folder: &Path) -> anyhow::Result<Input> {
     match input {
         ReferenceInput::Phantom => {
-            phantom::write_series(&phantom::chest(&Sampling::default()), folder).context("cannot write the phantom's study")?;
+            super::demo::write_study(package, folder)?;
         }
         ReferenceInput::File(file) => {
             let name = Path::new(&file.path).file_name().context("the reference case has no file name")?;
@@ -363,9 +362,10 @@ fn reference_input(package: &Package, input: &ReferenceInput, folder: &Path) -> 
 }
 
 fn measured(package: &Package, findings: &Findings, expected: &Expected) -> Option<f64> {
-    let described = package.manifest.finding_named(&expected.finding)?;
-    let place = described.measurements.iter().position(|kind| *kind == expected.measurement)?;
     let finding = findings.findings.iter().find(|finding| finding.name == expected.finding)?;
+    let Some(wanted) = expected.measurement else { return finding.certainty_percent.map(|percent| percent / 100.0) };
+    let described = package.manifest.finding_named(&expected.finding)?;
+    let place = described.measurements.iter().position(|kind| *kind == wanted)?;
     finding.measurements.get(place)?.value
 }
 

@@ -144,8 +144,9 @@ pub(super) enum Verdict {
 pub(super) struct FindingLine {
     pub(super) name: String,
     pub(super) present: bool,
+    /// The model's output for *present*, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    certainty_percent: Option<f64>,
+    pub(super) certainty_percent: Option<f64>,
     pub(super) measurements: Vec<NumberLine>,
 }
 
@@ -434,7 +435,8 @@ fn unit_for_people(ucum: &str) -> &str {
     }
 }
 
-/// One row a finding; a column for its certainty, where some finding has one, and one for each number that some finding has.
+/// One row a finding; a column for each number that some finding has, and where the model says how certain it is, for that and for what
+/// follows.
 fn findings_table(findings: &[FindingLine]) -> String {
     let mut columns: Vec<[&str; 2]> = Vec::new();
     for m in findings.iter().flat_map(|f| &f.measurements) {
@@ -444,18 +446,18 @@ fn findings_table(findings: &[FindingLine]) -> String {
     }
     let headings = columns.iter().map(|[name, unit]| format!("{} {}", name.to_lowercase(), unit_for_people(unit)).trim_end().to_owned());
     let has_certainty = findings.iter().any(|f| f.certainty_percent.is_some());
-    let certainty = has_certainty.then(|| "certainty %".to_owned());
-    let header: Vec<String> = std::iter::once("finding".to_owned()).chain(certainty).chain(headings).collect();
+    let of_certainty = ["present", "certainty %"].into_iter().filter(|_| has_certainty).map(str::to_owned);
+    let header: Vec<String> = std::iter::once("finding".to_owned()).chain(of_certainty).chain(headings).collect();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let cell = |f: &FindingLine, n: usize| match f.measurements.iter().find(|m| [&m.name, &m.unit] == columns[n]).and_then(|m| m.value) {
         Some(value) if f.present && columns[n][1] == "1" => format!("{value:.3}"),
         Some(value) if f.present => format!("{value:.1}"),
         _ => "-".to_owned(),
     };
-    let certainty = |f: &FindingLine| f.certainty_percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1}"));
-    let row = |f: &FindingLine| {
-        let certainty = has_certainty.then(|| certainty(f));
-        std::iter::once(f.name.clone()).chain(certainty).chain((0..columns.len()).map(|n| cell(f, n))).collect()
+    let certainty = |f: &FindingLine| {
+        let percent = f.certainty_percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1}"));
+        [if f.present { "yes" } else { "no" }.to_owned(), percent].into_iter().filter(|_| has_certainty)
     };
+    let row = |f: &FindingLine| std::iter::once(f.name.clone()).chain(certainty(f)).chain((0..columns.len()).map(|n| cell(f, n))).collect();
     text::table(&header, &findings.iter().map(row).collect::<Vec<_>>())
 }

@@ -10,6 +10,8 @@ pub type Uid = String;
 pub mod sop_class {
     /// CT Image Storage.
     pub const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
+    /// Digital X-Ray Image Storage - For Presentation.
+    pub const DIGITAL_X_RAY_FOR_PRESENTATION: &str = "1.2.840.10008.5.1.4.1.1.1.1";
     /// Secondary Capture Image Storage.
     pub const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
     /// Encapsulated PDF Storage.

@@ -114,6 +114,11 @@ pub struct PixelFormat {
 }
 
 impl PixelFormat {
+    /// Whether the lowest value is white.
+    pub fn is_monochrome1(&self) -> bool {
+        self.photometric == "MONOCHROME1"
+    }
+
     /// Whether a pixel is a colour.
     pub fn is_colour(&self) -> bool {
         self.samples == 3 || self.photometric == "PALETTE COLOR"

@@ -4,7 +4,7 @@ use super::EngineError;
 use crate::findings::{Source, SourceFile};
 use crate::model::EligibleVolume;
 use crate::research::{self, ResearchError, ResearchVolume};
-use crate::series::{Loaded, Stack};
+use crate::series::{Kind, Loaded, Stack};
 use crate::volume::{ImageVolume, Quantity};
 
 /// Air is -1000 HU. Where nothing in a volume is below this, its values are hardly Hounsfield units.
@@ -78,6 +78,14 @@ impl Opened {
         match self {
             Self::Series(_, loaded) => &loaded.image,
             Self::File { image, .. } => image,
+        }
+    }
+
+    /// Whether high values are dark: Photometric Interpretation (0028,0004) MONOCHROME1, of radiographs alone.
+    pub(super) fn is_monochrome1(&self) -> bool {
+        match self {
+            Self::Series(stack, _) => stack.kind == Kind::Image && stack.frames.iter().all(|f| f.instance.pixels.is_monochrome1()),
+            Self::File { .. } => false,
         }
     }
 

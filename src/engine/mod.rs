@@ -1,5 +1,6 @@
 //! One series or volume in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
 
+mod classified;
 mod found;
 mod input;
 mod intensity;
@@ -25,7 +26,7 @@ use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider, Scores};
 use crate::kernels::{Backend, Interpolation};
 use crate::measure::MeasureError;
-use crate::model::{Manifest, MapOf, Package};
+use crate::model::{Manifest, MapOf, Package, Task};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError};
 use crate::research::ResearchError;
@@ -192,9 +193,11 @@ impl Engine {
     ) -> Result<Analysis, EngineError> {
         let started = jiff::ZonedDateTime::now();
         let mut timings = Timings::default();
-        let manifest = &self.package.manifest;
-
         let opened = timings.time(Stage::Load, on_stage, || input.into().open())?;
+        if self.package.manifest.model.task == Task::Classification {
+            return self.classify(opened, started, timings, cancel, on_stage);
+        }
+        let manifest = &self.package.manifest;
         let image = opened.image();
         let plan = Plan::new(&manifest.preprocess, image.grid())?;
         self.network.afford(plan.network_grid().voxel_count() as u64)?;
@@ -228,16 +231,7 @@ impl Engine {
 
         let Closed { image, source, notes, mut warnings } = opened.close(content_sha256);
         warnings.extend(left_out);
-        let provenance = Provenance {
-            roentgen_version: env!("CARGO_PKG_VERSION").to_owned(),
-            package: self.package.id.clone(),
-            device: self.backend.to_string(),
-            provider: self.provider.name().to_owned(),
-            onnxruntime_version: self.onnxruntime_version.clone(),
-            parameters: parameters(manifest, &self.backend, self.provider, &self.onnxruntime_version),
-            geometry: notes.into_iter().chain(plan.note()).collect(),
-            started,
-        };
+        let provenance = self.provenance(notes.into_iter().chain(plan.note()).collect(), started);
         let mut findings = Findings {
             source,
             labels,
@@ -252,6 +246,20 @@ impl Engine {
             found.into_iter().zip(&measured).map(|(found, measured)| finding(found, measured, image.quantity, &findings)).collect();
         Ok(Analysis { findings, image, timings })
     }
+
+    /// Where the numbers of an analysis come from that began at `started`.
+    fn provenance(&self, geometry: Vec<String>, started: jiff::ZonedDateTime) -> Provenance {
+        Provenance {
+            roentgen_version: env!("CARGO_PKG_VERSION").to_owned(),
+            package: self.package.id.clone(),
+            device: self.backend.to_string(),
+            provider: self.provider.name().to_owned(),
+            onnxruntime_version: self.onnxruntime_version.clone(),
+            parameters: parameters(&self.package.manifest, &self.backend, self.provider, &self.onnxruntime_version),
+            geometry,
+            started,
+        }
+    }
 }
 
 fn finding(found: Found<'_>, measured: &Measured, quantity: Quantity, findings: &Findings) -> Finding {
@@ -261,7 +269,7 @@ fn finding(found: Found<'_>, measured: &Measured, quantity: Quantity, findings: 
         name,
         tracking_uid: findings.result_uid(&format!("tracking/{segment}")),
         segment: Some(segment),
-        colour: described.colour,
+        colour: described.colour.unwrap_or_default(),
         category: described.category.clone(),
         finding_type: described.finding_type.clone(),
         site: described.site.clone(),
@@ -308,6 +316,14 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
     }
     for (finding, instances) in manifest.finding.iter().filter_map(|finding| Some((finding, finding.instances.as_ref()?))) {
         add_fields(format!("finding.{}.instances", finding.name), json(serde_json::to_value(instances)));
+    }
+    for finding in &manifest.finding {
+        if let Some(threshold) = &finding.threshold {
+            add_fields(format!("finding.{}.threshold", finding.name), json(serde_json::to_value(threshold)));
+        }
+    }
+    if let Some(explanation) = &manifest.explanation {
+        add_fields("explanation".to_owned(), json(serde_json::to_value(explanation)));
     }
     if manifest.output.interpolation == Interpolation::Nearest {
         add("output.interpolation".to_owned(), "nearest".to_owned());

@@ -133,6 +133,19 @@ impl Grid {
         Self::new(dims, self.lps_from_voxel * Affine::scale_then_shift(scale, [0.0; 3]))
     }
 
+    /// A lattice of `dims` voxels with the same axes and the same centre, in which this one just fits: voxels are as long along every axis,
+    /// and along k as this one altogether where `dims` has 1 there.
+    ///
+    /// # Errors
+    /// As for [`Grid::new`].
+    pub fn fitted_into(&self, dims: [u32; 3]) -> Result<Self, GeometryError> {
+        let old_mm = self.spacing_mm();
+        let extent_mm: [f64; 3] = std::array::from_fn(|n| old_mm[n] * f64::from(self.dims[n]));
+        let is_free = |n: usize| n < 2 || dims[2] > 1;
+        let side_mm = (0..3).filter(|&n| is_free(n)).map(|n| extent_mm[n] / f64::from(dims[n])).fold(0.0, f64::max);
+        self.divided(dims, std::array::from_fn(|n| if is_free(n) { side_mm / old_mm[n] } else { f64::from(self.dims[n]) }))
+    }
+
     /// `dims` voxels of `scale` times the size around the same centre.
     fn divided(&self, dims: [u32; 3], scale: [f64; 3]) -> Result<Self, GeometryError> {
         let shift = std::array::from_fn(|n| (f64::from(self.dims[n]) - 1.0) / 2.0 - scale[n] * (f64::from(dims[n]) - 1.0) / 2.0);

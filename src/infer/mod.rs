@@ -1,4 +1,4 @@
-//! ONNX Runtime: found, loaded, and applied to volumes part by part.
+//! ONNX Runtime: found, loaded, and applied to volumes part by part, or to images as a whole.
 
 pub mod fetch;
 mod memory;
@@ -6,7 +6,9 @@ mod network;
 mod provider;
 pub mod runtime;
 mod tiles;
+mod whole;
 mod window;
 
 pub use network::{InferError, Network, Scores};
 pub use provider::{Precision, Provider};
+pub use whole::Cover;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::runtime::Runtime;
-use super::{Provider, memory, tiles, window};
+use super::{Provider, memory, tiles, whole, window};
 use crate::geometry::{Coded, Grid};
 use crate::kernels::Interpolation;
 use crate::model::{Inference, Layout, Package};
@@ -75,6 +75,12 @@ pub enum InferError {
         /// What there is.
         free_mb: u64,
     },
+    /// Values that the manifest calls probabilities, and that are none.
+    #[error("the network's output holds {value}, which is no probability: `output.scores` of the manifest says `probabilities`")]
+    NotProbability {
+        /// The first such value.
+        value: f32,
+    },
     /// Stopped because the caller asked for it.
     #[error("cancelled")]
     Cancelled,
@@ -93,6 +99,7 @@ impl Coded for InferError {
             Self::Contract { .. } => "infer.contract",
             Self::NotFinite { .. } => "infer.not-finite",
             Self::Memory { .. } => "infer.memory",
+            Self::NotProbability { .. } => "infer.not-probability",
             Self::Cancelled => "infer.cancelled",
             Self::Ort(_) => "infer.onnxruntime",
         }
@@ -137,6 +144,8 @@ pub struct Network {
     most_bytes: Option<u64>,
     /// Whether the sessions have run, and so have taken what they need for themselves.
     has_run: bool,
+    /// Images that one run of the graphs takes, where they see images as a whole.
+    pub(super) batch: usize,
 }
 
 impl Network {
@@ -152,14 +161,19 @@ impl Network {
         let load = |graph: &Vec<u8>| {
             let session = session(runtime, provider, graph)?;
             check_tensor(session.inputs(), &manifest.input.tensor, layout, 1)?;
-            check_tensor(session.outputs(), &manifest.output.tensor, layout, channels)?;
+            match manifest.resized_to() {
+                Some(to) => whole::check(&session, manifest, to)?,
+                None => check_tensor(session.outputs(), &manifest.output.tensor, layout, channels)?,
+            }
             match session.inputs().len() {
                 1 => Ok(session),
                 count => Err(InferError::Contract { what: format!("{count} inputs, the manifest describes 1") }),
             }
         };
+        let sessions: Vec<Session> = package.graphs.iter().map(load).collect::<Result<_, InferError>>()?;
         Ok(Self {
-            sessions: package.graphs.iter().map(load).collect::<Result<_, _>>()?,
+            batch: whole::batch(&sessions, manifest),
+            sessions,
             input: manifest.input.tensor.clone(),
             output: manifest.output.tensor.clone(),
             layout,
@@ -187,6 +201,7 @@ impl Network {
             Inference::SlidingWindow(window) => {
                 voxels * (2 + channels) + window.patch.iter().map(|&n| u64::from(n)).product::<u64>() * 3 * (1 + channels)
             }
+            Inference::Whole(_) => voxels * (1 + self.batch as u64), // covered in many places at a time
         };
         4 * values
     }
@@ -206,6 +221,26 @@ impl Network {
     /// run a graph as a whole, at the next part of the volume. [`InferError::Memory`] where, after the first answer of all, there is not
     /// enough left for the rest. Otherwise what the network did wrong.
     pub fn run(&mut self, input: &Volume<f32>, cancel: &AtomicBool) -> Result<Scores, InferError> {
+        let inference = self.inference.clone();
+        let voxels = input.voxels().len() as u64;
+        let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels);
+        let values = self.watched(rest_bytes, cancel, |asked| match &inference {
+            Inference::Tiles(tiles) => tiles::run(asked, tiles, input),
+            Inference::SlidingWindow(window) => window::run(asked, window, input),
+            Inference::Whole(_) => {
+                Err(InferError::Contract { what: "it sees images as a whole, and gives no scores for voxels".to_owned() })
+            }
+        })?;
+        Ok(Scores::linear(*input.grid(), values))
+    }
+
+    /// `work` with a thread beside it that ends a run when `cancel` is set; `rest_bytes` is what it takes beside its input and the sessions' own.
+    pub(super) fn watched<T>(
+        &mut self,
+        rest_bytes: u64,
+        cancel: &AtomicBool,
+        work: impl FnOnce(&mut Asked<'_>) -> Result<T, InferError>,
+    ) -> Result<T, InferError> {
         let options = RunOptions::new()?;
         let (over, is_over) = mpsc::channel::<()>();
         thread::scope(|scope| {
@@ -218,17 +253,9 @@ impl Network {
                     }
                 }
             });
-            let inference = self.inference.clone();
-            let voxels = input.voxels().len() as u64;
-            let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels);
-            let mut asked = Asked { network: self, options: &options, cancel, rest_bytes };
-            let values = match &inference {
-                Inference::Tiles(tiles) => tiles::run(&mut asked, tiles, input),
-                Inference::SlidingWindow(window) => window::run(&mut asked, window, input),
-            };
+            let answer = work(&mut Asked { network: self, options: &options, cancel, rest_bytes });
             drop(over);
-            let values = values.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })?;
-            Ok(Scores::linear(*input.grid(), values))
+            answer.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })
         })
     }
 }
@@ -247,22 +274,35 @@ impl Asked<'_> {
         self.network.channels
     }
 
+    pub(super) fn layout(&self) -> Layout {
+        self.network.layout
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.network.batch
+    }
+
     /// The answer for a box of `shape` (i, j, k): the mean over the graphs, channel by channel.
     pub(super) fn answer(&mut self, input: &[f32], [i, j, k]: [usize; 3], scores: &mut Vec<f32>) -> Result<(), InferError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(InferError::Cancelled);
-        }
-        let Network { sessions, input: of_input, output, layout, channels, most_bytes, has_run, .. } = &mut *self.network;
-        let shape = |channels: usize| match layout {
+        let shape = |channels: usize| match self.network.layout {
             Layout::Ncdhw => vec![1, channels, k, j, i],
             Layout::Nchw => vec![k, channels, j, i],
         };
+        let shapes = [shape(1), shape(self.network.channels)];
+        self.run(input, shapes, scores)
+    }
+
+    /// The answer of the second of these shapes to an input of the first: the mean over the graphs.
+    pub(super) fn run(&mut self, input: &[f32], [given, expected]: [Vec<usize>; 2], scores: &mut Vec<f32>) -> Result<(), InferError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(InferError::Cancelled);
+        }
+        let Network { sessions, input: of_input, output, most_bytes, has_run, .. } = &mut *self.network;
         let graphs = sessions.len() as f32;
         for (n, session) in sessions.iter_mut().enumerate() {
-            let tensor = TensorRef::from_array_view((shape(1), input))?;
+            let tensor = TensorRef::from_array_view((given.clone(), input))?;
             let outputs = session.run_with_options(ort::inputs![of_input.as_str() => tensor], self.options)?;
             let (found, answer) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
-            let expected = shape(*channels);
             if !found.iter().map(|&n| n as usize).eq(expected.iter().copied()) {
                 return Err(InferError::Contract { what: format!("output has shape {:?}, expected {expected:?}", &**found) });
             }

@@ -1,8 +1,8 @@
-//! How a package applies its network to volumes larger than what the network sees at a time.
+//! How a package applies its network: to volumes larger than what the network sees at a time, or to an image as a whole.
 
 use serde::{Deserialize, Serialize};
 
-/// How a network is applied to a volume: `[inference.tiles]` or `[inference.sliding-window]`.
+/// How a network is applied: `[inference.tiles]`, `[inference.sliding-window]` or `[inference.whole]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Inference {
@@ -10,7 +10,14 @@ pub enum Inference {
     Tiles(Tiles),
     /// For networks trained on patches: answers of patches that overlap are blended.
     SlidingWindow(SlidingWindow),
+    /// For classifications: the network sees the image once and as a whole.
+    Whole(Whole),
 }
+
+/// Nothing to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whole {}
 
 /// Tiles without seams.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

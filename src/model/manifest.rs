@@ -5,7 +5,8 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
-use super::{Axes, Inference, Instances, ModelError, Select};
+use super::select::Kind;
+use super::{Axes, Explanation, Inference, Instances, ModelError, Select, Threshold};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -16,7 +17,7 @@ const MAX_MAPS: usize = 16;
 /// Steps from the first one that is `resampled` on: each is a pass over the network's grid.
 const MAX_PASSES: usize = 8;
 const LATER_STEPS: &str = "after a step that is `resampled` come only others, `clip` and `normalize`: 8 at most";
-const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "clip", "normalize", "z-score", "percentiles"];
+const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "resize", "clip", "normalize", "z-score", "percentiles"];
 const POSTPROCESS_STEPS: &[&str] = &["softmax", "argmax", "components"];
 
 /// A model package's manifest.
@@ -39,13 +40,16 @@ pub struct Manifest {
     pub inference: Inference,
     /// The network's output.
     pub output: Output,
-    /// From class scores to the label map, in order.
+    /// From class scores to the label map, in order; none of a classification.
+    #[serde(default)]
     pub postprocess: Vec<PostprocessStep>,
     /// What the labels mean.
     pub finding: Vec<Finding>,
     /// Maps of values beside the labels, which are computed where they are asked for.
     #[serde(default)]
     pub map: Vec<Map>,
+    /// What of the image a classification rests on, which is computed where maps are asked for.
+    pub explanation: Option<Explanation>,
     /// A case with known result, which `roentgen model check` runs.
     pub reference: Option<Reference>,
 }
@@ -78,6 +82,8 @@ pub enum Task {
     Segmentation,
     /// The same, where the objects of some class are findings each.
     Detection,
+    /// A probability for the whole image for each finding.
+    Classification,
 }
 
 /// One file of the package.
@@ -148,6 +154,13 @@ pub enum PreprocessStep {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nearest_beyond: Option<f64>,
     },
+    /// So many voxels: the image in the middle with its proportions, as large as it fits in, and 0 beside it. In place of `resample`.
+    Resize {
+        /// Voxels along i, j, k after `orient`; 1 along k of a single image.
+        to: [u32; 3],
+        /// Between voxel centres.
+        interpolation: Interpolation,
+    },
     /// Values below `min` become `min`, above `max` become `max`; physical units.
     Clip {
         /// Lowest value that stays.
@@ -202,13 +215,14 @@ fn is_off(switch: &bool) -> bool {
     !switch
 }
 
-/// The network's output tensor: class scores with the input's layout, one channel for each finding and the background.
+/// The network's output tensor: class scores with the input's layout, one channel for each finding and the background. Of a classification
+/// batch and channel.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// Its name in the graph.
     pub tensor: String,
-    /// What the scores are, which only maps and instances need to know.
+    /// What the scores are, which only maps, instances and classifications need to know.
     pub scores: Option<ScoreKind>,
     /// The channel of what is none of the findings, where the network has one.
     pub background: Option<usize>,
@@ -258,12 +272,13 @@ pub enum PostprocessStep {
 pub struct Finding {
     /// Channel of the output tensor.
     pub channel: usize,
-    /// Value in the label map, 1 to 255.
+    /// Value in the label map, 1 to 255; 0 for a finding without region, as those of a classification are.
+    #[serde(default)]
     pub segment: u8,
     /// For people.
     pub name: String,
-    /// Recommended display colour, sRGB.
-    pub colour: [u8; 3],
+    /// Recommended display colour, sRGB, of a segment.
+    pub colour: Option<[u8; 3]>,
     /// Segmented property category (CID 7150).
     pub category: Code,
     /// Segmented property type, and the SR's Finding.
@@ -274,9 +289,12 @@ pub struct Finding {
     /// Which side.
     pub laterality: Option<Code>,
     /// Numbers to report.
+    #[serde(default)]
     pub measurements: Vec<MeasurementKind>,
     /// Each of its objects is a finding of its own, in place of all of them together.
     pub instances: Option<Instances>,
+    /// From which probability on it is present, in a classification.
+    pub threshold: Option<Threshold>,
 }
 
 /// Values for each voxel of the source.
@@ -425,6 +443,11 @@ impl Manifest {
         if self.has_softmax() { Some(ScoreKind::Probabilities) } else { self.output.scores }
     }
 
+    /// Whether its result is a label map.
+    fn has_labels(&self) -> bool {
+        self.model.task != Task::Classification
+    }
+
     /// Whether scores become probabilities on the network's grid.
     pub fn has_softmax(&self) -> bool {
         self.postprocess.contains(&PostprocessStep::Softmax)
@@ -442,21 +465,9 @@ impl Manifest {
         require(!self.file.is_empty(), "no `file`: a package has an ONNX graph at least")?;
         self.select.check()?;
         self.inference.check()?;
-        require(
-            [Interpolation::Nearest, Interpolation::Linear].contains(&self.output.interpolation),
-            "`output.interpolation` is neither \"nearest\" nor \"linear\"",
-        )?;
-        require(
-            !self.has_softmax() || self.output.scores.is_none_or(|kind| kind == ScoreKind::Logits),
-            "`softmax` makes probabilities of `logits`: `output.scores` says something else",
-        )?;
-        let labels = &self.postprocess[usize::from(self.postprocess.first() == Some(&PostprocessStep::Softmax))..];
-        require(
-            labels.first() == Some(&PostprocessStep::Argmax),
-            "the first `postprocess` step must be `argmax`, or `softmax` and then `argmax`",
-        )?;
-        let once = |s: &PostprocessStep| !matches!(s, PostprocessStep::Argmax | PostprocessStep::Softmax);
-        require(labels.iter().skip(1).all(once), "`postprocess` has `softmax` after `argmax`, or one of them twice")?;
+        if self.has_labels() {
+            self.check_labels()?;
+        }
         self.check_preprocess()?;
         self.check_findings()?;
         self.check_maps()
@@ -465,7 +476,7 @@ impl Manifest {
     /// Numbers and order of the preprocessing steps.
     fn check_preprocess(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        let is_resample = |s: &PreprocessStep| matches!(s, PreprocessStep::Resample { .. });
+        let is_resample = |s: &PreprocessStep| matches!(s, PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. });
         let is_geometry = |s: &PreprocessStep| is_resample(s) || matches!(s, PreprocessStep::Orient { .. });
         let of_values = self.preprocess.iter().position(|s| !is_geometry(s));
         let resample_comes_first = self.preprocess.iter().position(is_resample).is_some_and(|n| of_values.is_none_or(|first| n < first));
@@ -479,6 +490,9 @@ impl Manifest {
                         nearest_beyond.is_none_or(|ratio| (1.0..=1000.0).contains(&ratio)),
                         "`resample.nearest_beyond` is outside 1 to 1000",
                     )?;
+                }
+                PreprocessStep::Resize { to, .. } => {
+                    require(to.iter().all(|n| (1..=1 << 12).contains(n)), "`resize.to` has an axis outside 1 to 4096")?;
                 }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
@@ -502,7 +516,7 @@ impl Manifest {
         }
         let rank = |s: &PreprocessStep| match s {
             PreprocessStep::Orient { .. } => 0,
-            PreprocessStep::Resample { .. } => {
+            PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. } => {
                 if resample_comes_first {
                     1
                 } else {
@@ -516,8 +530,8 @@ impl Manifest {
         let (fused, later) = self.preprocess.split_at(first_resampled);
         require(
             fused.is_sorted_by(|a, b| rank(a) < rank(b)),
-            "`preprocess` steps come at most once each and in the order orient, resample, clip, and one of normalize, z-score, percentiles; \
-             or orient, clip, one of these, resample; then those that are `resampled`",
+            "`preprocess` steps come at most once each and in the order orient, resample or resize, clip, and one of normalize, z-score, \
+             percentiles; or orient, clip, one of these, resample or resize; then those that are `resampled`",
         )?;
         let follows =
             |s: &PreprocessStep| s.measures_resampled() || matches!(s, PreprocessStep::Clip { .. } | PreprocessStep::Normalize { .. });
@@ -532,7 +546,7 @@ impl Manifest {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         require(!self.finding.is_empty(), "no `finding`")?;
         for (n, finding) in self.finding.iter().enumerate() {
-            require(finding.segment > 0, "`finding.segment` 0 is background")?;
+            require(finding.segment > 0 || !self.has_labels(), "`finding.segment` 0 is background")?;
             let before = self.finding[..n].iter().map(|other| other.channel).chain(self.output.background);
             require(
                 finding.channel < self.channels() && before.clone().all(|other| other != finding.channel),
@@ -540,7 +554,7 @@ impl Manifest {
             )?;
             let others = &self.finding[n + 1..];
             require(
-                others.iter().all(|o| o.segment != finding.segment && o.name != finding.name),
+                others.iter().all(|o| (o.segment != finding.segment || !self.has_labels()) && o.name != finding.name),
                 "two findings share a segment or a name",
             )?;
             for code in [Some(&finding.category), Some(&finding.finding_type), finding.site.as_ref(), finding.laterality.as_ref()] {
@@ -550,9 +564,39 @@ impl Manifest {
             }
         }
         self.check_instances()?;
+        if !self.has_labels() {
+            self.check_classification()?;
+        }
         self.reference.as_ref().map_or(Ok(()), |reference| reference.check(&self.finding))?;
         let inside = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         require(self.files().all(|file| inside(&file.path)), "the path of a file does not lie within the package")
+    }
+
+    /// What a package whose result is a label map needs, and what it has no use for.
+    fn check_labels(&self) -> Result<(), String> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        require(
+            [Interpolation::Nearest, Interpolation::Linear].contains(&self.output.interpolation),
+            "`output.interpolation` is neither \"nearest\" nor \"linear\"",
+        )?;
+        require(
+            !self.has_softmax() || self.output.scores.is_none_or(|kind| kind == ScoreKind::Logits),
+            "`softmax` makes probabilities of `logits`: `output.scores` says something else",
+        )?;
+        let labels = &self.postprocess[usize::from(self.postprocess.first() == Some(&PostprocessStep::Softmax))..];
+        require(
+            labels.first() == Some(&PostprocessStep::Argmax),
+            "the first `postprocess` step must be `argmax`, or `softmax` and then `argmax`",
+        )?;
+        let once = |s: &PostprocessStep| !matches!(s, PostprocessStep::Argmax | PostprocessStep::Softmax);
+        require(labels.iter().skip(1).all(once), "`postprocess` has `softmax` after `argmax`, or one of them twice")?;
+        require(!matches!(self.inference, Inference::Whole(_)), "`inference.whole` is of classifications: give tiles or a sliding window")?;
+        require(self.select.kind == Kind::Volume, "`select.kind` of anything but a classification is \"volume\"")?;
+        let resizes = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Resize { .. }));
+        require(!resizes, "`resize` is of classifications: give `resample` with a spacing")?;
+        require(self.explanation.is_none(), "`explanation` is of classifications: a [[map]] shows a segmentation's probabilities")?;
+        require(self.finding.iter().all(|f| f.threshold.is_none()), "`finding.threshold` is of classifications")?;
+        require(self.finding.iter().all(|f| f.colour.is_some()), "a `finding` with a segment has no `colour`")
     }
 
     fn check_maps(&self) -> Result<(), String> {

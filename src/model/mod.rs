@@ -3,6 +3,7 @@
 //! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, or these packed into one file, and no code. Its steps are a closed set.
 
 mod axes;
+mod classification;
 mod error;
 mod files;
 pub mod import;
@@ -15,9 +16,10 @@ pub mod select;
 pub mod signature;
 
 pub use axes::Axes;
+pub use classification::{Explanation, Fill, NamedFill, Threshold, patch_starts};
 pub use error::ModelError;
 pub use files::pack;
-pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles};
+pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles, Whole};
 pub use instances::{InstanceScore, Instances};
 pub use manifest::{
     Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind, Task,

@@ -18,7 +18,7 @@ pub struct Reference {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferenceInput {
-    /// The chest CT that `roentgen demo` makes.
+    /// The chest CT that `roentgen demo` makes; for a package of radiographs, that of it.
     Phantom,
     /// A NIfTI or NRRD file of the package.
     File(super::manifest::File),
@@ -30,8 +30,8 @@ pub enum ReferenceInput {
 pub struct Expected {
     /// Name of the finding, or of one of its objects.
     pub finding: String,
-    /// One of its measurements.
-    pub measurement: MeasurementKind,
+    /// One of its measurements; none: the probability of a classification's finding, 0 to 1.
+    pub measurement: Option<MeasurementKind>,
     /// In the measurement's unit.
     pub value: f64,
     /// How far off it may be on any device and provider, in the measurement's unit.
@@ -47,8 +47,12 @@ impl Reference {
             let Some(finding) = findings.iter().find(|finding| finding.is_named(&expected.finding)) else {
                 return Err(format!("`reference.expect` names `{}`, which is no finding", expected.finding));
             };
-            if !finding.measurements.contains(&expected.measurement) {
-                return Err(format!("`reference.expect` names a measurement that `{}` does not have", expected.finding));
+            let has_it = expected.measurement.map_or(finding.threshold.is_some(), |kind| finding.measurements.contains(&kind));
+            if !has_it {
+                return Err(format!(
+                    "`reference.expect` names a measurement, or without one a probability, that `{}` does not have",
+                    expected.finding
+                ));
             }
             if !(expected.value.is_finite() && expected.tolerance >= 0.0 && expected.tolerance.is_finite()) {
                 return Err("`reference.expect` has a value or tolerance that is no number".to_owned());

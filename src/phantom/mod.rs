@@ -1,14 +1,16 @@
-//! A chest CT of our own making, with known truth: for the demo, for tests, and for anyone without data.
+//! A chest CT of our own making, and a radiograph of it, with known truth: for the demo, for tests, and for anyone without data.
 //!
 //! A body of nested analytic shapes, sampled eight times a voxel so that edges have partial volume, with noise that
 //! depends on nothing but the voxel's index: the same options give the same bytes. It is no patient and no training data.
 
 mod body;
+mod radiograph;
 mod write;
 
 use rayon::prelude::*;
 
 pub use body::{NODULES, Tissue};
+pub use radiograph::{radiograph_sampling, write_radiograph};
 pub use write::write_series;
 
 use crate::geometry::{Affine, Grid};

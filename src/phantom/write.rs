@@ -7,7 +7,7 @@ use crate::codes::{Uid, sop_class, uid_by_name};
 use crate::dataset::{Item, WriteError, tags, write_object};
 
 /// Where the phantom's study and series UIDs come from, beside the sampling itself.
-const NAME: &str = "chest phantom 1";
+pub(super) const NAME: &str = "chest phantom 1";
 
 /// Writes `phantom` into `folder` as `0001.dcm` and so on, and returns its Series Instance UID.
 ///
@@ -32,24 +32,7 @@ pub fn write_series(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteError>
             .texts(tags::IMAGE_TYPE, &["ORIGINAL", "PRIMARY", "AXIAL"])
             .text(tags::SOP_CLASS_UID, sop_class::CT_IMAGE)
             .text(tags::SOP_INSTANCE_UID, &uid(&format!("instance {k}")))
-            .text(tags::STUDY_DATE, "20260101")
-            .text(tags::SERIES_DATE, "20260101")
-            .text(tags::ACQUISITION_DATE, "20260101")
-            .text(tags::CONTENT_DATE, "20260101")
-            .text(tags::STUDY_TIME, "120000")
-            .text(tags::SERIES_TIME, "120000")
-            .text(tags::ACQUISITION_TIME, "120000")
-            .text(tags::CONTENT_TIME, "120000")
-            .empty(tags::ACCESSION_NUMBER)
-            .text(tags::MODALITY, "CT")
-            .text(tags::MANUFACTURER, "roentgen")
-            .text(tags::MANUFACTURER_MODEL_NAME, "chest phantom")
-            .empty(tags::REFERRING_PHYSICIAN_NAME)
-            .text(tags::STUDY_DESCRIPTION, "Phantom, no patient")
-            .text(tags::PATIENT_NAME, "Phantom^Chest")
-            .text(tags::PATIENT_ID, "ROENTGEN-PHANTOM")
-            .empty(tags::PATIENT_BIRTH_DATE)
-            .text(tags::PATIENT_SEX, "O")
+            .with(study("CT"))
             .text(tags::BODY_PART_EXAMINED, "CHEST")
             .decimal(tags::SLICE_THICKNESS, spacing[2])
             .decimal(tags::KVP, 120.0)
@@ -80,4 +63,27 @@ pub fn write_series(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteError>
         write_object(&folder.join(format!("{:04}.dcm", k + 1)), instance)?;
     }
     Ok(series_uid)
+}
+
+/// What every image of the phantom says of patient, study and equipment.
+pub(super) fn study(modality: &str) -> Item {
+    Item::new()
+        .text(tags::STUDY_DATE, "20260101")
+        .text(tags::SERIES_DATE, "20260101")
+        .text(tags::ACQUISITION_DATE, "20260101")
+        .text(tags::CONTENT_DATE, "20260101")
+        .text(tags::STUDY_TIME, "120000")
+        .text(tags::SERIES_TIME, "120000")
+        .text(tags::ACQUISITION_TIME, "120000")
+        .text(tags::CONTENT_TIME, "120000")
+        .empty(tags::ACCESSION_NUMBER)
+        .text(tags::MODALITY, modality)
+        .text(tags::MANUFACTURER, "roentgen")
+        .text(tags::MANUFACTURER_MODEL_NAME, "chest phantom")
+        .empty(tags::REFERRING_PHYSICIAN_NAME)
+        .text(tags::STUDY_DESCRIPTION, "Phantom, no patient")
+        .text(tags::PATIENT_NAME, "Phantom^Chest")
+        .text(tags::PATIENT_ID, "ROENTGEN-PHANTOM")
+        .empty(tags::PATIENT_BIRTH_DATE)
+        .text(tags::PATIENT_SEX, "O")
 }

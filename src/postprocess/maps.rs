@@ -6,7 +6,7 @@
 use super::kernel_on;
 use crate::geometry::Grid;
 use crate::infer::Scores;
-use crate::kernels::map_scores_cpu;
+use crate::kernels::{Interpolation, ScoresToLabels, map_scores_cpu};
 use crate::model::{MapOf, ScoreKind};
 use crate::volume::Volume;
 
@@ -24,6 +24,42 @@ pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: Sc
         }
     };
     Volume::new(*source, map_scores_cpu(&scores.values, &kernel, value))
+}
+
+/// Values on the network's grid, carried over to the source grid as scores are: linear between voxel centres.
+///
+/// # Panics
+/// Where there is not one value for each voxel: a broken promise of the caller.
+pub fn values_on(source: &Grid, network: &Grid, values: &[f32]) -> Volume<f32> {
+    let kernel = ScoresToLabels {
+        network_dims: network.dims(),
+        target_dims: source.dims(),
+        network_from_target: network.voxel_from_lps() * source.lps_from_voxel(),
+        interpolation: [Interpolation::Linear; 3],
+        label_of_channel: &[1],
+    };
+    Volume::new(*source, map_scores_cpu(values, &kernel, |scores| scores[0]))
+}
+
+/// The probability of each channel of an image as a whole, from its scores. With `probabilities` each is taken as it is, since the findings
+/// of an image need not exclude each other.
+///
+/// # Errors
+/// The first score that is called a probability and lies outside 0 to 1.
+pub fn probability_of(scores: &[f32], kind: ScoreKind) -> Result<Vec<f64>, f32> {
+    let scores_f64 = scores.iter().map(|&score| f64::from(score));
+    match kind {
+        ScoreKind::Logits => {
+            let highest = scores_f64.clone().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scores_f64.clone().map(|score| (score - highest).exp()).sum();
+            Ok(scores_f64.map(|score| (score - highest).exp() / sum).collect())
+        }
+        ScoreKind::IndependentLogits => Ok(scores_f64.map(|score| 1.0 / (1.0 + (-score).exp())).collect()),
+        ScoreKind::Probabilities => match scores.iter().find(|score| !(0.0..=1.0).contains(*score)) {
+            Some(&wrong) => Err(wrong),
+            None => Ok(scores_f64.collect()),
+        },
+    }
 }
 
 /// Scores of one voxel to probabilities, 0 to 1.
@@ -77,6 +113,19 @@ mod tests {
         check(ScoreKind::IndependentLogits, &[0.0, 1000.0], &[0.5, 1.0], 0.5);
         check(ScoreKind::Probabilities, &[0.4, 0.0, -1e-8], &[1.0, 0.0, 0.0], 0.0);
         check(ScoreKind::Probabilities, &[0.0, 0.0], &[0.5, 0.5], 1.0);
+    }
+
+    #[test]
+    fn probabilities_of_a_whole_image() {
+        let check = |kind, scores: &[f32], expected: &[f64]| {
+            let found = probability_of(scores, kind).expect("probabilities");
+            assert!(found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
+        };
+        // scipy.special.softmax([1.0, 2.0, -1.0]), expit([0.5, -200.0])
+        check(ScoreKind::Logits, &[1.0, 2.0, -1.0], &[0.259_496_460_342_418_7, 0.705_384_512_698_241_3, 0.035_119_026_959_339_97]);
+        check(ScoreKind::IndependentLogits, &[0.5, -200.0], &[0.622_459_331_201_854_6, 1.383_896_526_736_737_5e-87]);
+        check(ScoreKind::Probabilities, &[1.0, 0.0, 0.75], &[1.0, 0.0, 0.75]);
+        assert_eq!(probability_of(&[0.5, 1.5, -1.0], ScoreKind::Probabilities), Err(1.5));
     }
 
     // import numpy as np; from scipy.ndimage import map_coordinates; from scipy.special import softmax, expit

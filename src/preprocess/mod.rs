@@ -2,6 +2,8 @@
 
 mod pass;
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
@@ -76,6 +78,8 @@ pub struct Plan {
     passes: Vec<PreprocessStep>,
     scores_interpolation: [Interpolation; 3],
     straightened_from: Option<f64>,
+    /// Whether the network's grid reaches beyond the image, where its input is then 0.
+    is_padded: bool,
 }
 
 /// Normalisation by what the source image itself holds. By what it is after resampling: [`pass`].
@@ -102,6 +106,7 @@ impl Plan {
         let mut network_grid = if straightened_from.is_some() { source.straightened()? } else { *source };
         let mut measured = None;
         let mut thick = None;
+        let mut is_padded = false;
         let mut kernel = Resample::new([0; 3], Affine::IDENTITY);
         let first_pass = steps.iter().position(PreprocessStep::measures_resampled).unwrap_or(steps.len());
         let (fused, passes) = steps.split_at(first_pass);
@@ -117,6 +122,12 @@ impl Plan {
                     };
                     kernel.interpolation = interpolation;
                     kernel.values_first = measured.is_some() || kernel.clip.is_some() || kernel.divide != 1.0 || kernel.subtract != 0.0;
+                }
+                PreprocessStep::Resize { to, interpolation } => {
+                    network_grid = network_grid.fitted_into(to)?;
+                    kernel.interpolation = interpolation;
+                    kernel.values_first = measured.is_some() || kernel.clip.is_some() || kernel.divide != 1.0 || kernel.subtract != 0.0;
+                    is_padded = true;
                 }
                 PreprocessStep::Clip { min, max } => kernel.clip = Some([min, max]),
                 PreprocessStep::Normalize { subtract, divide } => (kernel.subtract, kernel.divide) = (subtract, divide),
@@ -142,7 +153,7 @@ impl Plan {
             let axis = (0..3).max_by(|&a, &b| across[a].abs().total_cmp(&across[b].abs())).expect("three axes");
             scores_interpolation[axis] = Interpolation::Nearest;
         }
-        Ok(Self { network_grid, kernel, measured, passes: passes.to_vec(), scores_interpolation, straightened_from })
+        Ok(Self { network_grid, kernel, measured, passes: passes.to_vec(), scores_interpolation, straightened_from, is_padded })
     }
 
     /// The grid of the network's input and output.
@@ -172,11 +183,26 @@ impl Plan {
                 (None, None) => image.range()[0],
             });
         }
+        if self.is_padded {
+            kernel.outside = Some(kernel.subtract); // 0 when it is normalised
+        }
         let mut input = Volume::new(self.network_grid, backend.resample(image, &kernel)?);
         for step in &self.passes {
             input = pass::run(step, input)?;
         }
         Ok(input)
+    }
+
+    /// Along i, j, k the network's voxels whose centres lie within the image: all of them, but for an image that was fitted into more.
+    pub fn content(&self, source: &Grid) -> [Range<usize>; 3] {
+        let network_from_source = self.network_grid.voxel_from_lps() * source.lps_from_voxel();
+        let ends = source.dims().map(|n| f64::from(n) - 0.5);
+        let corners = [network_from_source.apply([-0.5; 3]), network_from_source.apply(ends)];
+        std::array::from_fn(|n| {
+            let last = f64::from(self.network_grid.dims()[n] - 1);
+            let [low, high] = [f64::min, f64::max].map(|of| of(corners[0][n], corners[1][n]));
+            (low.ceil().clamp(0.0, last) as usize)..(high.floor().clamp(0.0, last) as usize + 1)
+        })
     }
 
     /// What the reader of a result should know of the network's grid, where there is anything.
@@ -311,6 +337,33 @@ mod tests {
                 .expect("a plan");
         let error = plan.run(&Backend::Cpu, &ramp()).expect_err("13 is the greatest");
         assert_eq!(error.code(), "preprocess.nothing-above");
+    }
+
+    #[test]
+    fn an_image_is_fitted_in_with_its_proportions() {
+        // Pixels of 1 x 2 mm: 8 x 4 of them are a square, 8 x 2 half of one.
+        let affine = Affine::from_columns([1., 0., 0.], [0., 2., 0.], [0., 0., 1.], [0.; 3]);
+        let resize = |to| PreprocessStep::Resize { to, interpolation: Interpolation::Area };
+        let normalize = PreprocessStep::Normalize { subtract: 10.0, divide: 2.0 };
+        let check = |dims: [u32; 3], to: [u32; 3], content: [Range<usize>; 3]| {
+            let source = Grid::new(dims, affine).expect("a grid");
+            let rescale = vec![Rescale { slope: 1.0, intercept: 0.0 }; dims[2] as usize];
+            let image =
+                ImageVolume { stored: Volume::new(source, vec![12; source.voxel_count()]).into(), rescale, quantity: Quantity::Arbitrary };
+            let plan = Plan::new(&[resize(to), normalize.clone()], &source).expect("a plan");
+            assert_eq!(plan.network_grid().dims(), to);
+            assert_eq!(plan.content(&source), content);
+            let seen = plan.run(&Backend::Cpu, &image).expect("numbers");
+            for (n, value) in seen.voxels().iter().enumerate() {
+                let [i, j] = [n % to[0] as usize, n / to[0] as usize % to[1] as usize];
+                let inside = content[0].contains(&i) && content[1].contains(&j);
+                assert_eq!(*value, if inside { 1.0 } else { 0.0 }, "({i}, {j})");
+            }
+        };
+        check([8, 4, 1], [6, 6, 1], [0..6, 0..6, 0..1]);
+        check([8, 2, 1], [8, 8, 1], [0..8, 2..6, 0..1]);
+        check([4, 4, 1], [8, 8, 1], [2..6, 0..8, 0..1]);
+        check([8, 4, 8], [4, 4, 4], [0..4, 0..4, 0..4]);
     }
 
     #[test]

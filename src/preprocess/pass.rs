@@ -36,7 +36,9 @@ pub(super) fn run(step: &PreprocessStep, input: Volume<f32>) -> Result<Volume<f3
             let divide = (high - low).max(LEAST_SPREAD);
             change(&mut values, |v| (v.clamp(low, high) - low) / divide);
         }
-        PreprocessStep::Orient { .. } | PreprocessStep::Resample { .. } => unreachable!("the manifest has geometry before such steps"),
+        PreprocessStep::Orient { .. } | PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. } => {
+            unreachable!("the manifest has geometry before such steps")
+        }
     }
     Ok(Volume::new(grid, values))
 }

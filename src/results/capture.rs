@@ -15,8 +15,8 @@ use super::plane::{Plane, Sampled, colours, stored_slice};
 use super::typeface::Face;
 use super::{Context, Object, SC_FILE, multiframe, window, wording};
 use crate::codes::{dcm, sop_class};
-use crate::dataset::tags;
-use crate::findings::Finding;
+use crate::dataset::{Frame, Item, tags};
+use crate::findings::{Finding, Findings};
 
 const CAPTURE: Slot =
     Slot { name: "sc", sop_class_uid: sop_class::SECONDARY_CAPTURE, modality: "OT", kind: "key images with overlay", place: 6 };
@@ -24,14 +24,14 @@ const CAPTURE: Slot =
 /// Key images that are captured at most; a package with more has them in its other forms.
 const MOST_IMAGES: usize = 20;
 /// Pixels that the longer side of a slice has at least, and at most.
-const SIDE: Range<u32> = 512..4096;
+pub(super) const SIDE: Range<u32> = 512..4096;
 /// Findings that are named below an image at most.
 const MOST_LINES: usize = 12;
 
-const GROUND: [u8; 3] = [16, 17, 20];
-const WHITE: [u8; 3] = [235; 3];
-const DIM: [u8; 3] = [160; 3];
-const AMBER: [u8; 3] = [255, 190, 60];
+pub(super) const GROUND: [u8; 3] = [16, 17, 20];
+pub(super) const WHITE: [u8; 3] = [235; 3];
+pub(super) const DIM: [u8; 3] = [160; 3];
+pub(super) const AMBER: [u8; 3] = [255, 190, 60];
 
 /// One capture for each key image, in one series.
 pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
@@ -43,33 +43,49 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
 fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture) -> Object<'static> {
     let findings = context.findings;
     let reference = ResultObject::numbered(findings, &CAPTURE, number);
-    let header = source_header(findings);
     let frame = &findings.source.frames[image.frame as usize];
+    let data = secondary_capture(findings, &reference, frame, &capture.plane, "Image with segments drawn over it", capture.canvas);
+    Object::new(SC_FILE.replace('.', &format!("-{number}.")), reference, data)
+}
+
+/// What is drawn of a frame of the source, as an object.
+pub(super) fn secondary_capture(
+    findings: &Findings,
+    reference: &ResultObject,
+    frame: &Frame,
+    plane: &Plane,
+    what: &str,
+    canvas: RgbImage,
+) -> Item {
+    let header = source_header(findings);
     let source = reference_to_frame(frame).code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &dcm::SOURCE_IMAGE_FOR_PROCESSING);
-    let directions = [capture.plane.across, capture.plane.down].map(|d| d.letters[1].to_string());
+    let directions = [plane.across, plane.down].map(|d| d.letters[1].to_string());
     let package = &findings.provenance.package;
-    let data = envelope(findings, &reference)
+    let data = envelope(findings, reference)
         .texts(tags::IMAGE_TYPE, &["DERIVED", "SECONDARY"])
         .text(tags::CONVERSION_TYPE, "WSD")
         .copied(tags::BODY_PART_EXAMINED, header)
-        .copied(tags::LATERALITY, header)
-        .texts(tags::PATIENT_ORIENTATION, &directions.each_ref().map(String::as_str))
-        .text(tags::BURNED_IN_ANNOTATION, "YES")
-        .text(tags::DERIVATION_DESCRIPTION, &format!("Image with segments drawn over it by {}", package.name))
+        .copied(tags::LATERALITY, header);
+    let data = if directions.iter().all(|letter| letter == " ") {
+        data.empty(tags::PATIENT_ORIENTATION) // nobody knows
+    } else {
+        data.texts(tags::PATIENT_ORIENTATION, &directions.each_ref().map(String::as_str))
+    };
+    data.text(tags::BURNED_IN_ANNOTATION, "YES")
+        .text(tags::DERIVATION_DESCRIPTION, &format!("{what} by {}", package.name))
         .text(tags::IMAGE_COMMENTS, wording::banner(package))
         .sequence(tags::SOURCE_IMAGE_SEQUENCE, [source])
         .with(multiframe::lossy(findings))
         .integer(tags::SAMPLES_PER_PIXEL, 3)
         .text(tags::PHOTOMETRIC_INTERPRETATION, "RGB")
         .integer(tags::PLANAR_CONFIGURATION, 0)
-        .integer(tags::ROWS, capture.canvas.height())
-        .integer(tags::COLUMNS, capture.canvas.width())
+        .integer(tags::ROWS, canvas.height())
+        .integer(tags::COLUMNS, canvas.width())
         .integer(tags::BITS_ALLOCATED, 8)
         .integer(tags::BITS_STORED, 8)
         .integer(tags::HIGH_BIT, 7)
         .integer(tags::PIXEL_REPRESENTATION, 0)
-        .bytes(tags::PIXEL_DATA, capture.canvas.into_raw());
-    Object::new(SC_FILE.replace('.', &format!("-{number}.")), reference, data)
+        .bytes(tags::PIXEL_DATA, canvas.into_raw())
 }
 
 /// A key image as it is shown.
@@ -86,26 +102,19 @@ impl Capture {
     pub(super) fn of(context: &Context<'_>, n: usize, image: &KeyImage) -> Self {
         let findings = context.findings;
         let k = image.slice as usize;
-        let plane = stored_slice(findings.labels.grid(), k);
+        let plane = stored_slice(findings, k);
         let size = plane.whole_multiple(SIDE.start, SIDE.end);
         let frame = &findings.source.frames[image.frame as usize];
         let window = window::of_source(frame, context.image, k).unwrap_or_else(|| context.window.greys());
-        let sampled = plane.sampled(context.image, &findings.labels, &window, size);
+        let sampled = plane.sampled(context.image, findings, &window, size);
         let shown: Vec<&Finding> = named(context, image, &sampled);
 
-        // Letters grow with the image, so that a reduced view of a large one can still be read.
-        let unit = (size[0].max(size[1]) as f32 / 640.0).max(1.0);
-        let layout = Layout { unit, width: size[0].max(SIDE.start) + 2 * px(unit, 28.0) };
+        let layout = Layout::around(size);
         let heading = layout.heading(context, n, &plane);
         let footing = layout.footing(context, &shown, &window::caption(&window, context.image.quantity));
-        let top = layout.height_of(&heading) + px(unit, 28.0);
-        let below = top + size[1] + px(unit, 28.0);
-        let mut canvas = RgbImage::from_pixel(layout.width, below + layout.height_of(&footing), Rgb(GROUND));
-        let corner = [(layout.width - size[0]) / 2, top];
+        let (mut canvas, corner) = layout.canvas(size, &heading, &footing);
         sampled.draw(&mut canvas, corner, Some(&colours(&findings.findings)));
         layout.letters(&mut canvas, &plane, corner, size);
-        layout.write(&mut canvas, 0, &heading);
-        layout.write(&mut canvas, below, &footing);
         Self { canvas, plane, corner, size }
     }
 }
@@ -119,12 +128,19 @@ fn named<'a>(context: &Context<'a>, image: &KeyImage, sampled: &Sampled) -> Vec<
     best.into_iter().chain(others).map(|segment| segment.finding).collect()
 }
 
+/// What stands below every capture.
+pub(super) fn made(context: &Context<'_>, window: &str) -> String {
+    let provenance = &context.findings.provenance;
+    let started = wording::started(&provenance.started);
+    format!("{} {window}. roentgen {}, analysis of {started}", wording::UNVERIFIED, provenance.roentgen_version)
+}
+
 fn px(unit: f32, pixels: f32) -> u32 {
     (unit * pixels).round() as u32
 }
 
 /// How the text around a slice is set.
-struct Layout {
+pub(super) struct Layout {
     /// Pixels a unit of length.
     unit: f32,
     /// Of the whole canvas.
@@ -132,22 +148,38 @@ struct Layout {
 }
 
 /// A line of text, after a square of a colour where there is one.
-struct Line {
-    colour: Option<[u8; 3]>,
-    text: String,
-    style: Style,
+pub(super) struct Line {
+    pub(super) colour: Option<[u8; 3]>,
+    pub(super) text: String,
+    pub(super) style: Style,
 }
 
 impl Layout {
     const MARGIN: f32 = 12.0;
     const LINE: f32 = 22.0;
 
-    fn body(&self, colour: [u8; 3]) -> Style {
+    /// For an image of so many pixels. Letters grow with the image, so that a reduced view of a large one can still be read.
+    pub(super) fn around([width, height]: [u32; 2]) -> Self {
+        let unit = (width.max(height) as f32 / 640.0).max(1.0);
+        Self { unit, width: width.max(SIDE.start) + 2 * px(unit, 28.0) }
+    }
+
+    /// The canvas with what stands above and below the image, and the image's upper left corner.
+    pub(super) fn canvas(&self, size: [u32; 2], heading: &[Line], footing: &[Line]) -> (RgbImage, [u32; 2]) {
+        let top = self.height_of(heading) + px(self.unit, 28.0);
+        let below = top + size[1] + px(self.unit, 28.0);
+        let mut canvas = RgbImage::from_pixel(self.width, below + self.height_of(footing), Rgb(GROUND));
+        self.write(&mut canvas, 0, heading);
+        self.write(&mut canvas, below, footing);
+        (canvas, [(self.width - size[0]) / 2, top])
+    }
+
+    pub(super) fn body(&self, colour: [u8; 3]) -> Style {
         Style::new(Face::Regular, 15.0 * self.unit, colour)
     }
 
     /// Text in as many lines as it needs.
-    fn lines(&self, text: &str, style: Style) -> impl Iterator<Item = Line> + use<> {
+    pub(super) fn lines(&self, text: &str, style: Style) -> impl Iterator<Item = Line> + use<> {
         let width = self.width as f32 - 2.0 * Self::MARGIN * self.unit;
         style.face.wrap(text, style.size, width).into_iter().map(move |text| Line { colour: None, text, style })
     }
@@ -155,15 +187,19 @@ impl Layout {
     fn heading(&self, context: &Context<'_>, n: usize, plane: &Plane) -> Vec<Line> {
         let package = &context.findings.provenance.package;
         let all = context.key_images.len();
-        let title = Style::new(Face::Bold, 18.0 * self.unit, AMBER);
         let captured = all.min(MOST_IMAGES);
         let mut place = format!("Key image {} of {captured}, {}", n + 1, plane.caption());
         if captured < all {
             place += &format!(" ({} further key images are not captured)", all - captured);
         }
         let model = format!("{} {}", package.name, package.version_string());
-        let (title, body) = (self.lines(wording::banner(package), title), self.body(WHITE));
+        let (title, body) = (self.lines(wording::banner(package), self.title()), self.body(WHITE));
         title.chain(self.lines(&model, body)).chain(self.lines(&place, self.body(DIM))).collect()
+    }
+
+    /// Of the first line.
+    pub(super) fn title(&self) -> Style {
+        Style::new(Face::Bold, 18.0 * self.unit, AMBER)
     }
 
     fn footing(&self, context: &Context<'_>, shown: &[&Finding], window: &str) -> Vec<Line> {
@@ -178,15 +214,8 @@ impl Layout {
         if shown.len() > MOST_LINES {
             lines.extend(self.lines(&format!("and {} more findings on this slice", shown.len() - MOST_LINES), style));
         }
-        let provenance = &context.findings.provenance;
-        let made = format!(
-            "{} {window}. roentgen {}, analysis of {}",
-            wording::UNVERIFIED,
-            provenance.roentgen_version,
-            wording::started(&provenance.started)
-        );
         lines.push(Line { colour: None, text: String::new(), style });
-        lines.extend(self.lines(&made, self.body(DIM)));
+        lines.extend(self.lines(&made(context, window), self.body(DIM)));
         lines
     }
 
@@ -208,7 +237,7 @@ impl Layout {
     }
 
     /// Directions of the patient around the slice, not on it.
-    fn letters(&self, canvas: &mut RgbImage, plane: &Plane, [x, y]: [u32; 2], [width, height]: [u32; 2]) {
+    pub(super) fn letters(&self, canvas: &mut RgbImage, plane: &Plane, [x, y]: [u32; 2], [width, height]: [u32; 2]) {
         let style = Style::new(Face::Bold, 16.0 * self.unit, AMBER);
         let mut put = |x: u32, y: u32, letter: char| text(canvas, x, y, &letter.to_string(), style);
         let (half, middle) = (px(self.unit, 6.0), px(self.unit, 11.0));

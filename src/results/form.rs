@@ -17,7 +17,7 @@ pub enum Form {
     Seg,
     /// Label Map Segmentation: one byte a voxel.
     Labelmap,
-    /// Parametric Map, one for each map of values that the package computes.
+    /// Parametric Map, one for each map of values that the package computes; of a radiograph a Secondary Capture of it over the image.
     Map,
     /// Secondary Capture of the key images with overlay.
     Sc,

@@ -2,11 +2,10 @@
 //!
 //! `docs/findings.schema.json` says what is in it; `tests/it/exchange.rs` holds every document against it.
 
-use dicom::dictionary_std::uids::PARAMETRIC_MAP_STORAGE;
 use serde::Serialize;
 
 use super::envelope::ResultObject;
-use super::{Context, Form};
+use super::{Context, Form, heat, map};
 use crate::codes::Code;
 use crate::dataset::Instance;
 use crate::findings::{Finding, Predecessor, Priors, Provenance, SourceFile};
@@ -72,7 +71,7 @@ struct Map<'a> {
     name: &'a str,
     quantity: &'a Code,
     unit: &'a Code,
-    /// The Parametric Map, where it is written.
+    /// The Parametric Map or the Secondary Capture, where it is written.
     file: Option<&'a str>,
 }
 
@@ -103,8 +102,8 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
     let first = findings.source.instances.first();
     let uid = |of: fn(&Instance) -> &String| first.map(|i| of(i).as_str());
     let file = findings.source.file.as_ref();
-    // Objects are written in the order of the maps, one for each or none at all.
-    let mut map_files = objects.iter().filter(|(_, o)| o.sop_class_uid == PARAMETRIC_MAP_STORAGE).map(|(file, _)| file.as_str());
+    let is_map = |n: usize, object: &ResultObject| [map::reference_of(findings, n), heat::reference_of(findings, n)].contains(object);
+    let map_file = |n: usize| objects.iter().find(|(_, object)| is_map(n, object)).map(|(file, _)| file.as_str());
     let hashed = findings.source.instances.iter().zip(&findings.source.content_sha256);
     let document = Document {
         schema: "roentgen-findings",
@@ -127,7 +126,8 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
         maps: findings
             .maps
             .iter()
-            .map(|map| Map { name: &map.name, quantity: &map.quantity, unit: &map.unit, file: map_files.next() })
+            .enumerate()
+            .map(|(n, map)| Map { name: &map.name, quantity: &map.quantity, unit: &map.unit, file: map_file(n) })
             .collect(),
         predecessors: &findings.predecessors,
         priors: &findings.priors,

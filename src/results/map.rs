@@ -15,7 +15,7 @@ const MAP: Slot = Slot { name: "map", sop_class_uid: sop_class::PARAMETRIC_MAP, 
 /// What image and frames are (C.8.16.1): made by computation, from a volume, and their values are a quantity.
 const IMAGE_TYPE: [&str; 4] = ["DERIVED", "PRIMARY", "VOLUME", "QUANTITY"];
 
-/// A Parametric Map of each map. Of images that lie nowhere in the patient there is none: the class has no place for them.
+/// A Parametric Map of each map. Of images that lie nowhere in the patient there is none, since the class has no place for them: see `heat.rs`.
 pub(super) fn objects<'a>(context: &Context<'a>) -> Vec<Object<'a>> {
     let findings = context.findings;
     if !findings.source.lies_in_patient() {
@@ -34,7 +34,7 @@ pub(super) fn reference_of(findings: &Findings, n: usize) -> ResultObject {
     ResultObject::numbered(findings, &MAP, n as u32 + 1)
 }
 
-fn file_of(n: usize, of: usize) -> String {
+pub(super) fn file_of(n: usize, of: usize) -> String {
     if of == 1 { MAP_FILE.to_owned() } else { format!("map-{}.dcm", n + 1) }
 }
 

@@ -15,6 +15,7 @@ mod error;
 mod fhir;
 mod folder;
 mod form;
+mod heat;
 mod html;
 mod json;
 mod key;
@@ -237,7 +238,7 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
         Form::SrOutlines => sr::outlines(context),
         Form::Seg => seg::objects(context),
         Form::Labelmap => seg::label_maps(context),
-        Form::Map => map::objects(context),
+        Form::Map => map::objects(context).into_iter().chain(heat::objects(context)).collect(),
         Form::Gsps => presentation::objects(context),
         Form::Ko => key_objects::objects(context),
         Form::Rtstruct => rtstruct::objects(context),

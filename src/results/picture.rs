@@ -45,10 +45,11 @@ pub fn picture(image: &ImageVolume, findings: &Findings, window: Window) -> RgbI
 
     text(&mut canvas, MARGIN, MARGIN - 4, &title, Style { face: Face::Bold, ..BODY });
     let colours = colours(&findings.findings);
-    for (n, plane) in planes(labels).into_iter().enumerate() {
+    for (n, plane) in planes(findings).into_iter().enumerate() {
         let (size, pixels_per_mm) = plane.fitted(PANEL);
-        let sampled = plane.sampled(image, labels, &window.greys(), size);
-        for overlay in [false, true] {
+        let sampled = plane.sampled(image, findings, &window.greys(), size);
+        let has_segments = findings.findings.iter().any(|f| f.segment.is_some());
+        for overlay in [false, true].into_iter().take(1 + usize::from(has_segments)) {
             let x = MARGIN + n as u32 * (PANEL + MARGIN);
             let y = top + u32::from(overlay) * (PANEL + LINE + MARGIN);
             fill(&mut canvas, [x, y + LINE, PANEL, PANEL], [0; 3]);

@@ -8,10 +8,11 @@ use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
 use super::window::grey;
-use crate::findings::Finding;
+use crate::dataset::tags;
+use crate::findings::{Finding, Findings};
 use crate::geometry::Grid;
 use crate::series::VoiWindow;
-use crate::volume::{ImageVolume, LabelMap};
+use crate::volume::{ImageVolume, LabelMap, Volume};
 
 /// A direction through the grid that a plane follows: a voxel axis, from its start or from its end.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +49,20 @@ pub(super) struct Plane {
     pub(super) count: u32,
 }
 
+/// The planes of a result: axial, coronal and sagittal; of an image that lies nowhere in the patient the image itself.
+pub(super) fn planes(findings: &Findings) -> Vec<Plane> {
+    let is_single = findings.labels.grid().dims()[2] == 1;
+    if lies_nowhere(findings) && is_single { vec![stored_slice(findings, 0)] } else { patient_planes(&findings.labels).into() }
+}
+
+/// Whether it is of radiographs and the like.
+fn lies_nowhere(findings: &Findings) -> bool {
+    findings.source.file.is_none() && !findings.source.lies_in_patient()
+}
+
 /// Axial, coronal and sagittal. Each plane is the one that shows the segments best: where the sum over segments of (area in this plane /
 /// largest area in any parallel plane) is largest, so that a nodule counts as much as the body; the middle of the grid where nothing was found.
-pub(super) fn planes(labels: &LabelMap) -> [Plane; 3] {
+fn patient_planes(labels: &LabelMap) -> [Plane; 3] {
     let grid = labels.grid();
     let [left, back, head] = grid.orientation().voxel_axis_of_lps();
     // Towards L, P and S as the grid runs; the picture reverses what the convention wants the other way.
@@ -66,18 +78,36 @@ pub(super) fn planes(labels: &LabelMap) -> [Plane; 3] {
     [plane("axial", to_left, to_back), plane("coronal", to_left, to_feet), plane("sagittal", to_back, to_feet)]
 }
 
-/// Slice `k` as it is stored: columns across, rows down.
-pub(super) fn stored_slice(grid: &Grid, k: usize) -> Plane {
-    let letters = grid.orientation().0.map(|to| match to {
+/// Slice `k` as it is stored: columns across, rows down. Of an image that lies nowhere in the patient the letters are those of Patient
+/// Orientation (0020,0020), and spaces where it says nothing.
+pub(super) fn stored_slice(findings: &Findings, k: usize) -> Plane {
+    let grid = findings.labels.grid();
+    let letters = if lies_nowhere(findings) {
+        let stated = findings.source.frames[0].texts(tags::PATIENT_ORIENTATION);
+        let letter = |n: usize| stated.get(n).and_then(|text| text.trim().chars().next());
+        [letter(0), letter(1), None].map(|to| to.map_or([' '; 2], letters_towards))
+    } else {
+        grid.orientation().0.map(letters_towards)
+    };
+    plane_of(grid, k, letters)
+}
+
+fn plane_of(grid: &Grid, k: usize, letters: [[char; 2]; 3]) -> Plane {
+    let along = |axis: usize| direction(grid, axis, false, letters[axis]);
+    Plane { name: "", across: along(0), down: along(1), axis: 2, position: k, count: grid.dims()[2] }
+}
+
+/// Letters at the start and the end of a direction towards a side of the patient.
+fn letters_towards(to: char) -> [char; 2] {
+    match to {
         'L' => ['R', 'L'],
         'R' => ['L', 'R'],
         'P' => ['A', 'P'],
         'A' => ['P', 'A'],
-        'S' => ['F', 'H'],
-        _ => ['H', 'F'],
-    });
-    let along = |axis: usize| direction(grid, axis, false, letters[axis]);
-    Plane { name: "", across: along(0), down: along(1), axis: 2, position: k, count: grid.dims()[2] }
+        'S' | 'H' => ['F', 'H'],
+        'I' | 'F' => ['H', 'F'],
+        _ => [' '; 2],
+    }
 }
 
 fn direction(grid: &Grid, axis: usize, reversed: bool, letters: [char; 2]) -> Direction {
@@ -164,8 +194,26 @@ impl Plane {
         voxel
     }
 
-    /// Drawn to `width` x `height` pixels: grey values bilinear, labels nearest.
-    pub(super) fn sampled(&self, image: &ImageVolume, labels: &LabelMap, window: &VoiWindow, [width, height]: [u32; 2]) -> Sampled {
+    /// Drawn to `width` x `height` pixels: grey values bilinear, labels nearest. Images of MONOCHROME1 are shown as they are meant, low values
+    /// bright.
+    pub(super) fn sampled(&self, image: &ImageVolume, findings: &Findings, window: &VoiWindow, size: [u32; 2]) -> Sampled {
+        let mut sampled = self.sampled_as_stored(image, &findings.labels, window, size);
+        if lies_nowhere(findings) && findings.source.frames[0].instance.pixels.is_monochrome1() {
+            sampled.grey.iter_mut().for_each(|grey| *grey = 255 - *grey);
+        }
+        sampled
+    }
+
+    /// The value of the voxel at each of `width` x `height` pixels.
+    pub(super) fn values(&self, map: &Volume<f32>, [width, height]: [u32; 2]) -> Vec<f32> {
+        let dims = map.grid().dims().map(|d| d as usize);
+        let at = |[i, j, k]: [usize; 3]| map.voxels()[(k * dims[1] + j) * dims[0] + i];
+        let columns: Vec<u32> = (0..width).map(|x| Place::of(x, width, self.across.count).voxel).collect();
+        let rows = (0..height).map(|y| Place::of(y, height, self.down.count).voxel);
+        rows.flat_map(|j| columns.iter().map(move |&i| (i, j))).map(|(i, j)| at(self.voxel(i, j))).collect()
+    }
+
+    fn sampled_as_stored(&self, image: &ImageVolume, labels: &LabelMap, window: &VoiWindow, [width, height]: [u32; 2]) -> Sampled {
         let dims = image.grid().dims().map(|d| d as usize);
         let at = |[i, j, k]: [usize; 3]| (k * dims[1] + j) * dims[0] + i;
         let value = |across: u32, down: u32| image.physical(self.voxel(across, down));
@@ -280,7 +328,7 @@ mod tests {
 
     #[test]
     fn slices_keep_their_proportions() {
-        let size = |dims, spacing| stored_slice(&grid(dims, spacing), 0).whole_multiple(512, 4096);
+        let size = |dims, spacing| plane_of(&grid(dims, spacing), 0, [[' '; 2]; 3]).whole_multiple(512, 4096);
         assert_eq!(size([512, 512, 3], [0.7, 0.7, 5.0]), [512, 512]);
         assert_eq!(size([256, 192, 3], [1.0, 1.0, 5.0]), [512, 384]);
         assert_eq!(size([90, 68, 3], [4.0, 4.0, 5.0]), [540, 408], "the next whole multiple");
@@ -302,7 +350,8 @@ mod tests {
     #[test]
     fn letters_follow_the_stored_axes() {
         let coronal = Affine::from_columns([1., 0., 0.], [0., 0., -1.], [0., 1., 0.], [0.; 3]);
-        let plane = stored_slice(&Grid::new([3, 3, 3], coronal).expect("a grid"), 1);
+        let grid = Grid::new([3, 3, 3], coronal).expect("a grid");
+        let plane = plane_of(&grid, 1, grid.orientation().0.map(letters_towards));
         assert_eq!([plane.across.letters, plane.down.letters], [['R', 'L'], ['H', 'F']]);
     }
 }

@@ -63,6 +63,18 @@ pub(super) fn overlay_png(sampled: &Sampled, colours: &Colours) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// Red, green, blue and opacity of each pixel, row by row, as PNG.
+pub(super) fn rgba_png(samples: &[u8], [width, height]: [u32; 2]) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Balanced);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(samples).and_then(|()| writer.finish()));
+    written.expect("an image in memory becomes a PNG");
+    bytes.into_inner()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

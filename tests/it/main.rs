@@ -3,6 +3,7 @@
 mod archive;
 mod bench;
 mod broken_input;
+mod classification;
 mod demo;
 mod detection;
 mod encodings;

@@ -44,6 +44,7 @@ impl Select {
         }
         checks.extend((self.contrast != Contrast::Any).then(|| self.contrast(part)));
         checks.push(self.kind(stack.map(kind_of)));
+        checks.extend((self.kind == Kind::Image).then(|| polarity(part)));
         checks.extend(self.quantity(part, stack));
         checks.extend(self.rule.iter().map(|rule| tag_rule(part, rule)));
         checks
@@ -284,6 +285,20 @@ fn image_type(part: &Part<'_>, rule: &ValueRule) -> Check {
     let mut check = check("select.image-type", "Image Type", wanted.join("; "), found, Some(observed.all(holds)));
     check.text = Hidden(text);
     check
+}
+
+/// Whether black and white are told apart without contradiction: MONOCHROME1 is shown with a Presentation LUT Shape of INVERSE, MONOCHROME2
+/// with IDENTITY (PS3.3 C.8.11.3.1.2); either may be shown without one.
+fn polarity(part: &Part<'_>) -> Check {
+    let shape = Attribute::known("PresentationLUTShape");
+    let agrees = |frame: &Frame| match shape.values(frame).first().map_or("", String::as_str) {
+        "" => true,
+        "INVERSE" => frame.instance.pixels.is_monochrome1(),
+        _ => !frame.instance.pixels.is_monochrome1(),
+    };
+    let passed = part.frames.iter().all(agrees);
+    let found = if passed { "not contradicted" } else { "contradicted" };
+    check("select.polarity", "Photometric Interpretation", "one that Presentation LUT Shape does not contradict", found, Some(passed))
 }
 
 fn text(part: &Part<'_>, code: &'static str, attribute: &Attribute, rule: &TextRule) -> Check {

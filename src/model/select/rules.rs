@@ -15,6 +15,8 @@ const ORIENTATION_TOLERANCE_DEG: f64 = 30.0;
 /// Longest regular expression, and the most memory that one may take when compiled.
 const MAX_PATTERN: usize = 512;
 const MAX_PATTERN_BYTES: usize = 1 << 20;
+/// Modalities of single images that are projections.
+const RADIOGRAPHS: [&str; 5] = ["CR", "DX", "MG", "IO", "PX"];
 
 /// Which series the package takes. Every rule that is given must hold.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -485,14 +487,20 @@ impl Select {
     /// Which key contradicts which, and what is allowed.
     pub(in crate::model) fn check(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        require(
-            self.modality.iter().all(|m| m == "CT" || m == "MR"),
-            "`select.modality` has another modality than CT or MR, whose values this version cannot name",
-        )?;
-        require(
-            self.kind == Kind::Volume,
-            "`select.kind` takes \"volume\": single images and cines are read, and not analysed by this version",
-        )?;
+        match self.kind {
+            Kind::Volume => require(
+                self.modality.iter().all(|m| m == "CT" || m == "MR"),
+                "`select.modality` has another modality than CT or MR, whose values this version cannot name",
+            )?,
+            Kind::Image => require(
+                self.modality.iter().all(|m| RADIOGRAPHS.contains(&m.as_str())),
+                "`select.modality` of a `kind` of \"image\" has another modality than those of radiographs: CR, DX, MG, IO, PX",
+            )?,
+            Kind::Cine => require(
+                false,
+                "`select.kind` takes \"volume\", or \"image\" for radiographs: cines are read, and not analysed by this version",
+            )?,
+        }
         require(
             self.orientation_tolerance_deg > 0.0 && self.orientation_tolerance_deg <= 45.0,
             "`select.orientation_tolerance_deg` is outside 0 to 45 degrees (beyond 45 one series would be of two orientations)",

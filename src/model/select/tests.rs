@@ -341,7 +341,8 @@ fn manifests_that_say_too_much_or_too_little() {
     check("kernel = { any = [\"(a{1000}){1000}\"] }", &["kernel", "1048576 bytes"]);
     check("kernel = { any = [\"\"] }", &["kernel", "1 to 512"]);
     check("contrast = \"yes\"", &["contrast", "required", "forbidden"]);
-    check("kind = \"image\"", &["select.kind", "\"volume\""]);
+    check("kind = \"cine\"", &["select.kind", "\"volume\""]);
+    check("kind = \"image\"", &["select.modality", "radiographs"]);
     check("quantity = \"HU\"", &["quantity", "hounsfield", "any"]);
     check("take = \"best\"", &["select.take", "select.rank"]);
     check("[[select.rank]]\nprefer = \"thinnest\"", &["select.rank", "take = \"best\""]);

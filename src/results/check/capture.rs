@@ -1,6 +1,7 @@
 //! Secondary Captures: they say what they are, name the slice that they show, and show the segments of that slice and no others.
 
 use dicom::object::InMemDicomObject;
+use image::RgbImage;
 
 use super::{Problems, is_code, item};
 use crate::codes::dcm;
@@ -9,6 +10,21 @@ use crate::results::Context;
 use crate::results::capture::Capture;
 
 pub(super) fn check(context: &Context<'_>, instance: &Instance, header: &InMemDicomObject, problems: &mut Problems) {
+    let Some((uid, number)) = source_of(context, header, problems) else { return };
+    let frames = &context.findings.source.frames;
+    let is_source = |n: u32| frames.get(n as usize).is_some_and(|f| f.instance.sop_instance_uid == uid && f.number == number);
+    match context.key_images.iter().position(|image| is_source(image.frame)) {
+        Some(n) => {
+            let place = header.count(tags::INSTANCE_NUMBER) as usize;
+            problems.unless(place == n + 1, || format!("it is capture {place} and shows key image {}", n + 1));
+            check_pixels(context, n, instance, problems);
+        }
+        None => problems.add("its source is no key image".into()),
+    }
+}
+
+/// Says what every capture says of itself; SOP Instance UID and frame number of the one image that it shows.
+pub(super) fn source_of(context: &Context<'_>, header: &InMemDicomObject, problems: &mut Problems) -> Option<(String, u32)> {
     let expected = [
         ("Image Type", tags::IMAGE_TYPE, vec!["DERIVED", "SECONDARY"]),
         ("Conversion Type", tags::CONVERSION_TYPE, vec!["WSD"]),
@@ -24,43 +40,40 @@ pub(super) fn check(context: &Context<'_>, instance: &Instance, header: &InMemDi
         problems.unless(!header.has(tag), || format!("it has {name}"));
     }
     let Some(source) = item(header, tags::SOURCE_IMAGE_SEQUENCE).filter(|_| items(header, tags::SOURCE_IMAGE_SEQUENCE).len() == 1) else {
-        return problems.add("it has not one source image".into());
+        problems.add("it has not one source image".into());
+        return None;
     };
     let purpose = codes(source, tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE);
     problems.unless(is_code(purpose.first(), &dcm::SOURCE_IMAGE_FOR_PROCESSING), || "its source has another purpose".into());
-    let (uid, number) = (source.text(tags::REFERENCED_SOP_INSTANCE_UID), source.count(tags::REFERENCED_FRAME_NUMBER).max(1));
-    let frames = &context.findings.source.frames;
-    let is_source = |n: u32| frames.get(n as usize).is_some_and(|f| f.instance.sop_instance_uid == uid && f.number == number);
-    match context.key_images.iter().position(|image| is_source(image.frame)) {
-        Some(n) => {
-            let place = header.count(tags::INSTANCE_NUMBER) as usize;
-            problems.unless(place == n + 1, || format!("it is capture {place} and shows key image {}", n + 1));
-            check_pixels(context, n, instance, problems);
-        }
-        None => problems.add("its source is no key image".into()),
-    }
+    Some((source.text(tags::REFERENCED_SOP_INSTANCE_UID), source.count(tags::REFERENCED_FRAME_NUMBER).max(1)))
 }
 
 fn lossy(context: &Context<'_>) -> &'static str {
     if context.findings.source.instances.iter().any(|i| i.lossy) { "01" } else { "00" }
 }
 
+/// The pixels, which are those of what is drawn again.
+pub(super) fn same_pixels(instance: &Instance, drawn: &RgbImage, what: &str, problems: &mut Problems) -> Option<Vec<u8>> {
+    let [columns, rows] = [drawn.width(), drawn.height()];
+    problems.unless([instance.columns, instance.rows] == [columns, rows], || {
+        format!("it has {} x {} pixels, and the {what} {columns} x {rows}", instance.columns, instance.rows)
+    });
+    let file = native_pixels(instance).ok().zip(std::fs::read(&instance.path).ok());
+    let Some(pixels) = file.as_ref().and_then(|(place, file)| file.get(place.start as usize..place.end as usize)) else {
+        problems.add("its pixels cannot be read again".into());
+        return None;
+    };
+    let differing = pixels.iter().zip(drawn.as_raw()).filter(|(a, b)| a != b).count();
+    problems.unless(differing == 0 && pixels.len() >= drawn.as_raw().len(), || format!("{differing} samples are not those of the {what}"));
+    Some(pixels.to_vec())
+}
+
 /// The pixels are those of the key image drawn again; and those of the slice are grey outside the segments, and coloured within.
 fn check_pixels(context: &Context<'_>, n: usize, instance: &Instance, problems: &mut Problems) {
     let image = &context.key_images[n];
     let drawn = Capture::of(context, n, image);
-    let [columns, rows] = [drawn.canvas.width(), drawn.canvas.height()];
-    problems.unless([instance.columns, instance.rows] == [columns, rows], || {
-        format!("it has {} x {} pixels, and the key image {columns} x {rows}", instance.columns, instance.rows)
-    });
-    let file = native_pixels(instance).ok().zip(std::fs::read(&instance.path).ok());
-    let Some(pixels) = file.as_ref().and_then(|(place, file)| file.get(place.start as usize..place.end as usize)) else {
-        return problems.add("its pixels cannot be read again".into());
-    };
-    let differing = pixels.iter().zip(drawn.canvas.as_raw()).filter(|(a, b)| a != b).count();
-    problems.unless(differing == 0 && pixels.len() >= drawn.canvas.as_raw().len(), || {
-        format!("{differing} samples are not those of the key image")
-    });
+    let columns = drawn.canvas.width();
+    let Some(pixels) = same_pixels(instance, &drawn.canvas, "key image", problems) else { return };
     let [width, height] = drawn.size;
     let labels = context.findings.labels.slice(image.slice as usize);
     let [nx, ny, _] = context.findings.labels.grid().dims();

@@ -7,6 +7,7 @@ mod capture;
 mod document;
 mod fill;
 mod frames;
+mod heat;
 mod key_objects;
 mod maps;
 mod presentation;
@@ -97,7 +98,10 @@ fn check_object(
         sop_class::GRAYSCALE_PRESENTATION_STATE => presentation::check(context, header, problems),
         sop_class::KEY_OBJECT_SELECTION => key_objects::check(context, header, problems),
         sop_class::ENCAPSULATED_PDF => document::check(context, header, problems),
-        sop_class::SECONDARY_CAPTURE => capture::check(context, instance, header, problems),
+        sop_class::SECONDARY_CAPTURE => match heat::map_of(context, reference) {
+            Some(n) => heat::check(context, n, instance, header, problems),
+            None => capture::check(context, instance, header, problems),
+        },
         _ => {}
     }
 }

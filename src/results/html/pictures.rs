@@ -3,9 +3,11 @@
 use rayon::prelude::*;
 
 use super::markup::base64;
+use crate::findings::ValueMap;
 use crate::results::Context;
+use crate::results::heat::{Heat, legend};
 use crate::results::plane::{Colours, Plane, colours, planes};
-use crate::results::raster::{grey_jpeg, overlay_png};
+use crate::results::raster::{grey_jpeg, overlay_png, rgba_png};
 use crate::series::VoiWindow;
 
 /// Longer side of each picture, pixels.
@@ -38,6 +40,8 @@ pub(in crate::results) struct Pictures {
     pub(super) slices: Vec<Picture>,
     /// The one of `slices` to begin with.
     pub(super) first: usize,
+    /// What a result without segments rests on: each map over the first plane.
+    pub(super) maps: Vec<Picture>,
 }
 
 impl Pictures {
@@ -45,13 +49,14 @@ impl Pictures {
         let colours = colours(&context.findings.findings);
         let window = context.window.greys();
         let draw = |plane: &Plane| drawn(context, plane, &window, &colours);
-        let all = planes(&context.findings.labels);
-        let shown: Vec<Plane> = all.into_iter().filter(|plane| !plane.is_flat()).collect();
+        let all = planes(context.findings);
+        let shown: Vec<Plane> = all.iter().copied().filter(|plane| !plane.is_flat()).collect();
         let planes: Vec<Picture> = shown.par_iter().map(draw).collect();
 
+        let maps = if context.findings.findings.iter().all(|f| f.segment.is_none()) { maps(context, &all[0], &window) } else { Vec::new() };
         let axial = all[0];
         if axial.count == 1 || axial.is_flat() {
-            return Self { planes, slices: Vec::new(), first: 0 };
+            return Self { planes, slices: Vec::new(), first: 0, maps };
         }
         let positions = spread(axial.count as usize, MOST_SLICES);
         let mut slices: Vec<Picture> = positions.par_iter().map(|&position| draw(&Plane { position, ..axial })).collect();
@@ -63,7 +68,7 @@ impl Pictures {
             });
         }
         let nearest = slices.iter().enumerate().min_by_key(|(_, s)| s.plane.position.abs_diff(axial.position));
-        Self { planes, first: nearest.map_or(0, |(n, _)| n), slices }
+        Self { planes, first: nearest.map_or(0, |(n, _)| n), slices, maps }
     }
 }
 
@@ -75,7 +80,7 @@ fn spread(count: usize, most: usize) -> Vec<usize> {
 fn drawn(context: &Context<'_>, plane: &Plane, window: &VoiWindow, colours: &Colours) -> Picture {
     let findings = context.findings;
     let (size, _) = plane.fitted(SIDE);
-    let sampled = plane.sampled(context.image, &findings.labels, window, size);
+    let sampled = plane.sampled(context.image, findings, window, size);
     let is_seen = |segment: Option<u8>| segment.is_some_and(|label| sampled.label.contains(&label));
     let seen: Vec<&str> = findings.findings.iter().filter(|f| f.present && is_seen(f.segment)).map(|f| f.name.as_str()).collect();
     let overlay = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
@@ -86,6 +91,22 @@ fn drawn(context: &Context<'_>, plane: &Plane, window: &VoiWindow, colours: &Col
         overlay: base64(&overlay_png(&sampled, colours)),
         description: format!("{}; overlay of {overlay}", plane.caption()),
     }
+}
+
+/// Each map over a plane.
+fn maps(context: &Context<'_>, plane: &Plane, window: &VoiWindow) -> Vec<Picture> {
+    let (size, _) = plane.fitted(SIDE);
+    let draw = |map: &ValueMap| {
+        let heat = Heat::of(map, plane, plane.sampled(context.image, context.findings, window, size));
+        Picture {
+            plane: *plane,
+            size,
+            image: base64(&grey_jpeg(&heat.sampled, JPEG_QUALITY)),
+            overlay: base64(&rgba_png(&heat.rgba(), size)),
+            description: format!("{}; {}", map.name, legend(map).join(", ")),
+        }
+    };
+    context.findings.maps.par_iter().map(draw).collect()
 }
 
 #[cfg(test)]

@@ -29,6 +29,20 @@ pub(super) fn pictures(page: &mut Markup, context: &Context<'_>, pictures: &Pict
             });
         }
     });
+    if !pictures.maps.is_empty() {
+        page.element(
+            "p class=\"note\"",
+            "What the probabilities rest on. Orange: it falls where the image is covered there; blue: it rises.",
+        );
+        page.within("div class=\"planes\"", |page| {
+            for picture in &pictures.maps {
+                page.within("figure", |page| {
+                    page.within("div class=\"picture\"", |page| layers(page, picture, None));
+                    page.element("figcaption", &picture.description);
+                });
+            }
+        });
+    }
     slices(page, pictures);
 }
 

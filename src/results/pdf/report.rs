@@ -229,7 +229,7 @@ fn cells(table: &Table<'_>, row: &Row<'_>) -> Vec<Vec<String>> {
     cells
 }
 
-/// Three planes with the segments over them.
+/// Three planes, or the one image, with the segments over them.
 fn pictures(paper: &mut Paper, context: &Context<'_>) {
     const GAP: f32 = 8.0;
     let findings = context.findings;
@@ -237,13 +237,13 @@ fn pictures(paper: &mut Paper, context: &Context<'_>) {
     heading(paper, "Pictures", side + 40.0);
     let (table, window) = (colours(&findings.findings), context.window.greys());
     let letter = Style::new(Face::Bold, 9.0, LETTER);
-    for (n, plane) in planes(&findings.labels).into_iter().enumerate() {
+    for (n, plane) in planes(findings).into_iter().enumerate() {
         let x = MARGIN + n as f32 * (side + GAP);
         let y = paper.y;
         paper.fill([x, y, side, side], [0.0; 3]);
         if !plane.is_flat() {
             let (size, _) = plane.fitted(SIDE);
-            let sampled = plane.sampled(context.image, &findings.labels, &window, size);
+            let sampled = plane.sampled(context.image, findings, &window, size);
             let mut drawn = RgbImage::new(size[0], size[1]);
             sampled.draw(&mut drawn, [0, 0], Some(&table));
             let [width, height] = size.map(|pixels| pixels as f32 * side / SIDE as f32);

@@ -162,7 +162,7 @@ pub(super) fn form(form: Form) -> &'static str {
         Form::SrOutlines => "Structured report with outlines (DICOM SR, TID 1500)",
         Form::Seg => "Segmentation",
         Form::Labelmap => "Segmentation as label map (DICOM)",
-        Form::Map => "Map of values (DICOM Parametric Map)",
+        Form::Map => "Map of values (DICOM Parametric Map, or Secondary Capture)",
         Form::Sc => "Key image with overlay (DICOM Secondary Capture)",
         Form::Gsps => "Outlines for viewers (DICOM Presentation State)",
         Form::Ko => "List of key images (DICOM Key Object Selection)",

@@ -1,0 +1,143 @@
+//! Classification: each finding's probability for an image as a whole, and what of the image it rests on.
+
+use std::sync::atomic::AtomicBool;
+
+use super::input::{Closed, Opened};
+use super::timings::{Stage, Timings};
+use super::{Analysis, Engine, EngineError};
+use crate::codes::{other, ucum};
+use crate::findings::{Finding, Findings, Priors, ValueMap};
+use crate::infer::{Cover, InferError};
+use crate::model::{self, Explanation, Fill, NamedFill};
+use crate::postprocess::{probability_of, values_on};
+use crate::preprocess::Plan;
+use crate::volume::{ImageVolume, Rescale, Volume};
+
+/// Said where the network saw an image with its values turned round.
+const TURNED: &str =
+    "the image is MONOCHROME1: the network saw it turned round within its own range of values, so that high values are bright";
+
+impl Engine {
+    /// Analyses an image as a whole. The result has no label map where there is none to have: it is empty.
+    pub(super) fn classify(
+        &mut self,
+        opened: Opened,
+        started: jiff::ZonedDateTime,
+        mut timings: Timings,
+        cancel: &AtomicBool,
+        on_stage: &mut dyn FnMut(Stage),
+    ) -> Result<Analysis, EngineError> {
+        let manifest = &self.package.manifest;
+        let kind = manifest.output.scores.expect("the manifest was checked: a classification says what its scores are");
+        let probabilities = |scores: &[f32]| probability_of(scores, kind).map_err(|value| InferError::NotProbability { value });
+        let grid = *opened.image().grid();
+        let turned = opened.is_monochrome1().then(|| turned_round(opened.image()));
+        let seen = turned.as_ref().unwrap_or(opened.image());
+        let plan = Plan::new(&manifest.preprocess, &grid)?;
+        let (content_sha256, input) =
+            timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, seen)));
+        let input = input?;
+        let (found, effects) = timings.time(Stage::Infer, on_stage, || {
+            let found = probabilities(&self.network.classify(&input, cancel)?)?;
+            let effects = match manifest.explanation.as_ref().filter(|_| self.maps) {
+                None => Vec::new(),
+                Some(Explanation::Occlusion { patch, stride, fill }) => {
+                    let value = match *fill {
+                        Fill::Value(value) => value as f32,
+                        Fill::Named(NamedFill::Mean) => mean_of(&input, &plan.content(&grid)),
+                    };
+                    let cover = Cover { patch: *patch, stride: *stride, value };
+                    let fall =
+                        |scores: &[f32]| Ok(found.iter().zip(probabilities(scores)?).map(|(whole, covered)| whole - covered).collect());
+                    self.network.covered(&input, &cover, found.len(), fall, cancel)?
+                }
+            };
+            Ok::<_, InferError>((found, effects))
+        })?;
+        let maps = timings.time(Stage::Postprocess, on_stage, || {
+            let map = |finding: &model::Finding| ValueMap {
+                name: Explanation::map_name(&finding.name),
+                quantity: other::OCCLUSION_DROP,
+                unit: ucum::ONE,
+                values: values_on(&grid, input.grid(), &effects[finding.channel]),
+            };
+            if effects.is_empty() { Vec::new() } else { manifest.finding.iter().map(map).collect() }
+        });
+        drop(input);
+
+        let note = turned.map(|_| TURNED.to_owned());
+        let Closed { image, source, notes, warnings } = opened.close(content_sha256);
+        let provenance = self.provenance(notes.into_iter().chain(plan.note()).chain(note).collect(), started);
+        let mut findings = Findings {
+            source,
+            labels: Volume::new(grid, vec![0; grid.voxel_count()]),
+            findings: Vec::new(),
+            provenance,
+            warnings,
+            maps,
+            predecessors: Vec::new(),
+            priors: Priors::default(),
+        };
+        findings.findings =
+            self.package.manifest.finding.iter().map(|described| finding(described, found[described.channel], &findings)).collect();
+        Ok(Analysis { findings, image, timings })
+    }
+}
+
+fn finding(described: &model::Finding, probability: f64, findings: &Findings) -> Finding {
+    let threshold = described.threshold.as_ref().expect("the manifest was checked: each finding of a classification has a threshold");
+    Finding {
+        name: described.name.clone(),
+        tracking_uid: findings.result_uid(&format!("tracking/channel {}", described.channel)),
+        segment: None,
+        colour: described.colour.unwrap_or_default(),
+        category: described.category.clone(),
+        finding_type: described.finding_type.clone(),
+        site: described.site.clone(),
+        laterality: described.laterality.clone(),
+        present: probability >= threshold.at,
+        certainty_percent: Some(100.0 * probability),
+        evaluations: Vec::new(),
+        measurements: Vec::new(),
+    }
+}
+
+/// The image with its least and greatest value exchanged, and all between: black becomes white.
+fn turned_round(image: &ImageVolume) -> ImageVolume {
+    let [least, greatest] = image.range();
+    let turned = |rescale: &Rescale| Rescale { slope: -rescale.slope, intercept: least + greatest - rescale.intercept };
+    ImageVolume { stored: image.stored.clone(), rescale: image.rescale.iter().map(turned).collect(), quantity: image.quantity }
+}
+
+/// Mean of the voxels in a box.
+fn mean_of(input: &Volume<f32>, [i, j, k]: &[std::ops::Range<usize>; 3]) -> f32 {
+    let columns = input.grid().dims()[0] as usize;
+    let rows = k.clone().flat_map(|k| j.clone().map(move |j| (k, j)));
+    let sum: f64 = rows.map(|(k, j)| input.slice(k)[j * columns..][i.clone()].iter().map(|&v| f64::from(v)).sum::<f64>()).sum();
+    (sum / (i.len() * j.len() * k.len()) as f64) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Affine, Grid};
+    use crate::volume::Quantity;
+
+    #[test]
+    fn black_becomes_white() {
+        let grid = Grid::new([4, 1, 1], Affine::IDENTITY).expect("a grid");
+        let rescale = vec![Rescale { slope: 2.0, intercept: 10.0 }];
+        let image = ImageVolume { stored: Volume::new(grid, vec![-3i16, 0, 1, 5]).into(), rescale, quantity: Quantity::Arbitrary };
+        let turned = turned_round(&image);
+        assert_eq!([0, 1, 2, 3].map(|i| image.physical([i, 0, 0])), [4.0, 10.0, 12.0, 20.0]);
+        assert_eq!([0, 1, 2, 3].map(|i| turned.physical([i, 0, 0])), [20.0, 14.0, 12.0, 4.0]);
+    }
+
+    #[test]
+    fn the_mean_leaves_out_what_lies_beside() {
+        let grid = Grid::new([3, 2, 2], Affine::IDENTITY).expect("a grid");
+        let input = Volume::new(grid, (0..12).map(|n| n as f32).collect());
+        assert_eq!(mean_of(&input, &[0..3, 0..2, 0..2]), 5.5);
+        assert_eq!(mean_of(&input, &[1..3, 1..2, 0..2]), (4.0 + 5.0 + 10.0 + 11.0) / 4.0);
+    }
+}

@@ -1,0 +1,150 @@
+//! `task = "classification"`: findings of an image as a whole, each with a probability; and what of the image it rests on.
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{Finding, Layout, Manifest, PreprocessStep};
+use super::select::Kind;
+use super::{Inference, Whole};
+
+/// Letters of an origin.
+const MOST_ORIGIN: usize = 200;
+/// Letters of the name of a finding that is explained: that of its map says more.
+const MOST_NAME: usize = 48;
+/// Runs of the network that one explanation may take.
+const MAX_OCCLUSIONS: usize = 4096;
+
+/// From which probability on a finding is present.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Threshold {
+    /// A finding of this probability or a higher one is present: above 0, to 1.
+    pub at: f64,
+    /// Where it comes from: the ROC of the card, for one. It is copied into every result.
+    pub origin: String,
+}
+
+/// `[explanation]`: how it is found out what of the image a probability rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Explanation {
+    /// A patch of the network's input is covered, place by place, and it is noted how far each probability falls.
+    Occlusion {
+        /// Voxels of the network's grid that are covered at a time, along i, j, k.
+        patch: [u32; 3],
+        /// From one place to the next: at most a patch, so that each voxel is covered.
+        stride: [u32; 3],
+        /// With what.
+        fill: Fill,
+    },
+}
+
+/// What covers a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "`fill` is \"mean\" or a number")]
+pub enum Fill {
+    /// A value of the network's input.
+    Value(f64),
+    /// One that the image has itself.
+    Named(NamedFill),
+}
+
+/// A value that an image has itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamedFill {
+    /// The mean of the network's input over the image, without what lies beside it.
+    Mean,
+}
+
+impl Explanation {
+    /// Name of the map that explains a finding.
+    pub fn map_name(of: &str) -> String {
+        format!("occlusion: {of}")
+    }
+}
+
+/// Where patches begin along an axis of `length` voxels: one a stride, and one at the end.
+pub fn patch_starts(length: u32, patch: u32, stride: u32) -> impl Iterator<Item = u32> + Clone {
+    let last = length - patch;
+    (0..=last.div_ceil(stride)).map(move |n| (n * stride).min(last))
+}
+
+impl Manifest {
+    /// Voxels that a network of fixed size sees, where the package brings images to one.
+    pub fn resized_to(&self) -> Option<[u32; 3]> {
+        self.preprocess.iter().find_map(|step| match step {
+            PreprocessStep::Resize { to, .. } => Some(*to),
+            _ => None,
+        })
+    }
+
+    /// What a classification needs, and what it has no use for.
+    pub(super) fn check_classification(&self) -> Result<(), String> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        require(self.postprocess.is_empty(), "`postprocess` makes label maps, and a classification has none")?;
+        require(self.map.is_empty(), "a [[map]] is of a label map's classes: `explanation` explains a classification")?;
+        require(self.output.scores.is_some(), "`output.scores` says how scores become probabilities: it is missing")?;
+        require(self.inference == Inference::Whole(Whole {}), "a classification sees the image as a whole: give `[inference.whole]`")?;
+        let to = self.resized_to().ok_or("a classification's input has one size: give a `resize` step")?;
+        let is_flat = to[2] == 1;
+        require(
+            is_flat == (self.select.kind == Kind::Image),
+            "`resize.to` has 1 along k for a `select.kind` of \"image\", and more for volumes",
+        )?;
+        require(is_flat || self.input.layout == Layout::Ncdhw, "`input.layout` of a volume as a whole is \"NCDHW\"")?;
+        self.finding.iter().try_for_each(check_finding)?;
+        match &self.explanation {
+            Some(Explanation::Occlusion { patch, stride, fill }) => self.check_occlusion(to, *patch, *stride, *fill),
+            None => Ok(()),
+        }
+    }
+
+    fn check_occlusion(&self, to: [u32; 3], patch: [u32; 3], stride: [u32; 3], fill: Fill) -> Result<(), String> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        require((0..3).all(|n| (1..=to[n]).contains(&patch[n])), "`explanation.patch` is empty or larger than the network's input")?;
+        require(
+            (0..3).all(|n| (1..=patch[n]).contains(&stride[n])),
+            "`explanation.stride` is 0, or larger than a patch: voxels would be left out",
+        )?;
+        require(!matches!(fill, Fill::Value(value) if !value.is_finite()), "`explanation.fill` is not finite")?;
+        let runs: usize = (0..3).map(|n| patch_starts(to[n], patch[n], stride[n]).count()).product();
+        if runs > MAX_OCCLUSIONS {
+            return Err(format!("`explanation` takes {runs} runs of the network, at most {MAX_OCCLUSIONS}: give a larger `stride`"));
+        }
+        let fits = |name: &str| name.len() <= MOST_NAME && name.chars().all(|c| matches!(c, ' '..='~') && c != '\\');
+        require(
+            self.finding.iter().all(|finding| fits(&finding.name)),
+            "a finding that is explained has a name of 1 to 48 ASCII characters, none of them a backslash",
+        )
+    }
+}
+
+fn check_finding(finding: &Finding) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("the finding `{}` {what}", finding.name));
+    if finding.segment != 0 || finding.colour.is_some() || !finding.measurements.is_empty() {
+        return wrong("is one of a classification, which has no region: leave out `segment`, `colour` and `measurements`");
+    }
+    match &finding.threshold {
+        None => wrong("has no `threshold`: nothing says from which probability on it is present"),
+        Some(threshold) if !(threshold.at > 0.0 && threshold.at <= 1.0) => wrong("has a `threshold.at` that is not above 0, to 1"),
+        Some(threshold) if !(1..=MOST_ORIGIN).contains(&threshold.origin.len()) => {
+            wrong("has a `threshold.origin` of not 1 to 200 characters")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_cover_an_axis() {
+        let starts = |length, patch, stride| patch_starts(length, patch, stride).collect::<Vec<u32>>();
+        assert_eq!(starts(10, 4, 4), [0, 4, 6]);
+        assert_eq!(starts(12, 4, 4), [0, 4, 8]);
+        assert_eq!(starts(12, 12, 5), [0]);
+        assert_eq!(starts(1, 1, 1), [0]);
+        assert_eq!(starts(7, 3, 2), [0, 2, 4]);
+    }
+}
