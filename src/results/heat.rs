@@ -61,11 +61,9 @@ pub(super) fn drawn(context: &Context<'_>, n: usize) -> RgbImage {
     let made = made(context, &window::caption(&window, context.image.quantity));
     let footing: Vec<Line> =
         [coloured(WARM, warm), coloured(COOL, cool)].into_iter().chain(layout.lines(&made, layout.body(DIM))).collect();
-    let (mut canvas, [left, top]) = layout.canvas(size, &heading, &footing);
-    for (pixel, place) in (0..).zip(0..size[0] * size[1]) {
-        canvas.put_pixel(left + place % size[0], top + place / size[0], Rgb(heat.pixel(pixel)));
-    }
-    layout.letters(&mut canvas, &plane, [left, top], size);
+    let (mut canvas, corner) = layout.canvas(size, &heading, &footing);
+    heat.draw(&mut canvas, corner);
+    layout.letters(&mut canvas, &plane, corner, size);
     canvas
 }
 
@@ -95,6 +93,14 @@ impl Heat {
         let colour = |value: f32| (if value >= 0.0 { WARM } else { COOL }, (value / scale).abs() * MOST_COVER);
         let overlay = plane.values(&map.values, [sampled.width, sampled.height]).into_iter().map(colour).collect();
         Self { sampled, overlay }
+    }
+
+    /// Drawn with its upper left corner at (left, top) of the canvas, which has room for it.
+    pub(super) fn draw(&self, canvas: &mut RgbImage, [left, top]: [u32; 2]) {
+        let columns = self.sampled.width;
+        for n in 0..columns * self.sampled.height {
+            canvas.put_pixel(left + n % columns, top + n / columns, Rgb(self.pixel(n as usize)));
+        }
     }
 
     fn pixel(&self, n: usize) -> [u8; 3] {

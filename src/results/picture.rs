@@ -3,6 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use super::canvas::{Style, fill, rimmed_text, text};
+use super::heat::Heat;
 use super::plane::{Plane, Sampled, colours, planes};
 use super::typeface::Face;
 use super::window::Window;
@@ -22,7 +23,8 @@ const DIM: [u8; 3] = [150; 3];
 const AMBER: [u8; 3] = [255, 190, 60];
 const BODY: Style = Style::new(Face::Regular, SIZE, WHITE);
 
-/// The picture: image above, segments over it below, then names and volumes, and what the result is not for.
+/// The picture: image above, segments over it below where there can be any, then names and volumes, and what the result is not for. Of a
+/// single image that lies nowhere in the patient the image, and beside it up to two of its maps.
 ///
 /// 1308 pixels wide, as high as the list of findings needs; no patient text.
 ///
@@ -39,27 +41,41 @@ pub fn picture(image: &ImageVolume, findings: &Findings, window: Window) -> RgbI
     let notes = Face::Regular.wrap(&format!("{} {}", package.intended_use, wording::UNVERIFIED), SIZE, (width - 2 * MARGIN) as f32);
     let legend_rows = entries.len().div_ceil(2) as u32;
     let top = MARGIN + LINE;
-    let below = top + 2 * (PANEL + LINE + MARGIN);
+    let has_segments = findings.findings.iter().any(|f| f.segment.is_some());
+    let below = top + (1 + u32::from(has_segments)) * (PANEL + LINE + MARGIN);
     let height = below + (legend_rows + notes.len() as u32) * LINE + 2 * MARGIN;
     let mut canvas = RgbImage::from_pixel(width, height, Rgb([16, 17, 20]));
 
     text(&mut canvas, MARGIN, MARGIN - 4, &title, Style { face: Face::Bold, ..BODY });
     let colours = colours(&findings.findings);
-    for (n, plane) in planes(findings).into_iter().enumerate() {
+    let planes = planes(findings);
+    // On a radiograph a millimetre is none of the patient, or unknown.
+    let has_lengths = planes.len() > 1;
+    for (n, plane) in planes.iter().enumerate() {
         let (size, pixels_per_mm) = plane.fitted(PANEL);
         let sampled = plane.sampled(image, findings, &window.greys(), size);
-        let has_segments = findings.findings.iter().any(|f| f.segment.is_some());
         for overlay in [false, true].into_iter().take(1 + usize::from(has_segments)) {
             let x = MARGIN + n as u32 * (PANEL + MARGIN);
             let y = top + u32::from(overlay) * (PANEL + LINE + MARGIN);
             fill(&mut canvas, [x, y + LINE, PANEL, PANEL], [0; 3]);
             let corner = [x + (PANEL - sampled.width) / 2, y + LINE + (PANEL - sampled.height) / 2];
             sampled.draw(&mut canvas, corner, overlay.then_some(&colours));
-            letter(&mut canvas, [x, y + LINE], &plane);
-            scale(&mut canvas, corner, &sampled, pixels_per_mm);
+            letter(&mut canvas, [x, y + LINE], plane);
+            if has_lengths {
+                scale(&mut canvas, corner, &sampled, pixels_per_mm);
+            }
             let caption = if overlay { "segments".into() } else { plane.caption() };
             text(&mut canvas, x, y + 2, &caption, Style { colour: DIM, ..BODY });
         }
+    }
+    // An image alone leaves room for what its findings rest on.
+    for (n, map) in (1..3).zip(findings.maps.iter().filter(|_| planes.len() == 1)) {
+        let (size, _) = planes[0].fitted(PANEL);
+        let (x, y) = (MARGIN + n * (PANEL + MARGIN), top + LINE);
+        fill(&mut canvas, [x, y, PANEL, PANEL], [0; 3]);
+        let heat = Heat::of(map, &planes[0], planes[0].sampled(image, findings, &window.greys(), size));
+        heat.draw(&mut canvas, [x + (PANEL - size[0]) / 2, y + (PANEL - size[1]) / 2]);
+        text(&mut canvas, x, top + 2, &Face::Regular.cut(&map.name, SIZE, PANEL as f32), Style { colour: DIM, ..BODY });
     }
     for (n, entry) in entries.iter().enumerate() {
         let (x, y) = (MARGIN + n as u32 / legend_rows * column, below + n as u32 % legend_rows * LINE);
@@ -83,6 +99,7 @@ impl Entry {
         let volume = finding.measurements.iter().find(|m| m.concept == sct::VOLUME && m.derivation.is_none());
         let number = match (finding.present, volume) {
             (true, Some(volume)) => wording::value_with_unit(volume),
+            _ if finding.certainty_percent.is_some() => format!("{}, {}", wording::presence(finding), wording::certainty(finding)),
             _ => wording::presence(finding).to_owned(),
         };
         let name = Face::Regular.cut(&finding.name, SIZE, width - Face::Regular.width(&number, SIZE) - SIZE);

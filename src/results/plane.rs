@@ -158,8 +158,11 @@ fn best_positions(labels: &LabelMap) -> [usize; 3] {
 }
 
 impl Plane {
-    /// Which one it is, for people: "axial, slice 34 of 120".
+    /// Which one it is, for people: "axial, slice 34 of 120", "slice 34 of 120"; of a single image "image".
     pub(super) fn caption(&self) -> String {
+        if self.name.is_empty() && self.count == 1 {
+            return "image".to_owned();
+        }
         let name = if self.name.is_empty() { String::new() } else { format!("{}, ", self.name) };
         format!("{name}{} {} of {}", ["column", "row", "slice"][self.axis], self.position + 1, self.count)
     }

@@ -192,3 +192,19 @@ fn manifests_that_no_classification_can_have() {
     let error = Package::read(folder.path()).expect_err("4225 runs are too many");
     assert!(error.to_string().contains("4225 runs") && error.code() == "model.unsupported", "{error}");
 }
+
+#[test]
+fn the_shipped_package_does_what_it_says() {
+    let ran = crate::support::roentgen(&["model", "check", "cxr-screen", "--device", "cpu"]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    assert_eq!(ran.stdout.matches("passed").count(), 3, "two probabilities, and all: {}", ran.stdout);
+    let output = tempfile::tempdir().expect("a temporary folder");
+    let mut demo = command();
+    demo.args(["demo", "--package", "cxr-screen", "--device", "cpu", "--json", "--results", "sr,json,html,png,map", "--output"]);
+    let done = demo.arg(output.path()).output().expect("the binary starts");
+    let findings: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let names: Vec<&str> = findings.as_array().expect("findings").iter().map(|f| f["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["pleural effusion", "cardiomegaly"]);
+    let files = crate::support::files_below(output.path());
+    assert!(files.iter().filter(|f| f.ends_with("map-2.dcm")).count() == 1, "{files:?}");
+}

@@ -7,8 +7,11 @@ use dicom::core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom::object::open_file;
 
 use super::*;
+use crate::findings::Findings;
+use crate::geometry::Grid;
 use crate::results::tests::{Phantom, findings};
 use crate::results::{Form, Forms, dicom_objects, write_object};
+use crate::volume::{ImageVolume, Volume};
 
 pub(super) type Spoil = fn(&mut InMemDicomObject);
 
@@ -273,10 +276,16 @@ const REPORT: [(&str, Spoil); 12] = [
     }),
 ];
 
+/// A result and the image that it lies on.
+type Made = (Findings, ImageVolume);
+
 /// Writes the objects of `forms` to a folder, lets `spoil` at it, and checks all.
 fn check_spoilt(forms: &Forms, spoil: impl Fn(&Path)) -> Result<(), ResultsError> {
-    let (findings, image) = findings(&Phantom::OBLIQUE);
-    let context = Context::of(&findings, &image, forms).expect("consistent");
+    check_spoilt_of(&findings(&Phantom::OBLIQUE), forms, spoil)
+}
+
+fn check_spoilt_of((findings, image): &Made, forms: &Forms, spoil: impl Fn(&Path)) -> Result<(), ResultsError> {
+    let context = Context::of(findings, image, forms).expect("consistent");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut objects = Vec::new();
     for object in Form::ALL.into_iter().filter(|form| forms.contains(*form)).flat_map(|form| dicom_objects(form, &context)) {
@@ -302,10 +311,14 @@ fn every_spoilt_object_is_found() {
 
 /// Spoils one file of these forms in each of these ways, and in those that any object can be spoilt in.
 pub(super) fn each_is_found(forms: &str, file: &str, ways: &[&[(&str, Spoil)]]) {
+    each_of_is_found(&findings(&Phantom::OBLIQUE), forms, file, ways);
+}
+
+fn each_of_is_found(made: &Made, forms: &str, file: &str, ways: &[&[(&str, Spoil)]]) {
     let forms: Forms = forms.parse().expect("forms");
     let mut count = 0;
     for (what, spoil) in ways.iter().copied().flatten().chain(&ANY) {
-        let checked = check_spoilt(&forms, |folder| {
+        let checked = check_spoilt_of(made, &forms, |folder| {
             let mut object = open_file(folder.join(file)).expect("we wrote it");
             spoil(&mut object);
             object.write_to_file(folder.join(file)).expect("writable");
@@ -322,6 +335,42 @@ pub(super) fn each_is_found(forms: &str, file: &str, ways: &[&[(&str, Spoil)]]) 
         count += 1;
     }
     println!("{count} ways to spoil {file} are found");
+}
+
+/// The first slice alone, as if it lay nowhere in the patient, without segments, and its part of the maps.
+fn radiograph() -> Made {
+    let (mut findings, image) = findings(&Phantom::OBLIQUE);
+    let [columns, rows, _] = findings.labels.grid().dims();
+    let grid = Grid::new([columns, rows, 1], findings.labels.grid().lps_from_voxel()).expect("a slice");
+    let source = &mut findings.source;
+    source.instances.truncate(1);
+    source.content_sha256.truncate(1);
+    source.frames.truncate(1);
+    source.slice_of_frame.truncate(1);
+    source.frames[0].position_mm = None;
+    findings.labels = Volume::new(grid, vec![0; grid.voxel_count()]);
+    findings.findings.iter_mut().for_each(|finding| finding.segment = None);
+    findings.maps.iter_mut().for_each(|map| map.values = Volume::new(grid, map.values.slice(0).to_vec()));
+    let stored = image.stored.as_int16().expect("integers").slice(0).to_vec();
+    (findings, ImageVolume { stored: Volume::new(grid, stored).into(), rescale: vec![image.rescale[0]], quantity: image.quantity })
+}
+
+const MAP_OVER_IMAGE: [(&str, Spoil); 6] = [
+    ("another colour at one place", |o| pixels(o, |bytes| bytes[1_000_000] ^= 64)),
+    ("a margin of another grey", |o| pixels(o, |bytes| bytes[..9000].fill(16))),
+    ("another source", |o| {
+        within(o, &[(tags::SOURCE_IMAGE_SEQUENCE, 0)], |item| put(item, tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, "1.2.3"));
+    }),
+    ("no source", |o| drop_last(o, tags::SOURCE_IMAGE_SEQUENCE)),
+    ("a length on it", |o| put(o, tags::PIXEL_SPACING, VR::DS, "1\\1")),
+    ("compressed with loss", |o| put(o, tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "01")),
+];
+
+#[test]
+fn every_spoilt_map_over_an_image_is_found() {
+    let made = radiograph();
+    check_spoilt_of(&made, &"map".parse().expect("forms"), |_| {}).expect("nothing is spoilt");
+    each_of_is_found(&made, "map", "map-2.dcm", &[&MAP_OVER_IMAGE]);
 }
 
 #[test]
