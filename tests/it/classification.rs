@@ -195,7 +195,7 @@ fn manifests_that_no_classification_can_have() {
 
 #[test]
 fn the_shipped_package_does_what_it_says() {
-    let ran = crate::support::roentgen(&["model", "check", "cxr-screen", "--device", "cpu"]);
+    let ran = crate::support::roentgen(&["model", "check", "cxr-screen", "--device", "cpu", "--provider", "cpu"]);
     assert_eq!(ran.code, 0, "{}", ran.all());
     assert_eq!(ran.stdout.matches("passed").count(), 3, "two probabilities, and all: {}", ran.stdout);
     let output = tempfile::tempdir().expect("a temporary folder");
