@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::input::{Closed, Opened};
+use super::input::{Closed, Voxels};
 use super::timings::{Stage, Timings};
 use super::{Analysis, Engine, EngineError};
 use crate::codes::{other, ucum};
@@ -21,7 +21,7 @@ impl Engine {
     /// Analyses an image as a whole. The result has no label map where there is none to have: it is empty.
     pub(super) fn classify(
         &mut self,
-        opened: Opened,
+        opened: Voxels,
         started: jiff::ZonedDateTime,
         mut timings: Timings,
         cancel: &AtomicBool,

@@ -1,5 +1,7 @@
 //! What can be analysed, and its voxels.
 
+use std::time::{Duration, Instant};
+
 use super::EngineError;
 use crate::findings::{Source, SourceFile};
 use crate::model::EligibleVolume;
@@ -31,8 +33,18 @@ impl From<EligibleVolume> for Input {
     }
 }
 
-/// An input with its voxels.
-pub(super) enum Opened {
+/// An input with its voxels in memory, ready to be analysed.
+#[derive(Debug)]
+pub struct Opened {
+    pub(super) voxels: Voxels,
+    /// When reading began.
+    pub(super) started: jiff::ZonedDateTime,
+    /// How long it took.
+    pub(super) load: Duration,
+}
+
+#[derive(Debug)]
+pub(super) enum Voxels {
     Series(Box<Stack>, Loaded),
     File { image: ImageVolume, file: SourceFile, notes: Vec<String>, warnings: Vec<String> },
 }
@@ -46,19 +58,24 @@ pub(super) struct Closed {
 }
 
 impl Input {
-    /// Reads the voxels.
-    pub(super) fn open(self) -> Result<Opened, EngineError> {
-        match self {
+    /// Reads the voxels. Needs no engine: while one is at work, the next input can be read.
+    ///
+    /// # Errors
+    /// [`EngineError::Series`] or [`EngineError::Research`] where they cannot be read.
+    pub fn open(self) -> Result<Opened, EngineError> {
+        let (started, clock) = (jiff::ZonedDateTime::now(), Instant::now());
+        let voxels = match self {
             Self::Series(stack) => {
                 let loaded = stack.load()?;
-                Ok(Opened::Series(stack, loaded))
+                Voxels::Series(stack, loaded)
             }
-            Self::File(volume) => Ok(open_file(*volume)?),
-        }
+            Self::File(volume) => open_file(*volume)?,
+        };
+        Ok(Opened { voxels, started, load: clock.elapsed() })
     }
 }
 
-fn open_file(volume: EligibleVolume) -> Result<Opened, ResearchError> {
+fn open_file(volume: EligibleVolume) -> Result<Voxels, ResearchError> {
     let EligibleVolume { file, quantity, mut warnings, .. } = volume;
     let ResearchVolume { stored, rescale, sha256, notes } = research::read_volume(&file.path)?;
     if *stored.grid() != file.header.grid {
@@ -70,10 +87,10 @@ fn open_file(volume: EligibleVolume) -> Result<Opened, ResearchError> {
     if quantity == Quantity::Hounsfield && least > LEAST_HU {
         warnings.push(format!("the least value is {least:.0}: these may be no Hounsfield units, in which air is -1000"));
     }
-    Ok(Opened::File { image, file: SourceFile { format: file.header.format, sha256 }, notes, warnings })
+    Ok(Voxels::File { image, file: SourceFile { format: file.header.format, sha256 }, notes, warnings })
 }
 
-impl Opened {
+impl Voxels {
     pub(super) fn image(&self) -> &ImageVolume {
         match self {
             Self::Series(_, loaded) => &loaded.image,
@@ -97,7 +114,7 @@ impl Opened {
         }
     }
 
-    /// Takes it apart; `content_sha256` is what [`Opened::content_sha256`] gave.
+    /// Takes it apart; `content_sha256` is what [`Voxels::content_sha256`] gave.
     pub(super) fn close(self, content_sha256: Vec<String>) -> Closed {
         match self {
             Self::Series(stack, Loaded { image, instances, .. }) => {

@@ -8,15 +8,16 @@ mod measured;
 mod timings;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
 use found::{Found, found};
 use input::Closed;
-pub use input::Input;
+pub use input::{Input, Opened};
 use measured::{Measured, measured};
-pub use timings::{Stage, Timings};
+pub use timings::{Stage, Timings, peak_memory_mb};
 
 use crate::codes::{dcm, other, ucum};
 use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, ValueMap};
@@ -116,7 +117,7 @@ pub struct Options {
 /// One package, loaded, on one device. It analyses one series at a time.
 #[derive(Debug)]
 pub struct Engine {
-    package: Package,
+    package: Arc<Package>,
     backend: Backend,
     network: Network,
     provider: Provider,
@@ -146,17 +147,23 @@ impl Engine {
         let mut network = Network::load(runtime, &package, options.provider)?;
         network.limit_memory(options.most_memory_bytes);
         let (provider, onnxruntime_version, maps) = (options.provider, runtime.version.clone(), options.maps);
+        let package = Arc::new(package);
         Ok(Self { package, backend, network, provider, onnxruntime_version, maps })
     }
 
     /// The package that it runs.
-    pub fn package(&self) -> &Package {
+    pub fn package(&self) -> &Arc<Package> {
         &self.package
     }
 
     /// The device that its kernels run on.
     pub fn device(&self) -> String {
         self.backend.to_string()
+    }
+
+    /// Everything beside inputs and package that decides its results; each result repeats it.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        parameters(&self.package.manifest, &self.backend, self.provider, &self.onnxruntime_version)
     }
 
     /// Notes what the GPU does from now on; nothing where there is none.
@@ -181,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// Analyses one series or volume; `on_stage` hears of each stage as it begins.
+    /// Reads one series or volume and analyses it; `on_stage` hears of each stage as it begins.
     ///
     /// # Errors
     /// What went wrong in which stage, or [`InferError::Cancelled`] soon after `cancel` is set; the engine can go on with the next series.
@@ -191,9 +198,23 @@ impl Engine {
         cancel: &AtomicBool,
         on_stage: &mut dyn FnMut(Stage),
     ) -> Result<Analysis, EngineError> {
-        let started = jiff::ZonedDateTime::now();
-        let mut timings = Timings::default();
-        let opened = timings.time(Stage::Load, on_stage, || input.into().open())?;
+        on_stage(Stage::Load);
+        let opened = input.into().open()?;
+        self.analyse_opened(opened, cancel, on_stage)
+    }
+
+    /// Analyses what [`Input::open`] has read, which may have happened in another thread while this engine was at work.
+    ///
+    /// # Errors
+    /// As [`Engine::analyse`].
+    pub fn analyse_opened(
+        &mut self,
+        opened: Opened,
+        cancel: &AtomicBool,
+        on_stage: &mut dyn FnMut(Stage),
+    ) -> Result<Analysis, EngineError> {
+        let Opened { voxels: opened, started, load } = opened;
+        let mut timings = Timings(vec![(Stage::Load, load)]);
         if self.package.manifest.model.task == Task::Classification {
             return self.classify(opened, started, timings, cancel, on_stage);
         }
@@ -255,7 +276,7 @@ impl Engine {
             device: self.backend.to_string(),
             provider: self.provider.name().to_owned(),
             onnxruntime_version: self.onnxruntime_version.clone(),
-            parameters: parameters(&self.package.manifest, &self.backend, self.provider, &self.onnxruntime_version),
+            parameters: self.parameters(),
             geometry,
             started,
         }

@@ -1,12 +1,13 @@
 //! Where the time of an analysis went.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The stages of an analysis, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Instances read, hashed and decoded.
@@ -37,9 +38,23 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Wall time of each stage that ran, in order.
-#[derive(Debug, Clone, Default)]
+/// Wall time of each stage that ran, in order; as data, seconds by the stage's name.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<Stage, f64>", into = "BTreeMap<Stage, f64>")]
 pub struct Timings(pub Vec<(Stage, Duration)>);
+
+impl From<BTreeMap<Stage, f64>> for Timings {
+    /// Times that are none become zero.
+    fn from(seconds: BTreeMap<Stage, f64>) -> Self {
+        Self(seconds.into_iter().map(|(stage, s)| (stage, Duration::try_from_secs_f64(s).unwrap_or_default())).collect())
+    }
+}
+
+impl From<Timings> for BTreeMap<Stage, f64> {
+    fn from(timings: Timings) -> Self {
+        timings.0.into_iter().map(|(stage, time)| (stage, time.as_secs_f64())).collect()
+    }
+}
 
 impl Timings {
     /// Announces `stage`, runs `work` and notes how long it took.
@@ -55,4 +70,12 @@ impl Timings {
     pub fn total(&self) -> Duration {
         self.0.iter().map(|(_, time)| *time).sum()
     }
+}
+
+/// The most memory that this process has held so far, MB; none where the system does not say.
+pub fn peak_memory_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
 }
