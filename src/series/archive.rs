@@ -127,6 +127,11 @@ impl Unpacked {
         }
     }
 
+    /// The archive, where it holds `path`.
+    pub(super) fn archive_of(&self, path: &Path) -> Option<&Path> {
+        path.starts_with(self.folder.path()).then_some(self.archive.as_path())
+    }
+
     /// `text`, a message, with the names of [`Unpacked::shown`] for those of the temporary folder.
     pub(super) fn shown_in(&self, text: &str) -> String {
         let folder = self.folder.path().to_string_lossy();

@@ -113,40 +113,49 @@ impl Discovery {
 /// A DICOMDIR that is itself an input stands for the files that it refers to; within a folder it is left out, since they lie beside it.
 /// One bad file never stops the rest: it is listed. Links are followed, each folder once.
 pub fn discover(inputs: &[PathBuf]) -> Discovery {
+    let Found { files, skipped, unpacked } = find(inputs, |_, file, _| file);
+    grouped(files, skipped, unpacked)
+}
+
+/// Files that were read, and what was left out on the way to them.
+pub(super) struct Found<T> {
+    /// By path.
+    pub(super) files: Vec<(PathBuf, Result<T, InputError>)>,
+    pub(super) skipped: Vec<Skipped>,
+    pub(super) unpacked: Vec<Arc<Unpacked>>,
+}
+
+/// Reads the header of every file below `inputs`; `keep` is what is held of it.
+pub(super) fn find<T: Send>(inputs: &[PathBuf], keep: impl Fn(&Path, File, &[Arc<Unpacked>]) -> T + Sync) -> Found<T> {
     let mut walk = Walk::default();
     for input in inputs {
         walk.visit(input, 0);
     }
-    let mut all = walk.read();
+    let all = walk.read(&keep);
     // A media directory that was given stands for its files.
-    let is_directory = |result: &Result<File, InputError>| matches!(result, Err(InputError::Dataset(DatasetError::Dicomdir { .. })));
-    let (given, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(path, file)| is_directory(file) && walk.given.contains(path));
-    all = rest;
+    let is_directory = |result: &Result<T, InputError>| matches!(result, Err(InputError::Dataset(DatasetError::Dicomdir { .. })));
+    let (given, mut files): (Vec<_>, Vec<_>) = all.into_iter().partition(|(path, file)| is_directory(file) && walk.given.contains(path));
     for (path, _) in given {
         if let Err(error) = walk.directory(&path) {
             walk.skipped.push(Skipped { path, error });
         }
     }
-    let known: HashSet<PathBuf> = all.iter().map(|(path, _)| path.clone()).collect();
+    let known: HashSet<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
     walk.files.retain(|path| !known.contains(path));
-    all.extend(walk.read());
-    let Walk { mut skipped, unpacked, .. } = walk;
+    files.extend(walk.read(&keep));
+    let Walk { skipped, unpacked, .. } = walk;
+    Found { files, skipped, unpacked }
+}
+
+/// Files to series and volumes.
+pub(super) fn grouped(all: Vec<(PathBuf, Result<File, InputError>)>, mut skipped: Vec<Skipped>, unpacked: Vec<Arc<Unpacked>>) -> Discovery {
     let mut groups: BTreeMap<Vec<String>, Vec<Instance>> = BTreeMap::new();
     let mut volumes = Vec::new();
-    let shown = |path: PathBuf| unpacked.iter().fold(path, |path, archive| archive.shown(&path));
     for (path, result) in all {
         match result {
             Ok(File::Instance(instance)) => groups.entry(group_of(&instance)).or_default().push(*instance),
-            Ok(File::Volume(header)) => volumes.push(VolumeFile { shown: shown(path.clone()), path, header: *header }),
-            Err(error) => {
-                let path = shown(path);
-                let error = match error {
-                    InputError::Dataset(error) => error.at(&path).into(),
-                    InputError::Research(error) => error.at(&path).into(),
-                    other => other,
-                };
-                skipped.push(Skipped { path, error });
-            }
+            Ok(File::Volume(header)) => volumes.push(VolumeFile { shown: shown(path.clone(), &unpacked), path, header: *header }),
+            Err(error) => skipped.push(left_out(path, error, &unpacked)),
         }
     }
     // Header and data of a pair are one volume, under the header's name.
@@ -159,13 +168,30 @@ pub fn discover(inputs: &[PathBuf]) -> Discovery {
     Discovery { series, volumes, skipped, _unpacked: unpacked }
 }
 
+/// How a file is named to people.
+pub(super) fn shown(path: PathBuf, unpacked: &[Arc<Unpacked>]) -> PathBuf {
+    unpacked.iter().fold(path, |path, archive| archive.shown(&path))
+}
+
+/// A file that is no input, and why.
+pub(super) fn left_out(path: PathBuf, error: InputError, unpacked: &[Arc<Unpacked>]) -> Skipped {
+    let path = shown(path, unpacked);
+    let error = match error {
+        InputError::Dataset(error) => error.at(&path).into(),
+        InputError::Research(error) => error.at(&path).into(),
+        other => other,
+    };
+    Skipped { path, error }
+}
+
 /// What one file is.
-enum File {
+pub(super) enum File {
     Instance(Box<Instance>),
     Volume(Box<VolumeHeader>),
 }
 
-fn read(path: &Path) -> Result<File, InputError> {
+/// Reads the header of a file.
+pub(super) fn read(path: &Path) -> Result<File, InputError> {
     match Instance::read(path) {
         Ok(instance) => Ok(File::Instance(Box::new(instance))),
         Err(DatasetError::NotDicom { .. }) if is_research(path) => Ok(File::Volume(Box::new(research::read_header(path)?))),
@@ -182,7 +208,7 @@ fn is_research(path: &Path) -> bool {
 }
 
 /// Whether the name ends so, whatever the case.
-fn ends_with(path: &Path, end: &str) -> bool {
+pub(super) fn ends_with(path: &Path, end: &str) -> bool {
     path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase().ends_with(end)
 }
 
@@ -200,11 +226,12 @@ struct Walk {
 
 impl Walk {
     /// Reads the headers of the files that were found, each once and in order, and forgets them.
-    fn read(&mut self) -> Vec<(PathBuf, Result<File, InputError>)> {
+    fn read<T: Send>(&mut self, keep: &(impl Fn(&Path, File, &[Arc<Unpacked>]) -> T + Sync)) -> Vec<(PathBuf, Result<T, InputError>)> {
         let mut files = std::mem::take(&mut self.files);
         files.sort();
         files.dedup();
-        let read: Vec<_> = files.par_iter().map(|path| read(path)).collect();
+        let unpacked = self.unpacked.as_slice();
+        let read: Vec<_> = files.par_iter().map(|path| Ok(keep(path, read(path)?, unpacked))).collect();
         files.into_iter().zip(read).collect()
     }
 
@@ -272,7 +299,7 @@ fn starts_as_archive(path: &Path) -> bool {
 }
 
 /// What instances of one series have in common. A series UID is enough; without one, what an ordinary export keeps together.
-fn group_of(instance: &Instance) -> Vec<String> {
+pub(super) fn group_of(instance: &Instance) -> Vec<String> {
     if !instance.series_uid.is_empty() {
         return vec![instance.series_uid.clone()];
     }

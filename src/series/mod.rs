@@ -1,6 +1,6 @@
 //! Instances to sorted, checked series, and those to a volume on one grid.
 //!
-//! [`discover`] finds the series below files and folders, [`Series::parts`] says what each is made of, [`Part::gate`] whether a part is
+//! [`discover`] finds the series below files and folders ([`Inventory`] the studies of a disk, without holding their headers), [`Series::parts`] says what each is made of, [`Part::gate`] whether a part is
 //! a regular stack of slices, and why not, and [`Stack::load`] puts its stored values on the grid.
 //! A segmentation is no stack: [`Part::segmentation`] and [`Segmentation::load`] are its gate and its voxels.
 
@@ -9,6 +9,7 @@ mod dicomdir;
 mod discover;
 mod even;
 mod gate;
+mod inventory;
 mod lattice;
 mod part;
 mod picture;
@@ -23,6 +24,7 @@ mod values;
 pub use archive::ArchiveError;
 pub use discover::{Discovery, InputError, Skipped, VolumeFile, discover};
 pub use gate::GeometryPolicy;
+pub use inventory::{Inventory, StudyFiles};
 pub(crate) use lattice::allowed as allowed_off_place_mm;
 pub use part::Part;
 pub use reason::{Reason, Refusal};
