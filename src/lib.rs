@@ -9,6 +9,7 @@
 
 // Rooms, top to bottom: a room uses only rooms below it (held by `tests/it/rooms.rs`).
 pub mod cli;
+pub mod cohort;
 pub mod bench;
 pub mod node;
 pub mod jobs;

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::run::{FindingLine, Report, Verdict};
-use super::{EngineArgs, Outcome, OutputArgs, ResultArgs, run, text};
+use super::{EngineArgs, Outcome, OutputArgs, ResultArgs, outcome, run, text};
+use crate::cohort::{Done, FindingRecord, Report, Verdict};
 use crate::engine::Engine;
 use crate::infer::fetch;
 use crate::infer::runtime::{self, RuntimeError};
@@ -69,10 +69,11 @@ impl Demo {
 
         let study = self.output.join("study");
         let phantom = write_study(engine.package(), &study)?;
-        let report = run::run_all(&mut engine, std::slice::from_ref(&study), &self.results.results, &self.output.join("results"))?;
-        let [series] = report.series() else { bail!("the demo's study gave {} series instead of one", report.series().len()) };
-        let Verdict::Done { folder, findings, stages_s, .. } = &series.verdict else {
-            report.print(false);
+        let report =
+            run::run_all(&mut engine, &run::asked_anew(std::slice::from_ref(&study), &self.results.results, &self.output.join("results")))?;
+        let [series] = report.series.as_slice() else { bail!("the demo's study gave {} series instead of one", report.series.len()) };
+        let Verdict::Done(Done { folder, findings, stages_s, .. }) = &series.verdict else {
+            outcome::print(&report, false);
             return Ok(Outcome::SomeFailed);
         };
 
@@ -99,7 +100,7 @@ impl Demo {
             );
             if self.output_args.timings {
                 print!("\n{}", text::timings(stages_s));
-                report.print_peak_memory();
+                outcome::print_peak_memory(&report);
             }
         }
         let close = comparisons.iter().all(|c| c.difference_percent.abs() <= TOLERANCE_PERCENT);
@@ -121,11 +122,11 @@ pub(super) fn write_study(package: &Package, folder: &Path) -> anyhow::Result<Ph
 
 impl Demo {
     /// What a package finds on the phantom's radiograph, whose heart is of normal width, with four nodules and without fluid.
-    fn print_radiograph(&self, report: &Report, findings: &[FindingLine], folder: &Path) -> anyhow::Result<Outcome> {
+    fn print_radiograph(&self, report: &Report, findings: &[FindingRecord], folder: &Path) -> anyhow::Result<Outcome> {
         if self.output_args.json {
             text::print_json(&findings)?;
         } else {
-            report.print(self.output_args.timings);
+            outcome::print(report, self.output_args.timings);
             println!("\nThe phantom has four nodules of 10 to 24 mm, no fluid and a heart of normal width.");
             println!("picture  {}", folder.join(results::PNG_FILE).display());
         }
@@ -133,7 +134,7 @@ impl Demo {
     }
 }
 
-fn compare(truth: &Truth, findings: &[FindingLine]) -> Option<Comparison> {
+fn compare(truth: &Truth, findings: &[FindingRecord]) -> Option<Comparison> {
     let found = findings.iter().find(|f| f.name == truth.tissue.name())?;
     let number = |name: &str| found.measurements.iter().find(|m| m.name == name)?.value;
     let found_ml = number("Volume")?;
@@ -148,7 +149,7 @@ fn compare(truth: &Truth, findings: &[FindingLine]) -> Option<Comparison> {
 }
 
 fn print(report: &Report, comparisons: &[Comparison]) {
-    println!("{}\n", report.headline());
+    println!("{}\n", outcome::headline(report));
     let rows: Vec<_> = comparisons
         .iter()
         .map(|c| {

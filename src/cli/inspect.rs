@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::run::Problem;
 use super::{Outcome, text};
+use crate::cohort::Problem;
 use crate::geometry::Grid;
 use crate::model::{Check, Eligible, Ineligible, Package};
 use crate::research::Format;
@@ -175,7 +175,10 @@ impl Inspect {
         let inspection = Inspection {
             patients: patients.into_values().collect(),
             volumes: volumes.iter().map(|file| self.volume(file, &packages, &found)).collect(),
-            files_left_out: skipped.iter().map(|s| FileEntry { path: s.path.clone(), problem: Problem::of(&s.error, &found) }).collect(),
+            files_left_out: skipped
+                .iter()
+                .map(|s| FileEntry { path: s.path.clone(), problem: Problem::of(&s.error, |message| found.shown_in(message)) })
+                .collect(),
         };
         let unreadable = skipped.iter().any(|s| !s.error.is_foreign());
         if self.json {
@@ -238,7 +241,7 @@ impl Inspect {
         };
         let line = |reason: &Ineligible| match reason {
             Ineligible::Rule(check) => format!("because {} [{}]", check.message(self.show_text), check.code),
-            other => format!("because {}", Problem::of(other, found)),
+            other => format!("because {}", Problem::of(other, |message| found.shown_in(message))),
         };
         let more = |check: &Check| match check.passed {
             Some(true) => Some(format!("holds: {} [{}]", check.message(self.show_text), check.code)),
@@ -253,7 +256,7 @@ impl Inspect {
             package: format!("{} {}", package.id.name, package.id.version),
             part: None,
             takes_it: reasons.is_empty(),
-            reasons: reasons.iter().map(|r| Problem::of(r, found)).collect(),
+            reasons: reasons.iter().map(|r| Problem::of(r, |message| found.shown_in(message))).collect(),
             preferred,
             warnings: Vec::new(),
             checks,
@@ -279,7 +282,9 @@ fn part_entry(part: &Part<'_>, found: &Discovery) -> PartEntry {
     if part.is_segmentation() {
         let geometry = match part.segmentation() {
             Ok(segmentation) => segmentation_entry(segmentation),
-            Err(refusal) => Geometry::Refused { reasons: refusal.reasons.iter().map(|r| Problem::of(r, found)).collect() },
+            Err(refusal) => {
+                Geometry::Refused { reasons: refusal.reasons.iter().map(|r| Problem::of(r, |message| found.shown_in(message))).collect() }
+            }
         };
         return PartEntry { label: part.label.clone(), instances: part.instances().len(), geometry };
     }
@@ -293,7 +298,9 @@ fn part_entry(part: &Part<'_>, found: &Discovery) -> PartEntry {
             orientation: stack.grid.orientation().to_string(),
             notes: stack.notes,
         },
-        Err(refusal) => Geometry::Refused { reasons: refusal.reasons.iter().map(|r| Problem::of(r, found)).collect() },
+        Err(refusal) => {
+            Geometry::Refused { reasons: refusal.reasons.iter().map(|r| Problem::of(r, |message| found.shown_in(message))).collect() }
+        }
     };
     PartEntry { label: part.label.clone(), instances: part.instances().len(), geometry }
 }

@@ -1,15 +1,20 @@
 //! Commands: arguments, output, exit codes. Results go to stdout, talk to stderr.
 
+mod batch;
 mod bench;
 mod demo;
 mod doctor;
+mod generated;
 mod inspect;
 mod model;
 mod notify;
+mod outcome;
+mod query;
 mod run;
 mod serve;
 mod setup;
 mod show;
+mod signals;
 mod text;
 
 use std::path::PathBuf;
@@ -30,13 +35,16 @@ pub enum Outcome {
     AllDone,
     /// Something failed; the output names each.
     SomeFailed,
+    /// It was asked to stop before the end; what was done by then is written.
+    Stopped,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything asked for was done
   1  something failed; each is named in the output
-  2  could not start: nothing was done";
+  2  could not start, and nothing was done; or could not note what was done (the disk is full)
+  3  asked to stop (SIGINT, SIGTERM) before the end; what was done is written (run)";
 
 #[derive(Parser)]
 #[command(name = "roentgen", version, after_help = EXIT_CODES, arg_required_else_help = true)]
@@ -52,6 +60,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Query(query::Query),
     Serve(serve::Serve),
     Demo(demo::Demo),
     Inspect(inspect::Inspect),
@@ -60,6 +69,8 @@ enum Command {
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
+    Completions(generated::Completions),
+    Man(generated::Man),
 }
 
 /// What a package runs on.
@@ -129,8 +140,16 @@ fn packages() -> PackageFolders {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let arguments = match batch::expanded(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match Cli::parse_from(arguments).command {
         Command::Run(command) => command.run(),
+        Command::Query(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Inspect(command) => command.run(),
@@ -139,10 +158,13 @@ pub fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Setup(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     match done {
         Ok(Outcome::AllDone) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Ok(Outcome::Stopped) => ExitCode::from(3),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

@@ -8,11 +8,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Outcome;
-use super::run::Problem;
+use crate::cohort::Problem;
 use crate::dataset::write_atomically;
 use crate::results::JSON_FILE;
 use crate::results::show::{self, Page};
-use crate::series::Discovery;
 
 /// Files of one call.
 const MAX_FILES: usize = 2000;
@@ -61,12 +60,11 @@ struct Shown {
 impl Show {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let files = files(&self.files)?;
-        let nothing_found = Discovery::default();
         let mut shown = Shown { objects: Vec::new(), failed: Vec::new() };
         for page in show::show(&files, self.patient) {
             match page {
                 Ok(page) => shown.objects.push(page),
-                Err(error) => shown.failed.push(Problem::of(&error, &nothing_found)),
+                Err(error) => shown.failed.push(Problem::of(&error, str::to_owned)),
             }
         }
         let printed = if self.html {
@@ -109,7 +107,8 @@ fn files(inputs: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Into place as a whole.
+pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let name = path.display().to_string();
     let fill = |writer: &mut std::io::BufWriter<&mut std::fs::File>| {
         writer.write_all(text.as_bytes()).map_err(|source| crate::dataset::WriteError::Io { file: name.clone(), source })
@@ -118,7 +117,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// To stdout; a reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

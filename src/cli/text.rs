@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::engine::Timings;
@@ -29,13 +29,17 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(line(header.to_vec())).chain(body).collect()
 }
 
-/// A bar over `length` series on a terminal; silent elsewhere.
-pub(super) fn progress(length: usize) -> ProgressBar {
+/// A bar over studies on a terminal; silent elsewhere. Its length is set when it is known.
+pub(super) fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} series  {msg}  [{elapsed}]").expect("the template is well formed");
-    let bar = ProgressBar::new(length as u64).with_style(style);
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.0} studies/h", state.per_sec() * 3600.0); // a bar that cannot be drawn is no loss
+    };
+    let template = "{bar:30} {pos}/{len} studies  {rate}  {eta} left  {msg}  [{elapsed}]";
+    let style = ProgressStyle::with_template(template).expect("the template is well formed").with_key("rate", rate);
+    let bar = ProgressBar::new(0).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
 }
@@ -46,14 +50,6 @@ pub(super) fn timings(timings: &Timings) -> String {
     let mut rows: Vec<_> = timings.0.iter().map(|(stage, time)| vec![stage.to_string(), seconds(*time)]).collect();
     rows.push(vec!["all".to_owned(), seconds(timings.total())]);
     table(&["stage", "s"], &rows)
-}
-
-/// The most memory that this process has held so far, MB; none where the system does not say.
-pub(super) fn peak_memory_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
 }
 
 #[cfg(test)]

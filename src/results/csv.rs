@@ -162,7 +162,7 @@ fn decimal(value: Option<f64>) -> String {
 }
 
 /// A text of the package on one line, and no formula to a spreadsheet; full-width signs are those of East Asian ones.
-fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }).collect();
     let formula = text.trim_start().starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
     if formula { format!("'{text}") } else { text }

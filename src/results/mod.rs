@@ -47,11 +47,12 @@ mod tests;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::csv::safe as spreadsheet_text;
 pub use error::ResultsError;
 pub use form::{Form, Forms, UnknownForm};
-pub(crate) use html::Markup;
+pub(crate) use html::{Markup, PAGE_STYLE, base64, document, escaped};
 pub use json::SCHEMA_VERSION;
-pub use picture::picture;
+pub use picture::{picture, thumbnail};
 pub use rendered::{RenderError, rendered, to_jpeg, to_png};
 pub use seg::segmentation;
 pub use window::Window;
@@ -205,6 +206,16 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     }
     staging.replace(dir)?;
     Ok(Written { files: files.into_iter().map(|(form, name)| (form, dir.join(name))).collect() })
+}
+
+/// What is to be said above every result of a package, that it must not be used for diagnosis or is not verified.
+pub(crate) fn banner(package: &crate::findings::PackageId) -> &'static str {
+    wording::banner(package)
+}
+
+/// A number for people, 4 significant digits.
+pub(crate) fn number_for_people(value: f64) -> String {
+    wording::number(value)
 }
 
 /// Files with their forms, and the DICOM objects among them.

@@ -5,6 +5,7 @@ use image::{Rgb, RgbImage};
 use super::canvas::{Style, fill, rimmed_text, text};
 use super::heat::Heat;
 use super::plane::{Plane, Sampled, colours, planes};
+use super::raster::colour_jpeg;
 use super::typeface::Face;
 use super::window::Window;
 use super::wording;
@@ -85,6 +86,24 @@ pub fn picture(image: &ImageVolume, findings: &Findings, window: Window) -> RgbI
         text(&mut canvas, MARGIN, below + MARGIN + (legend_rows + n as u32) * LINE, line, Style { colour: AMBER, ..BODY });
     }
     canvas
+}
+
+/// Longer side of a thumbnail, pixels.
+const THUMBNAIL: u32 = 168;
+
+/// The axial plane, or the image, with its segments, small, as JPEG: to be recognised on a page with many others. No patient text.
+///
+/// # Panics
+/// Where image and label map do not lie on one grid: a broken promise of the caller.
+pub fn thumbnail(image: &ImageVolume, findings: &Findings) -> Vec<u8> {
+    assert_eq!(image.grid().dims(), findings.labels.grid().dims(), "image and labels lie on one grid");
+    let planes = planes(findings);
+    let plane = planes.first().expect("every result has a plane");
+    let (size, _) = plane.fitted(THUMBNAIL);
+    let sampled = plane.sampled(image, findings, &Window::of(image).greys(), size);
+    let mut canvas = RgbImage::new(sampled.width, sampled.height);
+    sampled.draw(&mut canvas, [0, 0], Some(&colours(&findings.findings)));
+    colour_jpeg(&canvas, 78)
 }
 
 /// A line of the legend: name and volume of a finding, with its colour where the picture shows it.

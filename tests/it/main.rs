@@ -4,6 +4,7 @@ mod archive;
 mod bench;
 mod broken_input;
 mod classification;
+mod cohorts;
 mod demo;
 mod detection;
 mod encodings;

@@ -37,7 +37,7 @@ fn name(tag: &str) -> &str {
 }
 
 /// Text as it may stand in an element and in a quoted attribute. Control characters go, those that turn the order of letters too.
-pub(in crate::results) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -56,7 +56,7 @@ pub(in crate::results) fn escaped(text: &str) -> String {
 }
 
 /// Bytes in base 64.
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 

@@ -8,52 +8,59 @@ mod markup;
 mod pictures;
 mod show;
 
-pub(crate) use markup::Markup;
-pub(super) use markup::escaped;
+pub(crate) use markup::{Markup, base64, escaped};
 pub(super) use pictures::Pictures;
 
 use sha2::{Digest, Sha256};
 
-use self::markup::base64;
 use super::wording::{self, Fact, Row, Table};
 use super::{Context, Form};
 use crate::findings::{Finding, Findings};
 
-const STYLE: &str = include_str!("page.css");
+/// What pages of ours look like.
+pub(crate) const PAGE_STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The page; `files` are those of the result beside it.
 pub(super) fn page(context: &Context<'_>, pictures: &Pictures, files: &[(Form, String)]) -> String {
-    let title = format!("AI result: {}", wording::package(&context.findings.provenance.package));
+    let package = &context.findings.provenance.package;
+    let title = format!("AI result: {}", wording::package(package));
+    document(&title, wording::banner(package), PAGE_STYLE, SCRIPT, |page| {
+        result(page, context, pictures);
+        origin(page, context.findings, &wording::provenance(context), files);
+    })
+}
+
+/// A page of ours: `banner` stays in sight, `fill` adds what comes below the title. Nothing from elsewhere is loaded, no other style and no
+/// other script run than those given.
+pub(crate) fn document(title: &str, banner: &str, style: &str, script: &str, fill: impl FnOnce(&mut Markup)) -> String {
     let mut page = Markup::default();
     page.raw("<!DOCTYPE html>\n<html lang=\"en\">\n");
     page.within("head", |page| {
         page.raw("<meta charset=\"utf-8\">\n");
-        page.raw(&format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{}\">\n", policy()));
+        page.raw(&format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{}\">\n", policy(style, script)));
         page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
         page.raw("<meta name=\"referrer\" content=\"no-referrer\">\n");
-        page.element("title", &title);
-        page.raw("<style>").raw(STYLE).raw("</style>\n");
+        page.element("title", title);
+        page.raw("<style>").raw(style).raw("</style>\n");
     });
     page.within("body", |page| {
         page.within("p class=\"banner\" role=\"note\"", |page| {
-            page.element("strong", wording::banner(&context.findings.provenance.package)).element("span", wording::UNVERIFIED);
+            page.element("strong", banner).element("span", wording::UNVERIFIED);
         });
         page.within("main", |page| {
-            page.element("h1", &title);
-            result(page, context, pictures);
-            origin(page, context.findings, &wording::provenance(context), files);
+            page.element("h1", title);
+            fill(page);
         });
-        page.raw("<script>").raw(SCRIPT).raw("</script>\n");
+        page.raw("<script>").raw(script).raw("</script>\n");
     });
     page.raw("</html>\n");
     page.into_string()
 }
 
-/// Nothing from elsewhere, no other style and no other script than those of the page.
-fn policy() -> String {
+fn policy(style: &str, script: &str) -> String {
     let hash = |text: &str| base64(&Sha256::digest(text.as_bytes()));
-    let (style, script) = (hash(STYLE), hash(SCRIPT));
+    let (style, script) = (hash(style), hash(script));
     let allowed = format!("img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'");
     format!("default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'")
 }

@@ -1,0 +1,117 @@
+//! Why a cohort cannot be begun or carried on.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::dataset::WriteError;
+use crate::geometry::Coded;
+
+/// Why a cohort cannot be begun or carried on. What befalls one series is in the report.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CohortError {
+    /// An input is not there.
+    #[error("cannot read the input {}: {source}", path.display())]
+    Input {
+        /// The input.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is nothing in the inputs.
+    #[error("no file in the input; give folders or files with DICOM instances, or NIfTI or NRRD volumes")]
+    Empty,
+    /// None of the studies that a list names is there.
+    #[error("none of the {wanted} studies and paths that the list names is in the input")]
+    NotThere {
+        /// Rows of the list.
+        wanted: usize,
+    },
+    /// A list of studies cannot be used.
+    #[error("{what} ({})", path.display())]
+    List {
+        /// What is wrong with it.
+        what: String,
+        /// The list.
+        path: PathBuf,
+    },
+    /// A shard that does not exist.
+    #[error("`{text}` is no shard: give I/N, such as 1/4, with I from 1 to N")]
+    Shard {
+        /// As it was given.
+        text: String,
+    },
+    /// Somebody else works in the output folder.
+    #[error("another process is at work in {}: with --resume this one helps it, another output folder keeps them apart", path.display())]
+    Busy {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// What was begun there was begun otherwise.
+    #[error(
+        "{what} differs from what the results in the folder were made with: {then}, now {now}; \
+         go on as it was begun, start over without --resume, or take another folder ({})",
+        path.display()
+    )]
+    OtherSettings {
+        /// Which setting.
+        what: String,
+        /// What it was.
+        then: String,
+        /// What it is.
+        now: String,
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// There is no cohort in the folder.
+    #[error("no cohort in {}: it is an output folder of `roentgen run` that is meant", path.display())]
+    NoCohort {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The output folder refuses.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was to be done.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of the outcome cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A question that is none, or that cannot be answered.
+    #[error("{what}")]
+    Question {
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl Coded for CohortError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Input { .. } => "cohort.input",
+            Self::Empty => "cohort.empty",
+            Self::NotThere { .. } => "cohort.not-there",
+            Self::List { .. } => "cohort.list",
+            Self::Shard { .. } => "cohort.shard",
+            Self::Busy { .. } => "cohort.busy",
+            Self::OtherSettings { .. } => "cohort.other-settings",
+            Self::NoCohort { .. } => "cohort.no-cohort",
+            Self::Io { .. } => "cohort.io",
+            Self::Write(error) => error.code(),
+            Self::Question { .. } => "cohort.question",
+        }
+    }
+}
+
+/// For `map_err`.
+pub(super) fn io_at(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> CohortError {
+    let path = path.into();
+    move |source| CohortError::Io { action, path, source }
+}

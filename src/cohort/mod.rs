@@ -1,0 +1,301 @@
+//! Any number of studies through one package: planned, carried out in stages at once, resumed after any stop, and told as one table and page.
+//!
+//! 1. The output folder holds a folder of results for each series that was analysed, in full and checked, or not at all.
+//! 2. `work/` in it holds what makes a run resumable: what is done (`journal.rs`), who does what (`work.rs`), by which settings.
+//! 3. Tables and pages are made from the journal alone. A run that was stopped and resumed gives the table of one that was not.
+//! 4. What was done with another package or other settings, or of files that have changed since, is never mixed with what is new.
+//!
+//! ```text
+//!   output/                      work/
+//!     SERIES/  ..results           settings.json     package, forms, parameters
+//!     findings.csv                 journal-N.jsonl   one for each process
+//!     failures.csv                 alive-N.json      .. while it is at work
+//!     report.json  report.html     claims/KEY.G      which process has which study
+//!                                  pictures/         small ones, for the page
+//! ```
+
+mod acquisition;
+mod error;
+mod estimate;
+mod journal;
+mod list;
+mod page;
+mod pipeline;
+mod plan;
+mod query;
+mod record;
+mod report;
+mod settings;
+mod table;
+mod work;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::AtomicBool;
+
+pub use acquisition::Acquisition;
+pub use error::CohortError;
+pub use estimate::{bytes_for_people, time_for_people};
+pub use list::StudyList;
+pub use pipeline::EngineTime;
+pub use plan::{Plan, PlannedSeries, PlannedStudy, plan};
+pub use query::{Answer, query, study_list};
+pub use record::{Done, FileRecord, FindingRecord, Number, PartRecord, Problem, SeriesHead, SeriesRecord, Verdict, VolumeRecord};
+pub use report::Report;
+
+use crate::engine::{Engine, Stage};
+use crate::results::Forms;
+use crate::series::{Inventory, StudyFiles};
+use error::io_at;
+use journal::{Entry, History, Journal};
+use settings::Settings;
+use work::{Alive, Others};
+
+/// The report for programs.
+pub const REPORT_FILE: &str = "report.json";
+/// The table, a row a finding.
+pub const FINDINGS_CSV_FILE: &str = "findings.csv";
+/// What should have been analysed and was not: a list of studies for `--only`.
+pub const FAILURES_FILE: &str = "failures.csv";
+/// The page.
+pub const PAGE_FILE: &str = "report.html";
+const WORK: &str = "work";
+const PICTURES: &str = "pictures";
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Files, folders and lists of studies, as `roentgen run` takes them.
+    pub inputs: &'a [PathBuf],
+    /// Where results go; made where it is not there.
+    pub output: &'a Path,
+    /// The forms of the results of each series.
+    pub forms: &'a Forms,
+    /// Goes on with what is in the output folder, beside other processes that do so too; otherwise it is begun anew.
+    pub resume: bool,
+    /// Which share of the studies; implies `resume`.
+    pub shard: Option<Shard>,
+    /// Only the studies of this list, and these again; implies `resume`.
+    pub only: Option<&'a Path>,
+}
+
+/// One of several equal shares of the studies; a study is never torn apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1.
+    number: u64,
+    of: u64,
+}
+
+impl FromStr for Shard {
+    type Err = CohortError;
+
+    fn from_str(text: &str) -> Result<Self, CohortError> {
+        let parsed = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        match parsed {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err(CohortError::Shard { text: text.to_owned() }),
+        }
+    }
+}
+
+impl Shard {
+    /// By the study's key, which is a hash of its UID.
+    fn has(self, study: &StudyFiles) -> bool {
+        u64::from_str_radix(&study.key[..15], 16).is_ok_and(|hash| hash % self.of == self.number - 1)
+    }
+}
+
+/// What a run has to say while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// So many studies are to be done, and so many of them were done before.
+    Begins {
+        /// All.
+        studies: usize,
+        /// Already.
+        done: usize,
+    },
+    /// The engine begins a stage.
+    Stage(Stage),
+    /// One more study is done.
+    StudyDone,
+    /// For people.
+    Say(String),
+}
+
+/// What is to do.
+struct Cohort<'a> {
+    output: &'a Path,
+    work: PathBuf,
+    forms: &'a Forms,
+    inventory: Inventory,
+    /// Places in the inventory, in its order.
+    chosen: Vec<usize>,
+}
+
+impl<'a> Cohort<'a> {
+    /// Finds the studies.
+    fn of(asked: &Asked<'a>) -> Result<Self, CohortError> {
+        let (inputs, list) = resolved(asked)?;
+        for path in &inputs {
+            fs::metadata(path).map_err(|source| CohortError::Input { path: path.clone(), source })?;
+        }
+        let inventory = Inventory::of(&inputs);
+        if inventory.studies.is_empty() && inventory.skipped.is_empty() {
+            return Err(CohortError::Empty);
+        }
+        let source_of = |path: &Path| inventory.source_of(path);
+        let is_chosen = |study: &StudyFiles| {
+            list.as_ref().is_none_or(|list| list.names(study, source_of)) && asked.shard.is_none_or(|shard| shard.has(study))
+        };
+        let chosen: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_chosen(&inventory.studies[n])).collect();
+        if let Some(list) = list.filter(|_| chosen.is_empty() && asked.shard.is_none()) {
+            return Err(CohortError::NotThere { wanted: list.rows() });
+        }
+        Ok(Self { output: asked.output, work: asked.output.join(WORK), forms: asked.forms, inventory, chosen })
+    }
+
+    /// Those that are to be done, whether or not they are.
+    fn studies(&self) -> impl Iterator<Item = &StudyFiles> {
+        self.chosen.iter().map(|&n| &self.inventory.studies[n])
+    }
+
+    /// What is done, and whose results are still there.
+    fn history(&self) -> io::Result<History> {
+        history(self.output)
+    }
+}
+
+/// What is done in an output folder, and whose results are still there.
+fn history(output: &Path) -> io::Result<History> {
+    let mut history = History::read(&output.join(WORK))?;
+    let there = |verdict: &Verdict| verdict.done().is_none_or(|done| output.join(&done.folder).is_dir());
+    history.review(|line| match &line.entry {
+        Entry::Series(series) => there(&series.verdict),
+        Entry::Volume(volume) => there(&volume.verdict),
+        Entry::File(_) | Entry::Complete => true,
+    });
+    Ok(history)
+}
+
+/// The paths to read, and the studies that are meant of what is there; all of them where there is none.
+fn resolved(asked: &Asked<'_>) -> Result<(Vec<PathBuf>, Option<StudyList>), CohortError> {
+    let (lists, mut inputs): (Vec<PathBuf>, Vec<PathBuf>) = asked.inputs.iter().cloned().partition(|path| StudyList::is_list(path));
+    let mut meant: Option<StudyList> = None;
+    for path in &lists {
+        let list = StudyList::read(path)?;
+        if list.paths.is_empty() {
+            let what = "a list of studies as an input needs a column `path`; with --only it may do without".to_owned();
+            return Err(CohortError::List { what, path: path.clone() });
+        }
+        meant.get_or_insert_default().join(list);
+    }
+    if let Some(list) = meant.as_mut() {
+        // Inputs beside the lists are meant as a whole.
+        list.join(StudyList::whole(&inputs));
+        inputs.clone_from(&list.paths);
+    }
+    let Some(only) = asked.only else { return Ok((inputs, meant)) };
+    let only = StudyList::read(only)?;
+    if inputs.is_empty() {
+        inputs.clone_from(&only.paths);
+    }
+    Ok((inputs, Some(only)))
+}
+
+/// Carries out what is `asked` with `engine`. `stop` ends it after the series at hand: the report then says what is left.
+///
+/// # Errors
+/// Only what keeps it from starting or from noting what is done. All else is in the report.
+pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn Fn(Event) + Sync)) -> Result<Report, CohortError> {
+    let cohort = Cohort::of(asked)?;
+    let Cohort { output, work, .. } = &cohort;
+    fs::create_dir_all(output).map_err(io_at("make the output folder", *output))?;
+    let settings = Settings::of(engine, asked.forms);
+    let mut others = Others::default();
+    let goes_on = asked.resume || asked.shard.is_some() || asked.only.is_some();
+    if !goes_on || asked.only.is_some() {
+        if others.any_lives(work, None).map_err(io_at("look into", work))? {
+            return Err(CohortError::Busy { path: asked.output.to_owned() });
+        }
+        if !goes_on && work.exists() {
+            let lines = History::read(work).map_or(0, |history| history.lines().count());
+            if lines > 0 {
+                on(Event::Say("what an earlier run has done here is done again; with --resume it stays".to_owned()));
+            }
+            fs::remove_dir_all(work).map_err(io_at("remove what an earlier run has left in", work))?;
+        }
+    }
+    fs::create_dir_all(work.join(PICTURES)).map_err(io_at("make the folder", work))?;
+    settings.enter(work)?;
+    let journal = Journal::begin(work).map_err(io_at("begin a journal in", work))?;
+    let number = journal.number;
+    let alive = Alive::begin(work, number).map_err(io_at("say in", work))?;
+    // Of two that begin at once, each has said so before it looks for the other.
+    if !others.any_lives(work, Some(number)).map_err(io_at("look into", work))? {
+        remove_unfinished(output).map_err(io_at("remove what a run that was stopped has left in", *output))?;
+    }
+    let mut history = cohort.history().map_err(io_at("read the journal in", work))?;
+    if asked.only.is_some() {
+        history.forget(cohort.studies().map(|study| study.key.as_str()));
+        work::release(work, cohort.studies().map(|study| study.key.as_str())).map_err(io_at("release the claims in", work))?;
+    }
+    let changed = cohort.studies().filter(|study| history.has_changed(&study.key, &study.stamp)).count();
+    if changed > 0 {
+        on(Event::Say(format!("the files of {changed} studies have changed since they were analysed: these are done again")));
+    }
+    let done = cohort.studies().filter(|study| history.is_complete(&study.key, &study.stamp)).count();
+    on(Event::Begins { studies: cohort.chosen.len(), done });
+    let time = pipeline::run(engine, &cohort, history, journal, stop, on)?;
+    // Who writes the report last has read every journal to its end.
+    loop {
+        let history = cohort.history().map_err(io_at("read the journal in", work))?;
+        let report = Report::of(&settings, &history, &cohort, time);
+        report.write(output)?;
+        if cohort.history().map_err(io_at("read the journal in", work))?.bytes == history.bytes {
+            drop(alive);
+            return Ok(report);
+        }
+    }
+}
+
+/// Folders of results that were never completed.
+fn remove_unfinished(output: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(output)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(".roentgen-")) && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_study_is_in_one_shard() {
+        let shards: Vec<Shard> = (1..=3).map(|n| format!("{n}/3").parse().unwrap()).collect();
+        let study = |n: u32| StudyFiles {
+            key: crate::codes::sha256_hex(&n.to_le_bytes())[..20].to_owned(),
+            study_uid: String::new(),
+            files: Vec::new(),
+            bytes: 0,
+            stamp: String::new(),
+        };
+        let mut counts = [0; 3];
+        for n in 0..300 {
+            let in_shards: Vec<usize> = (0..3).filter(|&s| shards[s].has(&study(n))).collect();
+            assert_eq!(in_shards.len(), 1);
+            counts[in_shards[0]] += 1;
+        }
+        assert!(counts.iter().all(|&count| (70..130).contains(&count)), "{counts:?}");
+        for text in ["0/3", "4/3", "1/0", "1", "a/b", "-1/2"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
+}

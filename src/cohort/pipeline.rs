@@ -1,0 +1,485 @@
+//! Three stages at once: while one series is in the network, the next is read and the last one written.
+//!
+//! Each stage is one thread. A stage has room for one series: the one before it begins the next only when that has gone on, so that at most
+//! three are in memory. Notes without voxels pass at any time. The order is that of the studies, and what a stage computes does not depend
+//! on the others: results are those of one thread, bit for bit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::acquisition::Acquisition;
+use super::error::{CohortError, io_at};
+use super::estimate::Pace;
+use super::journal::{Entry, History, Journal, Line};
+use super::record::{Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, Verdict, VolumeRecord, in_short};
+use super::work::{Claims, Others, is_set};
+use super::{Cohort, Event, PICTURES};
+use crate::engine::{Analysis, Engine, Input, Opened, Stage};
+use crate::model::{Check, Eligible, Ineligible, Package};
+use crate::research::Format;
+use crate::results;
+use crate::series::{Part, StudyFiles};
+
+/// How often a process with nothing to do looks whether others have ended.
+const LOOKS: Duration = Duration::from_secs(1);
+
+/// Notes that may wait between two stages.
+const NOTES: usize = 64;
+
+/// Where the time of the engine went.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct EngineTime {
+    /// It analysed: preprocessing, network, postprocessing, measuring.
+    pub busy_s: f64,
+    /// It waited for a series to be read.
+    pub waited_for_reading_s: f64,
+    /// It waited until the last series but one was written.
+    pub waited_for_writing_s: f64,
+}
+
+impl EngineTime {
+    /// Of the time from the first series to the last, percent; none where nothing was analysed.
+    pub fn idle_percent(&self) -> Option<f64> {
+        let waited = self.waited_for_reading_s + self.waited_for_writing_s;
+        (self.busy_s > 0.0).then(|| waited / (waited + self.busy_s) * 100.0)
+    }
+}
+
+/// What is analysed, without its voxels.
+enum Subject {
+    Series(Box<SeriesHead>),
+    Volume { path: PathBuf, format: Format },
+}
+
+impl Subject {
+    fn ended(self, verdict: Verdict) -> Entry {
+        match self {
+            Self::Series(head) => Entry::Series(Box::new(SeriesRecord { head: *head, verdict })),
+            Self::Volume { path, format } => {
+                let warnings = verdict.done().map(|done| done.result_warnings.clone()).unwrap_or_default();
+                Entry::Volume(VolumeRecord { path, format, warnings, verdict })
+            }
+        }
+    }
+
+    /// Name of the folder of its results, within the output folder.
+    fn folder(&self, analysis: &Analysis) -> PathBuf {
+        match self {
+            // A part that is all of its series has the series' name.
+            Self::Series(head) => match &head.part {
+                Some(part) => format!("{}.part{}", head.series_instance_uid, part.number).into(),
+                None => (&head.series_instance_uid).into(),
+            },
+            Self::Volume { .. } => analysis.findings.source.file.as_ref().map_or("", |file| &file.sha256[..16]).into(),
+        }
+    }
+}
+
+/// What is handed from stage to stage.
+enum Step<T> {
+    Series {
+        study: usize,
+        subject: Subject,
+        because: Vec<String>,
+        preferred: Vec<String>,
+        value: Box<T>,
+    },
+    /// Nothing is left to do with it but to note it.
+    Ended {
+        study: usize,
+        entry: Box<Entry>,
+    },
+}
+
+impl<T> Step<T> {
+    fn ended(study: usize, subject: Subject, verdict: Verdict) -> Self {
+        Self::Ended { study, entry: Box::new(subject.ended(verdict)) }
+    }
+}
+
+/// Carries out what is to do; returns when everything that was begun is on disk. `stop` ends it after the series at hand.
+pub(super) fn run(
+    engine: &mut Engine,
+    cohort: &Cohort<'_>,
+    history: History,
+    journal: Journal,
+    stop: &AtomicBool,
+    on: &(dyn Fn(Event) + Sync),
+) -> Result<EngineTime, CohortError> {
+    let package = std::sync::Arc::clone(engine.package());
+    let failed = AtomicBool::new(false);
+    let pace = Pace::new(cohort, &history);
+    let ends = || is_set(stop) || is_set(&failed);
+    std::thread::scope(|threads| {
+        let (to_engine, read) = sync_channel(NOTES);
+        let (to_writer, analysed) = sync_channel(NOTES);
+        let (taken, room) = sync_channel(1);
+        let (written, room_to_write) = sync_channel(1);
+        let claims = Claims::of(&cohort.work, journal.number).map_err(io_at("claim studies in", &cohort.work))?;
+        let mut reader = Reader {
+            cohort,
+            package: &package,
+            history,
+            claims,
+            others: Others::default(),
+            ends: &ends,
+            to_engine,
+            room: Room::free(room),
+            on,
+        };
+        let reader = threads.spawn(move || reader.read());
+        let mut writer = Writer { cohort, journal, pace, on };
+        let failed = &failed;
+        let writer = threads.spawn(move || {
+            let wrote = writer.write(&analysed, &written);
+            // Who cannot note what is done must not go on: the other stages hear of it by the channel that is gone.
+            failed.store(wrote.is_err(), Ordering::Relaxed);
+            wrote
+        });
+        let time = analyse(engine, cohort, (&read, taken), (to_writer, Room::free(room_to_write)), &ends, on);
+        drop(read);
+        let read = reader.join().expect("panics of series are caught");
+        writer.join().expect("panics of series are caught")?;
+        read?;
+        Ok(time)
+    })
+}
+
+/// Room for one series in the next stage.
+struct Room {
+    is_free: bool,
+    freed: Receiver<()>,
+}
+
+impl Room {
+    fn free(freed: Receiver<()>) -> Self {
+        Self { is_free: true, freed }
+    }
+
+    /// Waits until there is room; false where the next stage has ended.
+    fn wait(&mut self) -> bool {
+        self.is_free = self.is_free || self.freed.recv().is_ok();
+        self.is_free
+    }
+
+    /// Something is sent there.
+    fn fill(&mut self) {
+        self.is_free = false;
+    }
+}
+
+/// The first stage.
+struct Reader<'a> {
+    cohort: &'a Cohort<'a>,
+    package: &'a Package,
+    history: History,
+    claims: Claims,
+    others: Others,
+    ends: &'a (dyn Fn() -> bool + Sync),
+    to_engine: SyncSender<Step<Opened>>,
+    room: Room,
+    on: &'a (dyn Fn(Event) + Sync),
+}
+
+impl Reader<'_> {
+    fn read(&mut self) -> Result<(), CohortError> {
+        let cohort = self.cohort;
+        let failed = || io_at("claim studies in", &cohort.work);
+        let mut claimed = Vec::new();
+        for &study in &cohort.chosen {
+            let files = &cohort.inventory.studies[study];
+            if (self.ends)() {
+                return Ok(());
+            }
+            if self.history.is_complete(&files.key, &files.stamp) {
+                continue;
+            }
+            if self.claims.take(&files.key).map_err(failed())? {
+                self.study(study);
+            } else {
+                claimed.push(study);
+            }
+        }
+        self.take_over(claimed)
+    }
+
+    /// Waits for those who have claimed these studies, and does what they leave.
+    fn take_over(&mut self, mut claimed: Vec<usize>) -> Result<(), CohortError> {
+        let cohort = self.cohort;
+        let failed = || io_at("claim studies in", &cohort.work);
+        let mut said = false;
+        while !claimed.is_empty() && !(self.ends)() {
+            // Claims first: who ends between the two has its last lines in the journal then.
+            let last = self.claims.last().map_err(failed())?;
+            let gone = |others: &mut Others, key: &str| {
+                let (generation, owner) = last.get(key).copied().unwrap_or((0, 0));
+                (!others.lives(&cohort.work, owner)).then_some(generation)
+            };
+            let free: Vec<Option<u32>> = claimed.iter().map(|&n| gone(&mut self.others, &cohort.inventory.studies[n].key)).collect();
+            self.history = cohort.history().map_err(failed())?;
+            let mut left = Vec::new();
+            for (study, free) in std::mem::take(&mut claimed).into_iter().zip(free) {
+                let files = &cohort.inventory.studies[study];
+                if self.history.is_complete(&files.key, &files.stamp) {
+                    (self.on)(Event::StudyDone);
+                    continue;
+                }
+                match free {
+                    Some(generation) if !(self.ends)() && self.claims.take_over(&files.key, generation).map_err(failed())? => {
+                        self.study(study);
+                    }
+                    _ => left.push(study),
+                }
+            }
+            claimed = left;
+            if !claimed.is_empty() && !(self.ends)() {
+                if !said {
+                    (self.on)(Event::Say(format!("waiting for {} studies that other processes have claimed", claimed.len())));
+                    said = true;
+                }
+                std::thread::sleep(LOOKS);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is left of a study. A stop leaves the rest of it to a later run.
+    fn study(&mut self, study: usize) {
+        let (cohort, package) = (self.cohort, self.package);
+        let files = &cohort.inventory.studies[study];
+        let found = cohort.inventory.open(files);
+        let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(package.manifest.select.geometry)).collect();
+        let answers = package.take(parts.iter().map(|part| package.eligible(part)).collect());
+        for (part, answer) in parts.iter().zip(answers) {
+            let head = head_of(part, answer.as_ref().ok());
+            if self.knows_series(files, &head) {
+                continue;
+            }
+            let job = answer.map(|Eligible { stack, checks, preferred, .. }| (Input::from(stack), checks, preferred));
+            if !self.hand_over(study, Subject::Series(Box::new(head)), job) {
+                return;
+            }
+        }
+        for file in &found.volumes {
+            if self.history.of(&files.key, &files.stamp).any(|entry| matches!(entry, Entry::Volume(_))) {
+                continue;
+            }
+            let answer = package.assess_volume(file).answer();
+            let job = answer.map(|volume| (Input::from(volume.clone()), volume.checks, Vec::new()));
+            if !self.hand_over(study, Subject::Volume { path: file.shown.clone(), format: file.header.format }, job) {
+                return;
+            }
+        }
+        // These could be read a moment ago.
+        for skipped in &found.skipped {
+            let problem = Problem::of(&skipped.error, |message| cohort.inventory.shown_in(message));
+            let record = FileRecord { path: skipped.path.clone(), unreadable: !skipped.error.is_foreign(), problem };
+            if !self.send(Step::Ended { study, entry: Box::new(Entry::File(record)) }) {
+                return;
+            }
+        }
+        self.send(Step::Ended { study, entry: Box::new(Entry::Complete) });
+    }
+
+    fn knows_series(&self, files: &StudyFiles, head: &SeriesHead) -> bool {
+        let number = |head: &SeriesHead| head.part.as_ref().map(|part| part.number);
+        self.history.of(&files.key, &files.stamp).any(|entry| match entry {
+            Entry::Series(known) => known.head.series_instance_uid == head.series_instance_uid && number(&known.head) == number(head),
+            _ => false,
+        })
+    }
+
+    /// Reads the voxels and hands them to the engine; false where the run ends.
+    fn hand_over(&mut self, study: usize, subject: Subject, job: Result<(Input, Vec<Check>, Vec<String>), Vec<Ineligible>>) -> bool {
+        if (self.ends)() {
+            return false;
+        }
+        let inventory = &self.cohort.inventory;
+        let shown = |message: &str| inventory.shown_in(message);
+        let (input, checks, preferred) = match job {
+            Ok(job) => job,
+            Err(reasons) => {
+                let refused = reasons.iter().all(Ineligible::is_refusal);
+                let reasons = reasons.iter().map(|reason| Problem::of(reason, shown)).collect();
+                let verdict = if refused { Verdict::Refused { reasons } } else { Verdict::NotEligible { reasons } };
+                return self.send(Step::ended(study, subject, verdict));
+            }
+        };
+        if !self.room.wait() {
+            return false;
+        }
+        match guarded(|| input.open()) {
+            Ok(Ok(opened)) => {
+                self.room.fill();
+                let because = checks.iter().map(Check::short).collect();
+                self.send(Step::Series { study, subject, because, preferred, value: Box::new(opened) })
+            }
+            Ok(Err(error)) => self.send(Step::ended(study, subject, failure(Problem::of(&error, shown)))),
+            Err(panicked) => self.send(Step::ended(study, subject, failure(panicked))),
+        }
+    }
+
+    fn send(&self, step: Step<Opened>) -> bool {
+        self.to_engine.send(step).is_ok()
+    }
+}
+
+fn head_of(part: &Part<'_>, eligible: Option<&Eligible>) -> SeriesHead {
+    SeriesHead {
+        study_instance_uid: part.series.study_uid.clone(),
+        series_instance_uid: part.series.series_uid.clone(),
+        part: (part.of > 1).then(|| PartRecord { number: part.number, of: part.of, label: part.label.clone() }),
+        modality: part.first().modality.clone(),
+        series_number: part.series.series_number,
+        instances: part.instances().len(),
+        warnings: part.series.warnings.clone(),
+        acquisition: Acquisition::of(part, eligible.map(|eligible| &eligible.stack)),
+    }
+}
+
+/// The second stage, in the thread of who called.
+fn analyse(
+    engine: &mut Engine,
+    cohort: &Cohort<'_>,
+    (read, taken): (&Receiver<Step<Opened>>, SyncSender<()>),
+    (to_writer, mut room): (SyncSender<Step<Analysis>>, Room),
+    ends: &dyn Fn() -> bool,
+    on: &(dyn Fn(Event) + Sync),
+) -> EngineTime {
+    let mut time = EngineTime::default();
+    let mut began = None;
+    loop {
+        let clock = Instant::now();
+        let Ok(step) = read.recv() else { return time };
+        // Until the first series there was nothing to do.
+        if began.is_some() {
+            time.waited_for_reading_s += clock.elapsed().as_secs_f64();
+        }
+        let step = match step {
+            Step::Ended { study, entry } => Step::Ended { study, entry },
+            Step::Series { .. } if ends() => return time,
+            Step::Series { study, subject, because, preferred, value } => {
+                let clock = Instant::now();
+                began.get_or_insert(clock);
+                // Who is not there any more needs no room.
+                let _ = taken.send(());
+                let cancel = AtomicBool::new(false);
+                let analysed = guarded(|| engine.analyse_opened(*value, &cancel, &mut |stage| on(Event::Stage(stage))));
+                time.busy_s += clock.elapsed().as_secs_f64();
+                match analysed {
+                    Ok(Ok(analysis)) => Step::Series { study, subject, because, preferred, value: Box::new(analysis) },
+                    Ok(Err(error)) => {
+                        let problem = Problem::of(&error, |message| cohort.inventory.shown_in(message));
+                        Step::ended(study, subject, failure(problem))
+                    }
+                    Err(panicked) => Step::ended(study, subject, failure(panicked)),
+                }
+            }
+        };
+        let clock = Instant::now();
+        if matches!(step, Step::Series { .. }) {
+            if !room.wait() {
+                return time;
+            }
+            room.fill();
+        }
+        if to_writer.send(step).is_err() {
+            return time;
+        }
+        if began.is_some() {
+            time.waited_for_writing_s += clock.elapsed().as_secs_f64();
+        }
+    }
+}
+
+/// The third stage.
+struct Writer<'a> {
+    cohort: &'a Cohort<'a>,
+    journal: Journal,
+    pace: Pace,
+    on: &'a (dyn Fn(Event) + Sync),
+}
+
+impl Writer<'_> {
+    fn write(&mut self, analysed: &Receiver<Step<Analysis>>, written: &SyncSender<()>) -> Result<(), CohortError> {
+        for step in analysed {
+            let (study, entry) = match step {
+                Step::Ended { study, entry } => (study, *entry),
+                Step::Series { study, subject, because, preferred, value } => {
+                    let verdict = match guarded(|| self.results(&subject, because, preferred, *value)) {
+                        Ok(verdict) => verdict,
+                        Err(panicked) => failure(panicked),
+                    };
+                    // Who is not there any more needs no room.
+                    let _ = written.send(());
+                    (study, subject.ended(verdict))
+                }
+            };
+            let files = &self.cohort.inventory.studies[study];
+            let is_complete = matches!(entry, Entry::Complete);
+            let news = self.pace.hear(&entry, files, self.cohort.output);
+            let line = Line {
+                study: files.key.clone(),
+                stamp: files.stamp.clone(),
+                study_uid: files.study_uid.clone(),
+                path: self.cohort.inventory.place_of(files),
+                entry,
+            };
+            self.journal.append(&line).map_err(io_at("note what is done in the journal in", &self.cohort.work))?;
+            news.into_iter().for_each(|text| (self.on)(Event::Say(text)));
+            if is_complete {
+                (self.on)(Event::StudyDone);
+            }
+        }
+        Ok(())
+    }
+
+    fn results(&self, subject: &Subject, selected_because: Vec<String>, preferred: Vec<String>, mut analysis: Analysis) -> Verdict {
+        let name = subject.folder(&analysis);
+        let folder = self.cohort.output.join(&name);
+        let Analysis { findings, image, timings } = &mut analysis;
+        let write = || results::write_all(findings, image, self.cohort.forms, &folder);
+        let written = match timings.time(Stage::Write, &mut |_| {}, write) {
+            Ok(written) => written,
+            Err(error) => return failure(Problem::of(&error, |message| self.cohort.inventory.shown_in(message))),
+        };
+        let picture = results::thumbnail(image, findings);
+        let path = self.cohort.work.join(PICTURES).join(&name).with_added_extension("jpg");
+        if let Err(source) = std::fs::write(&path, picture) {
+            return failure(Problem::of(&CohortError::Io { action: "write", path, source }, str::to_owned));
+        }
+        Verdict::Done(Done {
+            findings: in_short(findings),
+            selected_because,
+            preferred,
+            result_warnings: findings.warnings.clone(),
+            device: findings.provenance.device.clone(),
+            provider: findings.provenance.provider.clone(),
+            source_file_sha256: findings.source.file.as_ref().map(|file| file.sha256.clone()),
+            result_bytes: written.files.iter().map(|(_, path)| bytes_of(path)).sum(),
+            stages_s: timings.clone(),
+            folder: name,
+        })
+    }
+}
+
+fn bytes_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn failure(problem: Problem) -> Verdict {
+    Verdict::Failed { reasons: vec![problem] }
+}
+
+/// A broken promise of ours ends one series, not the cohort.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Problem {
+        code: "cohort.panicked".to_owned(),
+        message: "a defect of roentgen ended this series, the others go on; please report what stands on stderr".to_owned(),
+    })
+}
