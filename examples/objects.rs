@@ -15,12 +15,12 @@ use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 use roentgen::{Affine, Grid};
 
 /// Channels: neither, lung, nodule.
-const MANIFEST: &str = include_str!("../models/ct-lung-nodule/manifest.toml");
+const MANIFEST: &str = include_str!("../models/ct-lung-nodule/model.toml");
 const ROUNDS: usize = 5;
 
 fn main() {
     let source = Grid::new([512, 512, 300], Affine::scale_then_shift([0.7, 0.7, 1.0], [0.0; 3])).expect("a grid");
-    let mut manifest = Manifest::parse(MANIFEST, Path::new("manifest.toml")).expect("the shipped manifest");
+    let mut manifest = Manifest::parse(MANIFEST, Path::new("model.toml")).expect("the shipped manifest");
     manifest.finding[1].instances.as_mut().expect("nodules are objects").max_count = 254;
     let network = Grid::new([238, 238, 200], Affine::scale_then_shift([1.5; 3], [0.0; 3])).expect("a grid");
     let scores = scores(network);

@@ -6,10 +6,10 @@ usage: evaluate.py make-phantom WORK --tool make_phantom.py     40 phantoms of t
        evaluate.py ct INPUT [--lobes FILE] [--picture FILE.png]
                                                                 a NIfTI file or a folder of one DICOM series; a label map of
                                                                 TotalSegmentator on its grid, whose labels 10 to 14 are lung lobes
-All take [--model FILE], and [--overlap 0.5 | 0.25] for tiles of 96^3 blended by a Gaussian in place of the whole volume in one run.
+All take [--model FILE] [--score mean | maximum], and [--overlap 0.5 | 0.25] for tiles of 96^3 blended by a Gaussian in place of the whole volume in one run.
 
-A finding is a 26-connected component of voxels whose largest score is the nodule's; its score is the greatest softmax probability in
-it. It hits a nodule if its centre of mass lies within the nodule's radius of the nodule's centre (LUNA16's rule), and only the best
+A finding is a 26-connected component of at least 0.035 ml of voxels whose largest score is the nodule's; its score is the mean of their
+softmax probabilities, or with --score maximum the greatest. It hits a nodule if its centre of mass lies within the nodule's radius of the nodule's centre (LUNA16's rule), and only the best
 scored hit of a nodule counts. What hits none is a false positive. Nodules below 5 mm and what hits them count neither way.
 """
 import argparse
@@ -28,6 +28,7 @@ CLIP_HU, SUBTRACT_HU, DIVIDE_HU = (-1024.0, 1024.0), -400.0, 500.0
 STRIDE = 8
 TILE = 96
 SMALLEST_MM = 5.0
+LEAST_MM3 = 35.0                    # of a finding: a ball of 4 mm
 FALSE_POSITIVES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
 
@@ -70,10 +71,12 @@ def findings(scores):
     found = []
     for n, box in enumerate(ndimage.find_objects(which), 1):
         inside = which[box] == n
+        if inside.sum() * SPACING_MM ** 3 < LEAST_MM3:
+            continue
         logits = scores[(slice(None), *box)][:, inside].astype(np.float64)
         p = np.exp(logits[NODULE] - logits.max(0)) / np.exp(logits - logits.max(0)).sum(0)
         centre = np.array([w.mean() for w in np.nonzero(inside)]) + [s.start for s in box]
-        found.append({"centre": centre, "volume": float(inside.sum()) * SPACING_MM ** 3, "score": float(p.max()), "mean": float(p.mean())})
+        found.append({"centre": centre, "volume": float(inside.sum()) * SPACING_MM ** 3, "maximum": float(p.max()), "mean": float(p.mean())})
     return label, found
 
 
@@ -126,7 +129,7 @@ def load(file):
         return f["hu"], f["lung"], nodules
 
 
-def froc(cases, key="score"):
+def froc(cases, key):
     """Prints the curve for `cases` = [(nodules, findings)], then volume errors and kinds at one false positive a volume."""
     hits, false = [], []        # (score, nodule, finding), score
     for nodules, found in cases:
@@ -176,7 +179,7 @@ def phantoms_of(options):
         ratios.append(mine.sum() / max(1, lung.sum()) - 1)
     print(f"lungs with nodules: Dice median {np.median(overlaps):.4f}, least {min(overlaps):.4f}; "
           f"volume error median {np.median(ratios):+.4f}, from {min(ratios):+.4f} to {max(ratios):+.4f}")
-    froc(cases)
+    froc(cases, options.score)
 
 
 def ct(options):
@@ -210,9 +213,9 @@ def ct(options):
         lobes = (lobes >= 10) & (lobes <= 14)
         dice = 2 * (lobes & (label != 0)).sum() / max(1, lobes.sum() + (label != 0).sum())
         print(f"  by TotalSegmentator {lobes.sum() * ml:.1f} ml, Dice {dice:.3f}")
-    found.sort(key=lambda f: -f["score"] * f["volume"])
+    found.sort(key=lambda f: -f[options.score] * f["volume"])
     for f in found[:12]:
-        print(f"  finding at (k, j, i) {np.rint(f['centre']).astype(int).tolist()}: {f['volume']:.0f} mm3, score {f['score']:.3f}")
+        print(f"  finding at (k, j, i) {np.rint(f['centre']).astype(int).tolist()}: {f['volume']:.0f} mm3, score {f[options.score]:.3f}")
     if options.picture:
         draw(options.picture, hu, label, [int(round(f["centre"][0])) for f in found[:2]])
 
@@ -268,6 +271,7 @@ def main():
     for c in commands.choices.values():
         c.add_argument("--model", type=Path, default=Path(__file__).parent / "ct-lung-nodule.onnx")
         c.add_argument("--overlap", type=float)
+        c.add_argument("--score", choices=("mean", "maximum"), default="mean")
     options = parser.parse_args()
     options.run(options)
 

@@ -4,7 +4,8 @@
 usage: train.py WORK [--output FILE] [--steps N]
 
 WORK is a folder for the rendered boxes (1 GB, made once) and the checkpoint `last.pt`, from which a stopped training goes on.
-On two shared cores: boxes 7 minutes, training about 45. The seed gives the same samples everywhere; the weights are the same to the
+Two parts: samples from anywhere, then from where the network of then was wrong, found by running it on all boxes. On two quiet cores:
+boxes 2 minutes, training about 30. The seed gives the same samples everywhere; the weights are the same to the
 last bit only with the same PyTorch, processor and number of threads, since sums are taken in another order otherwise.
 """
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 import network
@@ -24,11 +26,13 @@ from phantoms import BACKGROUND, LUNG, NODULE
 SEED = 1                        # boxes have chests 1000 SEED to 1000 SEED + BOXES - 1; evaluate.py takes others
 BOXES, BOX = 128, 112
 PATCH, MARGIN = 48, 6
-PLACES = (0.45, 0.22, 0.15, 0.18)       # share of samples around nodules, lung, air that is no lung, and anywhere
+PLACES = (0.45, 0.22, 0.15, 0.18, 0.0)  # share of samples around nodules, lung, air that is no lung, anywhere, and what was wrong
+HARD_PLACES = (0.25, 0.1, 0.08, 0.07, 0.5)
 WORKERS, BATCH = 2, 2           # copies of the network, each on a thread of its own; samples for each and step
-STEPS, WARM_UP, COOL_DOWN = 2000, 60, 400       # the rate of learning rises, stays, falls to 0
-FROZEN = STEPS - 200            # from this step on, batch normalisation uses its running statistics, as inference does
-RATE, DECAY, KEEP = 3e-3, 1e-2, 0.99
+FIRST, STEPS, WARM_UP, COOL_DOWN = 2000, 4400, 60, 400     # the rate of learning rises, stays, falls to 0; and again, lower
+MINED = (2000, 2600, 3200, 3800)            # before these steps the network is run on all boxes
+FROZEN = FIRST - 200            # from this step on, batch normalisation uses its running statistics, as inference does
+RATE, HARD_RATE, DECAY, KEEP = 3e-3, 1.5e-3, 1e-2, 0.99
 
 
 def make_box(folder, n):
@@ -43,11 +47,11 @@ def make_box(folder, n):
     np.save(folder / f"label{n:03}.npy", label)
 
 
-def sample(boxes, rng):
-    """(input [PATCH]^3, labels [PATCH]^3): around a nodule, a lung voxel, air that is no lung, or anywhere; mirrored left to right half
-    of the time."""
+def sample(boxes, rng, shares):
+    """(input [PATCH]^3, labels [PATCH]^3): around a nodule, a lung voxel, air that is no lung, anywhere, or where the network was wrong;
+    mirrored left to right half of the time."""
     hu, label, places = boxes[rng.integers(len(boxes))]
-    chosen = places[rng.choice(len(places), p=PLACES)]
+    chosen = places[rng.choice(len(places), p=shares)]
     side = PATCH + 2 * MARGIN
     if len(chosen):
         at = np.array(np.unravel_index(chosen[rng.integers(len(chosen))], label.shape)) - side // 2 + rng.integers(-18, 19, 3)
@@ -76,7 +80,7 @@ def loss_of(scores, mask):
 def work_of(net, boxes, step, worker):
     """One worker's share of a step: gradients are left in its copy of the network; (loss, its Dice part)."""
     rng = np.random.default_rng([SEED, 31, step, worker])
-    images, masks = zip(*[sample(boxes, rng) for _ in range(BATCH)])
+    images, masks = zip(*[sample(boxes, rng, PLACES if step < FIRST else HARD_PLACES) for _ in range(BATCH)])
     images = torch.from_numpy(np.stack(images))[:, None].to(memory_format=torch.channels_last_3d)
     net.train()
     if step >= FROZEN:
@@ -87,6 +91,33 @@ def work_of(net, boxes, step, worker):
     loss, dice = loss_of(net(images), torch.from_numpy(np.stack(masks)))
     loss.backward()
     return loss.item(), dice.item()
+
+
+@torch.no_grad()
+def wrong_places(net, boxes, step):
+    """For each box up to 8 voxels of each thing that `net` calls a nodule where none is near, and of each nodule of which it finds less
+    than a third, as one scanner shows them."""
+    def of(n):
+        hu, label, _ = boxes[n]
+        image = network.normalise(phantoms.acquire(hu.astype(np.float32), np.random.default_rng([SEED, 32, step, n]))).astype(np.float32)
+        found = net(torch.from_numpy(np.ascontiguousarray(image))[None, None])[0].argmax(0).numpy() == NODULE
+        truth = label == NODULE
+        false = ndimage.label(found & ~ndimage.binary_dilation(truth, iterations=2))[0]
+        which, count = ndimage.label(truth)
+        share = np.asarray(ndimage.mean(found, which, np.arange(1, count + 1)))
+        missed = np.flatnonzero(share < 1 / 3) + 1
+        things = np.where(np.isin(which, missed), which + false.max(), false).ravel()
+        some = np.random.default_rng([SEED, 33, step, n]).permutation(np.flatnonzero(things))
+        return np.concatenate([some[:0], *[some[things[some] == t][:8] for t in np.unique(things[some])]]).astype(np.int32)
+    net.eval()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(of, range(len(boxes))))
+
+
+def rate_at(step):
+    if step < FIRST:
+        return RATE * min(1, (step + 1) / WARM_UP, (FIRST - step) / COOL_DOWN)
+    return HARD_RATE * min(1, (step - FIRST + 1) / WARM_UP, (STEPS - step) / COOL_DOWN)
 
 
 @torch.no_grad()
@@ -116,7 +147,7 @@ def main():
     boxes = []
     for n in range(BOXES):
         hu, label = np.load(work / f"hu{n:03}.npy"), np.load(work / f"label{n:03}.npy")
-        places = (label == NODULE, label == LUNG, (label == BACKGROUND) & (hu < -900), label > NODULE)
+        places = (label == NODULE, label == LUNG, (label == BACKGROUND) & (hu < -900), label > NODULE, label > NODULE)     # the last two: nowhere in particular
         boxes.append((hu, label, [np.flatnonzero(p).astype(np.int32) for p in places]))
 
     torch.manual_seed(SEED)
@@ -137,11 +168,20 @@ def main():
     started, total = time.time(), np.zeros(2)
     with ThreadPoolExecutor(WORKERS) as pool:
         for step in range(first, STEPS):
+            mined = max((m for m in MINED if m <= step), default=None)
+            if mined is not None and (step == first or step == mined):
+                file = work / f"wrong{mined}.npz"
+                if not file.exists():
+                    np.savez_compressed(file, *wrong_places(mean, boxes, step))
+                with np.load(file) as wrong:
+                    for n, (_, _, places) in enumerate(boxes):
+                        places[4] = wrong[f"arr_{n}"]
+                print(f"step {step}: {sum(len(b[2][4]) for b in boxes)} places of mistakes", flush=True)
             total += np.mean(list(pool.map(work_of, nets, [boxes] * WORKERS, [step] * WORKERS, range(WORKERS))), 0)
             for same in zip(*[n.parameters() for n in nets]):
                 same[0].grad = torch.stack([p.grad for p in same]).mean(0)
             torch.nn.utils.clip_grad_norm_(nets[0].parameters(), 5.0)
-            optimiser.param_groups[0]["lr"] = RATE * min(1, (step + 1) / WARM_UP, (STEPS - step) / COOL_DOWN)
+            optimiser.param_groups[0]["lr"] = rate_at(step)
             optimiser.step()
             spread(nets)
             with torch.no_grad():
