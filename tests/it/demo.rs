@@ -55,6 +55,21 @@ fn volumes_are_the_truth_on_a_software_gpu() {
     }
 }
 
+#[test]
+fn each_nodule_of_the_phantom_is_found() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().to_str().expect("ASCII");
+    let ran = roentgen(&["demo", "--package", "ct-lung-nodule", "--device", "cpu", "--json", "--output", output]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    let rows = ran.json();
+    let rows = rows.as_array().expect("one row a tissue and nodule");
+    assert_eq!(rows.iter().filter(|row| row["tissue"] == "nodule").count(), 4, "{}", ran.stdout);
+    for row in rows {
+        let difference = row["difference_percent"].as_f64().expect("a number");
+        assert!(difference.abs() <= 15.0, "{row}");
+    }
+}
+
 fn analyse(folder: &Path, device: DeviceChoice) -> Analysis {
     let package = Package::read(&ct_tissue()).expect("the shipped package is whole");
     let mut engine = Engine::new(package, &Options { device, ..Options::default() }).expect("the engine starts; run `tests/run`");
