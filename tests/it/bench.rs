@@ -46,7 +46,7 @@ fn kernels_and_runs_are_measured_and_compared() {
     for kernel in kernels {
         let gb_s = number(&kernel["bytes"]) / 1e6 / number(&kernel["median_ms"]);
         assert!((number(&kernel["gb_s"]) / gb_s - 1.0).abs() < 1e-6, "{kernel}");
-        assert!(number(&kernel["samples"]) >= 3.0 && number(&kernel["voxels"]) >= 64_000.0, "{kernel}");
+        assert!(number(&kernel["samples"]) >= 3.0 && number(&kernel["voxels"]) >= 6_000.0, "{kernel}");
     }
     let stages: Vec<_> = report["runs"][0]["stages"].as_array().expect("a run").iter().map(|stage| stage["stage"].clone()).collect();
     assert_eq!(stages, ["load", "preprocess", "infer", "postprocess", "measure", "write"]);

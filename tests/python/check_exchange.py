@@ -158,7 +158,7 @@ schema = json.loads(schema_path.read_text())
 Draft202012Validator.check_schema(schema)
 validator = Draft202012Validator(schema)
 applied = set()
-folders = sorted(p for p in results.iterdir() if p.is_dir())
+folders = sorted(p for p in results.iterdir() if (p / 'findings.json').is_file())
 for folder in folders:
     document = json.loads((folder / 'findings.json').read_text())
     check_schema(folder.name, document, validator)

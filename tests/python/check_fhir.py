@@ -188,7 +188,7 @@ def check_findings(where, bundle, document, folder, release):
     return of_url
 
 
-for folder in sorted(p for p in results.iterdir() if p.is_dir()):
+for folder in sorted(p for p in results.iterdir() if (p / 'findings.json').is_file()):
     document = json.loads((folder / 'findings.json').read_text())
     if 'source_file' in document:
         if list(folder.glob('fhir*')):

@@ -122,7 +122,7 @@ def check_group(where, group, finding, kind, seg, segment_of):
         same('key image is a source image', image.ReferencedSOPInstanceUID in SOURCE, True)
 
 
-for folder in sorted(p for p in results.iterdir() if p.is_dir()):
+for folder in sorted(p for p in results.iterdir() if (p / 'findings.json').is_file()):
     document = json.loads((folder / 'findings.json').read_text())
     findings = {f['tracking_uid']: f for f in document['findings']}
     seg = hd.seg.segread(folder / 'seg.dcm') if (folder / 'seg.dcm').exists() else None
