@@ -22,7 +22,7 @@ use roentgen::kernels::components::{ComponentRuns, Connectivity};
 use roentgen::kernels::diameters::longest_diameters_mm;
 use roentgen::kernels::regions::RegionRuns;
 use roentgen::kernels::statistics::statistics_cpu;
-use roentgen::kernels::{Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
+use roentgen::kernels::{Background, Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
 use roentgen::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
 use serde_json::{Value, json};
 
@@ -126,7 +126,7 @@ fn zscore(folder: &Path, rounds: usize) -> anyhow::Result<Measured> {
         let found = statistics_cpu(&image, Mask::Above(0.0)).expect("not all of it is air").physical;
         let p = Resample {
             values_first: true,
-            background: Some(0.0),
+            background: Some(Background::NotAbove(0.0)),
             subtract: found.mean,
             divide: found.standard_deviation.max(1e-8),
             ..Resample::new(dims, Affine::IDENTITY)

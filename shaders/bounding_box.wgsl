@@ -11,7 +11,7 @@ struct BoundingBoxParams {
 @group(0) @binding(0) var<uniform> params: BoundingBoxParams;
 @group(0) @binding(1) var<storage, read> stored: array<u32>;             // from slice first_slice on
 @group(0) @binding(2) var<storage, read> labels: array<u32>;             // four voxels a word; those of label 0 do not count
-@group(0) @binding(3) var<storage, read> ranks: array<vec2<u32>>;        // least and greatest that count, of the whole volume's slices
+@group(0) @binding(3) var<storage, read> ranks: array<vec2<u32>>;        // first and last that count, of the whole volume's slices
 @group(0) @binding(4) var<storage, read_write> bounds: array<atomic<u32>, 6>;
 
 override labelled: bool = false;
@@ -39,7 +39,7 @@ fn bounding_box(
         let n = group.y * params.plane + in_slice;
         if labelled && extractBits(labels[n >> 2u], (n & 3u) * 8u, 8u) == 0u { continue; }
         let rank = rank_of(stored[word_of(n)], n);
-        if rank < range.x || rank > range.y { continue; }
+        if rank - range.x > range.y - range.x { continue; }              // modulo 2^32: a range may go round
         let index = vec2<u32>(in_slice % params.columns, in_slice / params.columns);
         least = min(least, index);
         greatest = max(greatest, index);

@@ -33,7 +33,7 @@ fn bin_of(n: u32, slice: SliceRanks) -> u32 {
     if labelled && extractBits(labels[n >> 2u], (n & 3u) * 8u, 8u) == 0u { return NO_BIN; }
     let word = stored[word_of(n)];
     var rank = rank_of(word, n);
-    if rank < slice.low || rank > slice.high { return NO_BIN; }
+    if rank - slice.low > slice.high - slice.low { return NO_BIN; }      // modulo 2^32: a range may go round
     if scaled { rank = rank_of_float(slice.slope * number_of(word, n) + slice.intercept); }
     if params.prefix_count == 0u { return rank >> params.shift; }
     for (var p = 0u; p < params.prefix_count; p++) {

@@ -27,16 +27,19 @@ struct SourceScale { slope: f32, offset: f32, pivot: f32, least_kept: f32, great
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
 @group(0) @binding(5) var<storage, read> limits: array<vec2<f32>>;      // of all, or of each source plane
 @group(0) @binding(6) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(7) var<storage, read> labels: array<u32>;            // of stored values, four a word; those of label 0 become 0
 
 override first: bool = false;
 override last: bool = false;
 override padded: bool = false;
+override labelled: bool = false;
 
 fn value_at(n: u32, k: u32) -> f32 {
     let number = number_of(values[word_of(n)], n);
     if !first { return number; }
     let scale = scales[params.first_loaded + k];
-    let kept = number >= scale.least_kept && number <= scale.greatest_kept;
+    var kept = number >= scale.least_kept && number <= scale.greatest_kept;
+    if labelled { kept = kept && extractBits(labels[n >> 2u], (n & 3u) * 8u, 8u) != 0u; }
     let value = min(max(scale.slope * (number - scale.pivot) + scale.offset, params.low), params.high);
     return select(0.0, value, kept);
 }

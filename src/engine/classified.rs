@@ -33,7 +33,7 @@ impl Engine {
         let grid = *opened.image().grid();
         let turned = opened.is_monochrome1().then(|| turned_round(opened.image()));
         let seen = turned.as_ref().unwrap_or(opened.image());
-        let plan = Plan::new(&manifest.preprocess, &grid)?;
+        let plan = Plan::new(&manifest.preprocess, &grid, None)?;
         let (content_sha256, input) =
             timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, seen)));
         let input = input?;

@@ -29,7 +29,7 @@ use crate::kernels::{Backend, Interpolation};
 use crate::measure::MeasureError;
 use crate::model::{Manifest, MapOf, Package, Task};
 use crate::postprocess::{self, PostprocessError};
-use crate::preprocess::{Plan, PreprocessError};
+use crate::preprocess::{Plan, PreprocessError, source_box};
 use crate::research::ResearchError;
 use crate::series::SeriesError;
 use crate::volume::{ImageVolume, Quantity, Volume};
@@ -220,17 +220,22 @@ impl Engine {
         }
         let manifest = &self.package.manifest;
         let image = opened.image();
-        let plan = Plan::new(&manifest.preprocess, image.grid())?;
-        self.network.afford(plan.network_grid().voxel_count() as u64)?;
-        let (content_sha256, input) =
-            timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, image)));
-        let input = input?;
+        let preprocessed = || {
+            let source_box = source_box(&manifest.preprocess, &self.backend, image)?;
+            let plan = Plan::new(&manifest.preprocess, image.grid(), source_box)?;
+            self.network.afford(plan.network_grid().voxel_count() as u64)?;
+            let input = plan.run(&self.backend, image)?;
+            Ok::<_, EngineError>((plan, input))
+        };
+        let (content_sha256, preprocessed) =
+            timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), preprocessed));
+        let (plan, input) = preprocessed?;
         let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
         let interpolation = match manifest.output.interpolation {
             Interpolation::Nearest => [Interpolation::Nearest; 3],
             _ => plan.scores_interpolation(),
         };
-        let mut scores = Scores { interpolation, ..scores };
+        let mut scores = Scores { interpolation, source_box: plan.source_box(), ..scores };
         drop(input);
         if cancel.load(Ordering::Relaxed) {
             return Err(InferError::Cancelled.into());

@@ -96,6 +96,16 @@ impl Grid {
         Self { dims, lps_from_voxel: Affine::from_columns(x, y, z, self.lps_from_voxel.apply(start)) }
     }
 
+    /// The voxels from `low` to `high`, both included, as a grid of their own.
+    ///
+    /// # Panics
+    /// Where there are none, or they are not all voxels of this grid: a broken promise of the caller.
+    pub fn part(&self, [low, high]: [[u32; 3]; 2]) -> Self {
+        assert!((0..3).all(|n| low[n] <= high[n] && high[n] < self.dims[n]), "the part lies in the grid");
+        let shift = Affine::scale_then_shift([1.0; 3], low.map(f64::from));
+        Self { dims: std::array::from_fn(|n| high[n] - low[n] + 1), lps_from_voxel: self.lps_from_voxel * shift }
+    }
+
     /// The lattice of another spacing with the same axes and the same centre; as many voxels as fit, rounded, at least one.
     ///
     /// # Errors
@@ -264,6 +274,14 @@ mod tests {
         // numpy: round(1.5 + 1) is 2, round(2.5 + 1) is 4.
         let even = Grid::new([4, 6, 1], Affine::IDENTITY).and_then(|g| g.respaced_from_first([2.0; 3])).expect("spacing is positive");
         assert_eq!(even.dims(), [2, 4, 1]);
+    }
+
+    #[test]
+    fn a_part_keeps_its_voxels() {
+        let part = sagittal().part([[10, 0, 5], [19, 7, 29]]);
+        assert_eq!(part.dims(), [10, 8, 25]);
+        let place = |grid: Grid, voxel| grid.lps_from_voxel().apply(voxel);
+        assert!(norm(sub(place(part, [9., 7., 24.]), place(sagittal(), [19., 7., 29.]))) < 1e-12);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::runtime::Runtime;
 use super::{Provider, memory, tiles, whole, window};
 use crate::geometry::{Coded, Grid};
 use crate::kernels::Interpolation;
+use crate::kernels::bounding_box::Bounds;
 use crate::model::{Inference, Layout, Package};
 use crate::volume::Volume;
 
@@ -121,12 +122,14 @@ pub struct Scores {
     pub values: Vec<f32>,
     /// How scores between voxel centres are made along i, j, k: nearest or linear.
     pub interpolation: [Interpolation; 3],
+    /// First and last voxel of the source grid that they answer for; the others are background. `None`: all of it.
+    pub source_box: Option<Bounds>,
 }
 
 impl Scores {
-    /// Linear along each axis.
+    /// Linear along each axis, for all of the source.
     pub fn linear(grid: Grid, values: Vec<f32>) -> Self {
-        Self { grid, values, interpolation: [Interpolation::Linear; 3] }
+        Self { grid, values, interpolation: [Interpolation::Linear; 3], source_box: None }
     }
 }
 

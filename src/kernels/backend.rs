@@ -4,11 +4,12 @@ use std::fmt;
 
 use super::bounding_box::{Bounds, bounding_box_cpu, bounding_box_gpu};
 use super::components::{Connectivity, keep_largest_cpu, remove_small_cpu};
+use super::holes::fill_holes_cpu;
 use super::percentiles::{percentiles_cpu, percentiles_gpu};
 use super::statistics::{Statistics, statistics_cpu, statistics_gpu};
 use super::{Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu};
 use crate::gpu::{DeviceChoice, Gpu, GpuError};
-use crate::volume::ImageVolume;
+use crate::volume::{ImageVolume, LabelMap};
 
 /// Where kernels run.
 #[derive(Debug)]
@@ -87,6 +88,16 @@ impl Backend {
             Self::Cpu => Ok(bounding_box_cpu(image, mask)),
             Self::Gpu(gpu) => bounding_box_gpu(gpu, image, mask),
         }
+    }
+
+    /// What of an image is not 0, with its holes filled (across faces): 1 there, 0 elsewhere. `scipy.ndimage.binary_fill_holes(image != 0)`.
+    ///
+    /// Runs on the CPU whatever the backend: both choose the same voxels.
+    pub fn nonzero_filled(&self, image: &ImageVolume) -> LabelMap {
+        let grid = *image.grid();
+        let mut kept = Mask::Nonzero.label_map(image, None).into_voxels();
+        fill_holes_cpu(&mut kept, grid.dims(), 1, false);
+        LabelMap::new(grid, kept)
     }
 
     /// See [`scores_to_labels_cpu`].

@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::mask::{Mask, any_kept, for_each_slab, holds};
+use super::rows::zeroed_voxels;
 use super::voxel::Voxel;
 use crate::gpu::{Gpu, GpuError};
 use crate::volume::{ImageVolume, Stored, Volume};
@@ -41,6 +42,24 @@ pub fn crop<T: Copy>(voxels: &mut Vec<T>, dims: [u32; 3], [low, high]: Bounds) {
         }
     }
     voxels.truncate(size.iter().product());
+}
+
+/// The voxels of a volume of `dims`: `part` in `bounds`, 0 elsewhere. The way back from [`crop`].
+///
+/// # Panics
+/// Where `part` has another length than `bounds` has voxels, or `bounds` reaches beyond the volume: broken promises of the caller.
+pub fn uncrop<T: Copy + Zeroable>(part: &[T], dims: [u32; 3], [low, high]: Bounds) -> Vec<T> {
+    assert!((0..3).all(|s| low[s] <= high[s] && high[s] < dims[s]), "the box lies in the volume");
+    let size: [usize; 3] = std::array::from_fn(|s| (high[s] - low[s] + 1) as usize);
+    assert_eq!(part.len(), size.iter().product::<usize>(), "one value a voxel of the box");
+    let [nx, ny, _] = dims.map(|n| n as usize);
+    let [i0, j0, k0] = low.map(|n| n as usize);
+    let mut voxels = zeroed_voxels(dims);
+    for (row, values) in part.chunks_exact(size[0]).enumerate() {
+        let start = ((k0 + row / size[1]) * ny + j0 + row % size[1]) * nx + i0;
+        voxels[start..start + size[0]].copy_from_slice(values);
+    }
+    voxels
 }
 
 /// Uniforms of `shaders/bounding_box.wgsl`.
@@ -154,6 +173,7 @@ mod tests {
             Mask::All => true,
             Mask::Labelled(labels) => labels.voxels()[n] != 0,
             Mask::Above(threshold) => image.physical(voxel.map(|index| index as usize)) > threshold,
+            Mask::Nonzero => image.physical(voxel.map(|index| index as usize)) != 0.0,
         };
         let kept = voxels(image.grid().dims()).enumerate().filter(|&(n, voxel)| counts(n, voxel));
         kept.map(|(_, voxel)| [voxel; 2])
@@ -168,6 +188,8 @@ mod tests {
             let mut found: Vec<_> = voxels(dims).collect();
             crop(&mut found, dims, bounds);
             assert_eq!(found, voxels(dims).filter(inside).collect::<Vec<_>>());
+            let expected: Vec<_> = voxels(dims).map(|voxel| if inside(&voxel) { voxel } else { [0; 3] }).collect();
+            assert_eq!(uncrop(&found, dims, bounds), expected);
         }
     }
 
@@ -185,7 +207,7 @@ mod tests {
                 let image = noisy_image(dims, seed);
                 let image = if floats { as_floats(&image) } else { image };
                 let labels = masked_case(&image);
-                for mask in [Mask::All, Mask::Labelled(&labels), Mask::Above(threshold)] {
+                for mask in [Mask::All, Mask::Labelled(&labels), Mask::Above(threshold), Mask::Nonzero] {
                     let expected = by_definition(&image, mask);
                     prop_assert_eq!(bounding_box_cpu(&image, mask), expected);
                     if let Some(gpu) = &gpu {

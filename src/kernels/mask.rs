@@ -1,13 +1,16 @@
 //! Which voxels of an image count.
 //!
 //! A threshold is held against physical values in `f64`, exactly. Both implementations meet it as a range of ranks for each slice,
-//! so they choose the same voxels.
+//! so they choose the same voxels. A range may go round: from its start to the greatest rank, and from the least to its end.
 
+use rayon::prelude::*;
+
+use super::bounding_box::Bounds;
 use super::simd::wide;
 use super::slabs;
 use super::voxel::Voxel;
 use crate::gpu::{Buffer, Gpu, GpuError};
-use crate::volume::{ImageVolume, LabelMap, Rescale, Volume};
+use crate::volume::{ImageVolume, LabelMap, Rescale, Stored, Volume};
 
 /// Which voxels of an image count.
 #[derive(Debug, Clone, Copy)]
@@ -18,13 +21,16 @@ pub enum Mask<'a> {
     Labelled(&'a LabelMap),
     /// Those whose physical value is above this one.
     Above(f64),
+    /// Those whose physical value is not 0.
+    Nonzero,
 }
 
-/// Ranks from the first to the second, both included; none where the first is larger.
+/// Ranks from the first to the second, both included; where the first is larger, from there to the greatest and from the least to the second.
 pub(super) type Ranks = [u32; 2];
 
 pub(super) const ALL_RANKS: Ranks = [0, u32::MAX];
-const NO_RANKS: Ranks = [1, 0];
+/// The rank of a NaN, which no voxel is.
+pub(super) const NO_RANKS: Ranks = [u32::MAX; 2];
 
 /// Voxels that [`for_kept`] collects before it hands them on.
 const BLOCK: usize = 1024;
@@ -42,8 +48,43 @@ impl<'a> Mask<'a> {
 
     /// The ranks of stored values that count in each slice.
     pub(super) fn ranks<T: Voxel>(&self, rescale: &[Rescale]) -> Vec<Ranks> {
-        let Self::Above(threshold) = *self else { return vec![ALL_RANKS; rescale.len()] };
-        rescale.iter().map(|rescale| ranks_above::<T>(*rescale, threshold)).collect()
+        let of_slice = |rescale: &Rescale| match *self {
+            Self::All | Self::Labelled(_) => ALL_RANKS,
+            Self::Above(threshold) => ranks_above::<T>(*rescale, threshold),
+            Self::Nonzero => nonzero_ranks::<T>(*rescale),
+        };
+        rescale.iter().map(of_slice).collect()
+    }
+
+    /// A label map of the image with 1 where the mask keeps a voxel in `within` (in all of it, where that is none), and 0 elsewhere.
+    ///
+    /// # Panics
+    /// Where a label map has other dimensions than the image, or `within` reaches beyond it: broken promises of the caller.
+    pub fn label_map(&self, image: &ImageVolume, within: Option<Bounds>) -> LabelMap {
+        match &image.stored {
+            Stored::Int16(stored) => self.labels_of(image, stored, within),
+            Stored::Float32(stored) => self.labels_of(image, stored, within),
+        }
+    }
+
+    fn labels_of<T: Voxel>(&self, image: &ImageVolume, stored: &Volume<T>, within: Option<Bounds>) -> LabelMap {
+        let labels = self.labels(image);
+        let dims = image.grid().dims();
+        let [[i0, j0, k0], [i1, j1, k1]] = within.unwrap_or([[0; 3], dims.map(|n| n - 1)]).map(|corner| corner.map(|n| n as usize));
+        let columns = dims[0] as usize;
+        let mut kept = vec![0u8; stored.voxels().len()];
+        let slices = kept.par_chunks_mut(image.grid().slice_voxels()).zip(self.ranks::<T>(&image.rescale)).enumerate();
+        slices.skip(k0).take(k1 - k0 + 1).for_each(|(k, (kept, ranks))| {
+            for row in (j0..=j1).map(|j| j * columns + i0..j * columns + i1 + 1) {
+                for (kept, value) in kept[row.clone()].iter_mut().zip(&stored.slice(k)[row.clone()]) {
+                    *kept = holds(ranks, value.rank()).into();
+                }
+                if let Some(labels) = labels {
+                    kept[row.clone()].iter_mut().zip(&labels.slice(k)[row]).for_each(|(kept, &label)| *kept &= u8::from(label != 0));
+                }
+            }
+        });
+        Volume::new(*image.grid(), kept)
     }
 }
 
@@ -61,6 +102,17 @@ fn ranks_above<T: Voxel>(Rescale { slope, intercept }: Rescale, threshold: f64) 
         (true, _, true) | (false, true, _) => NO_RANKS,
         (true, ..) => [low as u32, greatest],
         (false, ..) => [least, low as u32 - 1],
+    }
+}
+
+/// Ranks whose physical values are above 0 or below it.
+fn nonzero_ranks<T: Voxel>(Rescale { slope, intercept }: Rescale) -> Ranks {
+    let above = ranks_above::<T>(Rescale { slope, intercept }, 0.0);
+    let below = ranks_above::<T>(Rescale { slope: -slope, intercept: -intercept }, 0.0);
+    match (above, below) {
+        (NO_RANKS, ranks) | (ranks, NO_RANKS) => ranks,
+        // From the lower end of the higher ones round to the upper end of the lower ones.
+        ([a, b], [c, d]) => [a.max(c), b.min(d)],
     }
 }
 
@@ -103,7 +155,7 @@ pub(super) fn for_each_slab<T: Voxel>(
 
 #[inline(always)]
 pub(super) fn holds([low, high]: Ranks, rank: u32) -> bool {
-    (rank >= low) & (rank <= high)
+    rank.wrapping_sub(low) <= high.wrapping_sub(low)
 }
 
 wide! {
@@ -158,6 +210,15 @@ mod tests {
         Ok(())
     }
 
+    fn check_nonzero<T: Voxel + std::fmt::Debug>(values: &[T], rescale: Rescale) -> Result<(), TestCaseError> {
+        let ranks = nonzero_ranks::<T>(rescale);
+        for &value in values {
+            let nonzero = rescale.slope * f64::from(value.number()) + rescale.intercept != 0.0;
+            prop_assert_eq!(holds(ranks, value.rank()), nonzero, "{:?} with {:?}", value, rescale);
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn ranks_are_the_values_above_a_threshold(
@@ -169,6 +230,11 @@ mod tests {
         ) {
             check(&integers, slope, intercept, threshold)?;
             check(&floats, slope, intercept, threshold)?;
+            // What is not 0: a range that goes round, where there are values on both sides.
+            for rescale in [Rescale { slope, intercept }, Rescale { slope, intercept: -slope * f64::from(integers[0]) }] {
+                check_nonzero(&integers, rescale)?;
+                check_nonzero(&floats, rescale)?;
+            }
             // At the threshold itself.
             check(&integers, slope, intercept, slope * f64::from(integers[0]) + intercept)?;
             check(&floats, slope, intercept, slope * f64::from(floats[0]) + intercept)?;

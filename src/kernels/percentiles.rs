@@ -53,9 +53,9 @@ pub struct HistogramParams {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct SliceRanks {
-    /// Least rank that counts.
+    /// First rank that counts.
     pub low: u32,
-    /// Greatest rank that counts.
+    /// Last rank that counts; where it is below `low`, all from there on and all up to this one.
     pub high: u32,
     /// Physical units a stored unit.
     pub slope: f32,

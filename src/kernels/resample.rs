@@ -11,6 +11,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::area;
+use super::bounding_box::Bounds;
 use super::half::{Output, half_gpu};
 use super::lattice::{Interpolation, Lattice, Step};
 use super::rows::{fill_rows, zeroed_voxels};
@@ -20,7 +21,7 @@ use super::voxel::Voxel;
 use super::{separable, separable_gpu, spline};
 use crate::geometry::Affine;
 use crate::gpu::{Buffer, Gpu, GpuError};
-use crate::volume::{ImageVolume, Stored};
+use crate::volume::{ImageVolume, LabelMap, Stored};
 
 pub(super) const WGSL_I16: &str = concat!(
     include_str!("../../shaders/shared/lattice.wgsl"),
@@ -33,6 +34,15 @@ pub(super) const WGSL_F32: &str = concat!(
     include_str!("../../shaders/resample.wgsl")
 );
 
+/// Source voxels that become output 0, before interpolation: normalisation within a mask.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Background {
+    /// Those whose physical value is not above this one.
+    NotAbove(f64),
+    /// Those of label 0, on a grid of the source's dimensions.
+    Unlabelled(LabelMap),
+}
+
 /// What [`resample_cpu`] and [`resample_gpu`] make of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resample {
@@ -40,6 +50,9 @@ pub struct Resample {
     pub target_dims: [u32; 3],
     /// Source voxel (i, j, k) from target voxel (i, j, k).
     pub source_from_target: Affine,
+    /// The source voxels that there are: what lies beyond this box is not looked at, as if the image ended at its faces. `None`: all of
+    /// them. Parallel axes only.
+    pub source_box: Option<Bounds>,
     /// How values between voxel centres are made.
     pub interpolation: Interpolation,
     /// A source axis along which the nearest voxel is taken, whatever `interpolation` is, as nnU-Net does across thick slices. Parallel
@@ -53,9 +66,8 @@ pub struct Resample {
     /// nnU-Net's order: source values are clipped instead of interpolated ones, and what a spline makes of them is kept within their range
     /// (that of their plane, across [`Self::nearest_along`]), as `clip=True` in scikit-image's `resize`. Splines, or parallel axes.
     pub values_first: bool,
-    /// Source voxels whose physical value is not above this one become output 0, before interpolation: normalisation within a mask.
     /// Splines, or parallel axes.
-    pub background: Option<f64>,
+    pub background: Option<Background>,
     /// Physical value that becomes 0.
     pub subtract: f64,
     /// Physical units that become 1; not 0.
@@ -116,6 +128,7 @@ impl Resample {
         Self {
             target_dims,
             source_from_target,
+            source_box: None,
             interpolation: Interpolation::Linear,
             nearest_along: None,
             outside: None,
@@ -130,13 +143,17 @@ impl Resample {
     /// Whether the axes of both grids must be parallel.
     pub fn needs_parallel_axes(&self) -> bool {
         let of_values = self.values_first || self.background.is_some();
-        self.interpolation.covers() || self.nearest_along.is_some() || (of_values && self.interpolation != Interpolation::Cubic)
+        self.interpolation.covers()
+            || self.nearest_along.is_some()
+            || self.source_box.is_some()
+            || (of_values && self.interpolation != Interpolation::Cubic)
     }
 
     /// How it is computed.
     fn way(&self, lattice: &Lattice) -> Way {
         let clips_first = self.values_first && self.clip.is_some(); // a normalisation alone commutes with weights
         match self.interpolation {
+            _ if self.source_box.is_some() => Way::Separable,
             Interpolation::Cubic if lattice.aligned.is_none() && self.nearest_along.is_none() => Way::Spline,
             _ if self.interpolation == Interpolation::Cubic || self.nearest_along.is_some() || clips_first || self.background.is_some() => {
                 Way::Separable
@@ -147,7 +164,17 @@ impl Resample {
     }
 
     pub(super) fn lattice(&self, image: &ImageVolume) -> Lattice {
-        Lattice::new(image.grid().dims(), self.target_dims, &self.source_from_target, self.interpolation)
+        let [low, high] = self.bounds(image.grid().dims());
+        let dims = std::array::from_fn(|s| high[s] - low[s] + 1);
+        let box_from_source = Affine::scale_then_shift([1.0; 3], low.map(|n| -f64::from(n)));
+        Lattice::new(dims, self.target_dims, &(box_from_source * self.source_from_target), self.interpolation)
+    }
+
+    /// [`Self::source_box`] in a source of `dims`.
+    pub(super) fn bounds(&self, dims: [u32; 3]) -> Bounds {
+        let Some([low, high]) = self.source_box else { return [[0; 3], dims.map(|n| n - 1)] };
+        assert!((0..3).all(|s| low[s] <= high[s] && high[s] < dims[s]), "the box lies in the source");
+        [low, high]
     }
 
     pub(super) fn slice_scales<T: Voxel>(&self, image: &ImageVolume) -> Vec<SliceScale> {

@@ -18,8 +18,8 @@ use rayon::prelude::*;
 
 use super::half::Output;
 use super::lattice::Interpolation;
-use super::mask::{ALL_RANKS, Mask};
-use super::resample::{Resample, clip};
+use super::mask::{ALL_RANKS, Mask, NO_RANKS};
+use super::resample::{Background, Resample, clip};
 use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::voxel::Voxel;
@@ -55,11 +55,15 @@ pub struct SourceScale {
 pub(super) struct Source<'a, T> {
     stored: &'a [T],
     dims: [usize; 3],
+    /// Those that there are, along each axis.
+    kept: [Range<usize>; 3],
     pub(super) scales: Vec<SourceScale>,
     /// Lowest and highest value.
     pub(super) ends: [f32; 2],
-    /// Whether some become 0.
+    /// Whether some become 0 by their value.
     masked: bool,
+    /// Those of label 0 become 0.
+    pub(super) labels: Option<&'a [u8]>,
 }
 
 /// Lowest and highest output: of all, or of each source plane across an axis.
@@ -71,56 +75,77 @@ pub(super) struct Limits {
 pub(super) const OPEN: [f32; 2] = [f32::MIN, f32::MAX];
 
 impl<'a, T: Voxel> Source<'a, T> {
-    pub(super) fn new(image: &ImageVolume, stored: &'a [T], p: &Resample) -> Self {
-        let kept = p.background.map_or(Mask::All, Mask::Above).ranks::<T>(&image.rescale);
+    pub(super) fn new(image: &ImageVolume, stored: &'a [T], p: &'a Resample) -> Self {
+        let (mask, labels) = match &p.background {
+            Some(Background::NotAbove(value)) => (Mask::Above(*value), None),
+            Some(Background::Unlabelled(labels)) => {
+                assert_eq!(labels.grid().dims(), image.grid().dims(), "labels and image have the same voxels");
+                (Mask::All, Some(labels.voxels()))
+            }
+            None => (Mask::All, None),
+        };
+        let kept = mask.ranks::<T>(&image.rescale);
         let scale = |(scale, ranks): (super::SliceScale, [u32; 2])| {
             let [least_kept, greatest_kept] = match ranks {
                 ALL_RANKS => OPEN,
-                [low, high] if low > high => [f32::MAX, f32::MIN],
+                NO_RANKS => [f32::MAX, f32::MIN],
                 ranks => ranks.map(|rank| T::of_rank(rank) as f32),
             };
             SourceScale { slope: scale.slope, offset: scale.offset, pivot: scale.pivot, least_kept, greatest_kept }
         };
+        let dims = image.grid().dims();
+        let [low, high] = p.bounds(dims);
         Self {
             stored,
-            dims: image.grid().dims().map(|n| n as usize),
+            dims: dims.map(|n| n as usize),
+            kept: std::array::from_fn(|s| low[s] as usize..high[s] as usize + 1),
             scales: p.slice_scales::<T>(image).into_iter().zip(kept).map(scale).collect(),
             ends: if p.values_first { p.limits() } else { OPEN },
-            masked: p.background.is_some(),
+            masked: matches!(p.background, Some(Background::NotAbove(_))),
+            labels,
         }
     }
 
     /// Values of row (j, k) from `start` on.
     fn row(&self, values: &mut [f32], start: usize, j: usize, k: usize) {
         let [nx, ny, _] = self.dims;
-        let stored = &self.stored[(k * ny + j) * nx + start..][..values.len()];
+        let first = (k * ny + j) * nx + start;
+        let stored = &self.stored[first..][..values.len()];
         convert(values, stored, self.scales[k], self.ends);
         if self.masked {
             mask(values, stored, self.scales[k]);
+        }
+        if let Some(labels) = self.labels {
+            mask_unlabelled(values, &labels[first..]);
         }
     }
 
     /// What a spline is kept within: the range of the values, of all or of each plane across an axis.
     fn range(&self, across: Option<usize>) -> Vec<[f32; 2]> {
-        let slices = (0..self.dims[2]).into_par_iter();
+        let [_, rows, slices] = self.kept.clone();
         let all_wider = |mut a: Vec<[f32; 2]>, b: Vec<[f32; 2]>| {
             a.iter_mut().zip(b).for_each(|(a, b)| *a = wider(*a, b));
             a
         };
         match across {
-            Some(2) => slices.map(|k| self.extent(k, 0..self.dims[1])).collect(),
-            Some(1) => {
-                let rows = |k| (0..self.dims[1]).map(|j| self.extent(k, j..j + 1)).collect();
-                slices.map(rows).reduce_with(all_wider).expect("no axis is empty")
+            // Planes beyond the box are asked for by no target voxel.
+            Some(2) => {
+                let extent = |k| if slices.contains(&k) { self.extent(k, rows.clone()) } else { OPEN };
+                (0..self.dims[2]).into_par_iter().map(extent).collect()
             }
-            Some(_) => slices.map(|k| self.columns(k, 0..self.dims[1])).reduce_with(all_wider).expect("no axis is empty"),
+            Some(1) => {
+                let extent = |k, j| if rows.contains(&j) { self.extent(k, j..j + 1) } else { OPEN };
+                let of_slice = |k| (0..self.dims[1]).map(|j| extent(k, j)).collect();
+                slices.into_par_iter().map(of_slice).reduce_with(all_wider).expect("no axis is empty")
+            }
+            Some(_) => slices.into_par_iter().map(|k| self.columns(k, rows.clone())).reduce_with(all_wider).expect("no axis is empty"),
             None => {
                 // Some slices at a time: most images meet both ends of a clip soon.
                 let mut range = [f32::MAX, f32::MIN];
-                let mut slice = 0;
-                while slice < self.dims[2] && range != self.ends {
-                    let end = (slice + 2 * rayon::current_num_threads()).min(self.dims[2]);
-                    let some = (slice..end).into_par_iter().map(|k| self.extent(k, 0..self.dims[1]));
+                let mut slice = slices.start;
+                while slice < slices.end && range != self.ends {
+                    let end = (slice + 2 * rayon::current_num_threads()).min(slices.end);
+                    let some = (slice..end).into_par_iter().map(|k| self.extent(k, rows.clone()));
                     range = some.reduce(|| range, wider);
                     slice = end;
                 }
@@ -131,14 +156,20 @@ impl<'a, T: Voxel> Source<'a, T> {
 
     /// The range of some rows of a slice.
     fn extent(&self, k: usize, rows: Range<usize>) -> [f32; 2] {
-        if self.masked {
-            let columns = self.columns(k, rows).into_iter();
-            return columns.reduce(wider).expect("no axis is empty");
+        let columns = self.kept[0].clone();
+        if self.masked || self.labels.is_some() {
+            return self.columns(k, rows)[columns].iter().copied().reduce(wider).expect("no axis is empty");
         }
         // Values rise or fall with the stored ones.
         let [nx, ny, _] = self.dims;
+        let pieces: Vec<Range<usize>> = if columns.len() == nx {
+            std::iter::once((k * ny + rows.start) * nx..(k * ny + rows.end) * nx).collect()
+        } else {
+            rows.map(|j| (k * ny + j) * nx).map(|row| row + columns.start..row + columns.end).collect()
+        };
+        let found: Vec<T> = pieces.into_iter().flat_map(|piece| stored_extent(&self.stored[piece])).collect();
         let mut ends = [0.0; 2];
-        convert(&mut ends, &stored_extent(&self.stored[(k * ny + rows.start) * nx..(k * ny + rows.end) * nx]), self.scales[k], self.ends);
+        convert(&mut ends, &stored_extent(&found), self.scales[k], self.ends);
         [ends[0].min(ends[1]), ends[0].max(ends[1])]
     }
 
@@ -175,6 +206,14 @@ wide! {
         for (value, stored) in values.iter_mut().zip(stored) {
             let kept = (stored.number() >= scale.least_kept) & (stored.number() <= scale.greatest_kept);
             *value = if kept { *value } else { 0.0 };
+        }
+    }
+}
+
+wide! {
+    fn mask_unlabelled(values: &mut [f32], labels: &[u8]) {
+        for (value, &label) in values.iter_mut().zip(labels) {
+            *value = if label == 0 { 0.0 } else { *value };
         }
     }
 }
@@ -272,20 +311,24 @@ struct RowWeights {
 }
 
 impl RowWeights {
-    fn new(table: &AxisWeights) -> Self {
+    /// `start` is the source index that rows start with.
+    fn new(table: &AxisWeights, start: usize) -> Self {
         let groups = (0..table.len()).map(|n| table.at(n).1.len()).max().unwrap_or(0).div_ceil(GROUP).max(1);
         let mut weights = vec![[0.0; GROUP]; groups * table.len()];
         for (n, padded) in weights.chunks_exact_mut(groups).enumerate() {
             padded.as_flattened_mut().iter_mut().zip(table.at(n).1).for_each(|(padded, weight)| *padded = *weight);
         }
-        let same = (0..table.len()).all(|n| table.at(n) == (n, &[1.0][..]));
-        Self { first: (0..table.len()).map(|n| table.at(n).0 as u32).collect(), weights, groups, same }
+        let same = (0..table.len()).all(|n| table.at(n) == (start + n, &[1.0][..]));
+        // Without weights there is no first one; any place will do.
+        Self { first: (0..table.len()).map(|n| table.at(n).0.saturating_sub(start) as u32).collect(), weights, groups, same }
     }
 }
 
 /// All that rows of the target are made of.
 struct Passes<'a, T> {
     source: Source<'a, T>,
+    /// Those of the source that are in reach.
+    columns: Range<usize>,
     row: RowWeights,
     tables: [AxisWeights; 3],
     limits: Limits,
@@ -309,7 +352,8 @@ pub(super) fn resample_separable<T: Voxel, O: Output>(image: &ImageVolume, store
     let outside = p.outside_value();
     let (along, tables) = tables(p, &p.lattice(image), outside.is_some());
     let source = Source::new(image, stored, p);
-    let passes = Passes { limits: source.limits(p), source, row: RowWeights::new(&tables[0]), tables, outside };
+    let limits = source.limits(p);
+    let passes = Passes::new(source, tables, limits, outside);
     let count = p.target_dims.iter().map(|&n| n as usize).product();
     let mut out = vec![O::default(); count];
     if along[0] == 0 {
@@ -330,13 +374,19 @@ pub(super) fn weighted<T: Voxel>(image: &ImageVolume, stored: &[T], p: &Resample
     let source = Source::new(image, stored, p);
     let limits = source.limits(p).ends[0];
     let open = Limits { across: None, ends: vec![OPEN] };
-    let passes = Passes { limits: open, source, row: RowWeights::new(&tables[0]), tables, outside: None };
+    let passes = Passes::new(source, tables, open, None);
     let mut out = zeroed_voxels(passes.target_dims().map(|n| n as u32));
     passes.fill(&mut out, [0, 1, 2]);
     (out, limits)
 }
 
-impl<T: Voxel> Passes<'_, T> {
+impl<'a, T: Voxel> Passes<'a, T> {
+    fn new(source: Source<'a, T>, tables: [AxisWeights; 3], limits: Limits, outside: Option<f32>) -> Self {
+        let reach = tables[0].reach(0..tables[0].len());
+        let columns = reach.start as usize..reach.end as usize;
+        Self { source, row: RowWeights::new(&tables[0], columns.start), columns, tables, limits, outside }
+    }
+
     /// Target indices along each source axis.
     fn target_dims(&self) -> [usize; 3] {
         self.tables.each_ref().map(AxisWeights::len)
@@ -365,7 +415,7 @@ impl<T: Voxel> Passes<'_, T> {
     /// Fills rows `js` of slices `ks`, which are in order.
     fn tile<O: Output>(&self, scratch: &mut Scratch, js: Range<usize>, ks: Range<usize>, mut rows: Vec<&mut [O]>) {
         let [_, y, z] = &self.tables;
-        let stride = self.source.dims[0].next_multiple_of(LANES);
+        let stride = self.columns.len().next_multiple_of(LANES);
         let size = js.len() * stride;
         let reach = y.reach(js.clone());
         let reach = reach.start as usize..reach.end as usize;
@@ -397,12 +447,11 @@ impl<T: Voxel> Passes<'_, T> {
 
     /// Rows `js` in source slice `k`, from source rows `reach`.
     fn slice(&self, slot: &mut [f32], block: &mut [f32], k: usize, js: &Range<usize>, reach: &Range<usize>) {
-        let nx = self.source.dims[0];
         let stride = slot.len() / js.len();
-        for start in (0..nx).step_by(LANES) {
-            let width = LANES.min(nx - start);
+        for start in (0..self.columns.len()).step_by(LANES) {
+            let width = LANES.min(self.columns.len() - start);
             for (j, row) in reach.clone().zip(block.chunks_exact_mut(LANES)) {
-                self.source.row(&mut row[..width], start, j, k);
+                self.source.row(&mut row[..width], self.columns.start + start, j, k);
             }
             for (n, j) in js.clone().enumerate() {
                 let (first, weights) = self.tables[1].at(j);
@@ -435,7 +484,7 @@ impl<T: Voxel> Passes<'_, T> {
             fold(values, products, ends);
         }
         if self.limits.across == Some(0) {
-            let ends = self.row.first.iter().map(|&at| self.limits.ends[at as usize]);
+            let ends = self.row.first.iter().map(|&at| self.limits.ends[self.columns.start + at as usize]);
             values.iter_mut().zip(ends).for_each(|(value, ends)| *value = clip(*value, ends));
         }
         if let Some(outside) = self.outside {
@@ -476,11 +525,14 @@ impl Ring {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::bounding_box::crop;
     use super::super::half::half_bits;
-    use super::super::tests::{as_floats, covering, noisy_image, voxels};
+    use super::super::tests::{as_floats, covering, masked_case, noisy_image, voxels};
     use super::super::{resample_cpu, resample_gpu, resample_half_cpu};
     use super::*;
+    use crate::geometry::{Affine, Grid};
     use crate::gpu::GpuError;
+    use crate::volume::{Stored, Volume};
 
     /// Of the range of values: sums of up to 24^3 terms in `f32`, some of them negative, and the weights that are left out.
     const TOLERANCE: f64 = 5e-6;
@@ -520,8 +572,35 @@ mod tests {
         }
     }
 
+    /// The box alone, by itself.
+    fn cut_out(image: &ImageVolume, p: &Resample) -> (ImageVolume, Resample) {
+        let [low, high] = p.bounds(image.grid().dims());
+        let dims = std::array::from_fn(|s| high[s] - low[s] + 1);
+        let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
+        let stored = match &image.stored {
+            Stored::Int16(stored) => Volume::new(grid, cut(stored, p)).into(),
+            Stored::Float32(stored) => Stored::float32(Volume::new(grid, cut(stored, p))).expect("numbers"),
+        };
+        let rescale = image.rescale[low[2] as usize..=high[2] as usize].to_vec();
+        let background = match &p.background {
+            Some(Background::Unlabelled(labels)) => Some(Background::Unlabelled(Volume::new(grid, cut(labels, p)))),
+            other => other.clone(),
+        };
+        let map = Affine::scale_then_shift([1.0; 3], low.map(|n| -f64::from(n))) * p.source_from_target;
+        let alone = Resample { source_from_target: map, source_box: None, background, ..p.clone() };
+        (ImageVolume { stored, rescale, quantity: image.quantity }, alone)
+    }
+
+    fn cut<T: Copy>(volume: &Volume<T>, p: &Resample) -> Vec<T> {
+        let dims = volume.grid().dims();
+        let mut voxels = volume.voxels().to_vec();
+        crop(&mut voxels, dims, p.bounds(dims));
+        voxels
+    }
+
     /// `None` where rounding may choose otherwise.
     fn oracle(image: &ImageVolume, p: &Resample) -> Vec<Option<f64>> {
+        let (image, p) = &cut_out(image, p);
         let dims = image.grid().dims();
         let [nx, ny, nz] = dims.map(|n| n as usize);
         let normal = |physical: f64| (physical - p.subtract) / p.divide;
@@ -529,7 +608,14 @@ mod tests {
         let value = |voxel: [u32; 3]| {
             let physical = image.physical(voxel.map(|n| n as usize));
             let value = normal(if p.values_first { clipped(physical) } else { physical });
-            if p.background.is_some_and(|above| physical <= above) { 0.0 } else { value }
+            let is_background = match &p.background {
+                Some(Background::NotAbove(least)) => physical <= *least,
+                Some(Background::Unlabelled(labels)) => {
+                    labels.voxels()[(voxel[2] as usize * ny + voxel[1] as usize) * nx + voxel[0] as usize] == 0
+                }
+                None => false,
+            };
+            if is_background { 0.0 } else { value }
         };
         let values: Vec<f64> = voxels(dims).map(value).collect();
         let halfway = |x: f64| ((x - 0.5) - (x - 0.5).round()).abs() < 1e-5;
@@ -571,7 +657,7 @@ mod tests {
             prop::array::uniform3(1u32..9),
             ([axis(), axis(), axis()], Just([0, 1, 2]).prop_shuffle()),
             (interpolation, prop::option::of(0..3usize), prop::option::of(-900.0..2000.0f64)),
-            any::<[bool; 4]>(),
+            (any::<[bool; 5]>(), any::<[prop::sample::Index; 6]>()),
             prop_oneof![Just(6000.0), Just(-6000.0)],
             0..1000usize,
         );
@@ -581,22 +667,33 @@ mod tests {
             if let Some(gpu) = &mut gpu {
                 gpu.limit_storage(storage);
             }
-            let answer =
-                runner.run(&cases, |(source_dims, target_dims, (steps, order), (interpolation, along, above), flags, divide, seed)| {
-                    let [floats, padded, clips, values_first] = flags;
+            let answer = runner.run(
+                &cases,
+                |(source_dims, target_dims, (steps, order), (interpolation, along, above), (flags, ends), divide, seed)| {
+                    let [floats, padded, clips, values_first, labelled] = flags;
+                    let image = noisy_image(source_dims, seed);
+                    let background = match above {
+                        _ if labelled => Some(Background::Unlabelled(masked_case(&image))),
+                        above => above.map(Background::NotAbove),
+                    };
+                    let corner =
+                        |first: usize| -> [u32; 3] { std::array::from_fn(|s| ends[first + s].index(source_dims[s] as usize) as u32) };
+                    let (a, b) = (corner(0), corner(3));
+                    let bounds = [std::array::from_fn(|s| a[s].min(b[s])), std::array::from_fn(|s| a[s].max(b[s]))];
+                    let source_box = (seed % 2 == 0).then_some(bounds);
                     let columns = std::array::from_fn(|t| std::array::from_fn(|s| if order[t] == s { steps[t] } else { 0.0 }));
                     let p = Resample {
                         interpolation,
                         nearest_along: along,
                         outside: padded.then_some(-50.0),
                         clip: clips.then_some([-700.0, 1900.0]),
-                        values_first: values_first || (interpolation != Interpolation::Cubic && along.is_none() && above.is_none()),
-                        background: above,
+                        values_first: values_first || (interpolation != Interpolation::Cubic && along.is_none() && background.is_none()),
+                        source_box,
+                        background,
                         subtract: 100.0,
                         divide,
                         ..Resample::new(target_dims, covering(source_dims, target_dims, columns))
                     };
-                    let image = noisy_image(source_dims, seed);
                     let image = if floats { as_floats(&image) } else { image };
                     let expected = oracle(&image, &p);
                     let on_gpu = gpu
@@ -614,7 +711,8 @@ mod tests {
                         }
                     }
                     Ok(())
-                });
+                },
+            );
             assert!(answer.is_ok(), "{answer:?}");
         }
     }

@@ -95,7 +95,9 @@ impl Sums {
         let target_plane = target_dims[0] as usize * target_dims[1] as usize;
         let flag = |on: bool| if on { 1.0 } else { 0.0 };
         let pipeline = |wgsl, axis: usize| {
-            let overrides = [("first", flag(axis == 1)), ("last", flag(axis == 0)), ("padded", flag(outside.is_some()))];
+            let labelled = axis == 1 && source.labels.is_some();
+            let overrides =
+                [("first", flag(axis == 1)), ("last", flag(axis == 0)), ("padded", flag(outside.is_some())), ("labelled", flag(labelled))];
             gpu.pipeline("separable", wgsl, &overrides)
         };
         let pipelines = [(1, pipeline(wgsl, 1)?), (2, pipeline(WGSL_F32, 2)?), (0, pipeline(WGSL_F32, 0)?)];
@@ -122,6 +124,10 @@ impl Sums {
                 });
             }
             let loaded = part.loaded.start as usize * plane..part.loaded.end as usize * plane;
+            let labels = match source.labels {
+                Some(labels) => gpu.upload("separable: labels", &labels[loaded.clone()])?,
+                None => gpu.storage("separable: no labels", 4)?,
+            };
             let mut values = gpu.upload("separable: stored", &stored[loaded])?;
             let target_strides = along.map(|t| [1, target_dims[0], target_plane as u32][t]);
             for (&(axis, ref pipeline), [input_dims, output_dims]) in pipelines.iter().zip(part.steps()) {
@@ -144,7 +150,7 @@ impl Sums {
                 let params = gpu.uniform("separable: params", &params)?;
                 let made = gpu.storage("separable: output", output_dims.iter().map(|&n| u64::from(n)).product::<u64>() * 4)?;
                 let groups = [output_dims[0].div_ceil(64), output_dims[1], output_dims[2]];
-                gpu.dispatch("separable", pipeline, &[&params, &values, &scales, &spans, &weights, &ends, &made], groups)?;
+                gpu.dispatch("separable", pipeline, &[&params, &values, &scales, &spans, &weights, &ends, &made, &labels], groups)?;
                 values = made;
             }
             deliver(&values, first_slice * target_plane..(first_slice + slices) * target_plane)?;

@@ -189,8 +189,8 @@ pub(super) fn resample_spline_gpu<T: Voxel>(
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{LINEARS, any_linear, as_floats, covering, noisy_image, voxels};
-    use super::super::{resample_cpu, resample_gpu};
+    use super::super::tests::{LINEARS, any_linear, as_floats, covering, masked_case, noisy_image, voxels};
+    use super::super::{Background, resample_cpu, resample_gpu};
     use super::*;
 
     fn cubic(target_dims: [u32; 3], source_from_target: Affine) -> Resample {
@@ -246,8 +246,12 @@ mod tests {
             proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) });
         let answer = runner.run(&cases, |(source_dims, target_dims, linear, outside, background, values_first, seed)| {
             let map = covering(source_dims, target_dims, linear);
+            let image = noisy_image(source_dims, seed);
+            let labelled = seed % 2 == 0;
+            let background =
+                background.map(|value| if labelled { Background::Unlabelled(masked_case(&image)) } else { Background::NotAbove(value) });
             let p = Resample { clip: Some([-700.0, 1900.0]), outside, background, values_first, ..cubic(target_dims, map) };
-            agree(&gpu, &noisy_image(source_dims, seed), &p)
+            agree(&gpu, &image, &p)
         });
         assert!(answer.is_ok(), "{answer:?}");
 

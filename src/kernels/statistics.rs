@@ -8,10 +8,9 @@ use rayon::prelude::*;
 
 use super::label_statistics::{PhysicalStatistics, SliceNumbers, label_statistics_of_gpu, physical_of};
 use super::label_sums::{Summed, Sums};
-use super::mask::{Mask, Ranks, for_kept, holds};
-use super::voxel::Voxel;
+use super::mask::{Mask, Ranks, for_kept};
 use crate::gpu::{Gpu, GpuError};
-use crate::volume::{ImageVolume, LabelMap, Stored, Volume};
+use crate::volume::{ImageVolume, Stored, Volume};
 
 /// What the voxels that count come to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,28 +63,8 @@ fn statistics(slices: &[SliceNumbers], image: &ImageVolume) -> Option<Statistics
 /// # Panics
 /// As [`statistics_cpu`].
 pub fn statistics_gpu(gpu: &Gpu, image: &ImageVolume, mask: Mask<'_>) -> Result<Option<Statistics>, GpuError> {
-    let kept = match &image.stored {
-        Stored::Int16(stored) => kept(image, stored, mask),
-        Stored::Float32(stored) => kept(image, stored, mask),
-    };
-    let found = label_statistics_of_gpu(gpu, &kept, image, &[1])?;
+    let found = label_statistics_of_gpu(gpu, &mask.label_map(image, None), image, &[1])?;
     Ok(statistics(&found[0].slices, image))
-}
-
-/// A label map with 1 where `mask` keeps a voxel.
-fn kept<T: Voxel>(image: &ImageVolume, stored: &Volume<T>, mask: Mask<'_>) -> LabelMap {
-    let labels = mask.labels(image);
-    let mut kept = vec![0u8; stored.voxels().len()];
-    let slices = kept.par_chunks_mut(image.grid().slice_voxels()).zip(mask.ranks::<T>(&image.rescale));
-    slices.enumerate().for_each(|(k, (kept, ranks))| {
-        for (kept, value) in kept.iter_mut().zip(stored.slice(k)) {
-            *kept = holds(ranks, value.rank()).into();
-        }
-        if let Some(labels) = labels {
-            kept.iter_mut().zip(labels.slice(k)).for_each(|(kept, &label)| *kept &= u8::from(label != 0));
-        }
-    });
-    Volume::new(*image.grid(), kept)
 }
 
 #[cfg(test)]
@@ -114,7 +93,7 @@ mod tests {
         for (dims, seed) in [([1, 1, 1], 1), ([37, 1, 5], 2), ([1, 90, 3], 3), ([61, 47, 1], 4), ([40, 33, 7], 5)] {
             for image in [noisy_image(dims, seed), as_floats(&noisy_image(dims, seed))] {
                 let labels = masked_case(&image);
-                for mask in [Mask::All, Mask::Labelled(&labels), Mask::Above(500.0), Mask::Above(1e9)] {
+                for mask in [Mask::All, Mask::Labelled(&labels), Mask::Above(500.0), Mask::Above(1e9), Mask::Nonzero] {
                     let expected = by_definition(&image, mask);
                     let found =
                         [Some(statistics_cpu(&image, mask)), gpu.as_ref().map(|gpu| statistics_gpu(gpu, &image, mask)).transpose()?];

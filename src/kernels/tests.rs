@@ -63,6 +63,7 @@ pub(super) fn kept_values(image: &ImageVolume, mask: Mask<'_>) -> Vec<f64> {
         Mask::All => true,
         Mask::Labelled(labels) => labels.voxels()[n] != 0,
         Mask::Above(threshold) => value > threshold,
+        Mask::Nonzero => value != 0.0,
     });
     kept.map(|(_, value)| value).collect()
 }

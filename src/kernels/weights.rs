@@ -70,6 +70,13 @@ impl AxisWeights {
         table
     }
 
+    /// The same of a source that begins `by` voxels earlier.
+    fn shifted(mut self, by: u32) -> Self {
+        let targets = self.len();
+        self.spans[..targets].iter_mut().for_each(|[first, _]| *first += by);
+        self
+    }
+
     /// Target indices.
     pub(super) fn len(&self) -> usize {
         self.spans.len() - 1
@@ -102,20 +109,23 @@ pub(super) fn upload(gpu: &Gpu, tables: &[AxisWeights; 3]) -> Result<([u32; 3], 
     Ok((first_span, [gpu.upload("weights: spans", &spans)?, gpu.upload("weights: weights", &weights)?]))
 }
 
-/// Target axes along source axes, and weights along these.
+/// Target axes along source axes, and weights along these; `lattice` is that of the source's box, the weights are of the whole source.
 ///
 /// # Panics
 /// Where the axes of both grids are not parallel: a broken promise of the caller.
 pub(super) fn tables(p: &Resample, lattice: &Lattice, padded: bool) -> ([usize; 3], [AxisWeights; 3]) {
     let (along, places) = lattice.tables().expect("the axes of both grids are parallel");
     let rows = p.source_from_target.rows();
+    let start = p.source_box.map_or([0; 3], |[low, _]| low);
     let of = |s: usize| {
         let outside = |n: usize| padded && places[s].outside[n];
         let t = along[s];
         // Not the step: a target axis of one voxel may be taken for another one, whose step it is not.
         let width = rows[s][..3].iter().fold(1.0, |width: f64, step| width.max(step.abs()));
         let interpolation = if p.nearest_along == Some(s) { Interpolation::Nearest } else { p.interpolation };
-        AxisWeights::new([lattice.source_dims[s], lattice.target_dims[t]], [rows[s][3], rows[s][t]], width, interpolation, outside)
+        let position = rows[s][3] - f64::from(start[s]);
+        AxisWeights::new([lattice.source_dims[s], lattice.target_dims[t]], [position, rows[s][t]], width, interpolation, outside)
+            .shifted(start[s])
     };
     (along, [of(0), of(1), of(2)])
 }

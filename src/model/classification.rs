@@ -86,6 +86,8 @@ impl Manifest {
         require(self.output.scores.is_some(), "`output.scores` says how scores become probabilities: it is missing")?;
         require(self.inference == Inference::Whole(Whole {}), "a classification sees the image as a whole: give `[inference.whole]`")?;
         let to = self.resized_to().ok_or("a classification's input has one size: give a `resize` step")?;
+        let crops = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Crop { .. }));
+        require(!crops, "`crop` is of segmentations and detections: a classification sees the image as a whole")?;
         let is_flat = to[2] == 1;
         require(
             is_flat == (self.select.kind == Kind::Image),

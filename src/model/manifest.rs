@@ -17,7 +17,7 @@ const MAX_MAPS: usize = 16;
 /// Steps from the first one that is `resampled` on: each is a pass over the network's grid.
 const MAX_PASSES: usize = 8;
 const LATER_STEPS: &str = "after a step that is `resampled` come only others, `clip` and `normalize`: 8 at most";
-const PREPROCESS_STEPS: &[&str] = &["orient", "resample", "resize", "clip", "normalize", "z-score", "percentiles"];
+const PREPROCESS_STEPS: &[&str] = &["orient", "crop", "resample", "resize", "clip", "normalize", "z-score", "percentiles"];
 const POSTPROCESS_STEPS: &[&str] = &["softmax", "argmax", "components"];
 
 /// A model package's manifest.
@@ -127,8 +127,8 @@ pub enum Layout {
     Nchw,
 }
 
-/// One preprocessing step. All run as one pass over the voxels: `orient`, then `resample`, then what is done to values, or these two the
-/// other way round.
+/// One preprocessing step. All run as one pass over the voxels: `orient` and `crop`, then `resample`, then what is done to values, or these
+/// two the other way round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PreprocessStep {
@@ -136,6 +136,18 @@ pub enum PreprocessStep {
     Orient {
         /// `LPS` or another of the 48 orientations, or `kji`.
         to: Axes,
+    },
+    /// Only the box around the foreground of the source image is analysed; what lies outside is background. By `to` or by `above`.
+    Crop {
+        /// What the foreground is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Foreground>,
+        /// The foreground is what is above this value, physical units.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        above: Option<f64>,
+        /// Voxels more on each side, as far as the image goes.
+        #[serde(default)]
+        margin: u32,
     },
     /// Another spacing, same centre.
     Resample {
@@ -175,10 +187,13 @@ pub enum PreprocessStep {
         /// Physical units, not 0.
         divide: f64,
     },
-    /// `(value - mean) / standard deviation` of the source image, all of it or what is above a value. In place of `clip` and `normalize`.
+    /// `(value - mean) / standard deviation` of the source image (after `crop`), all of it or its foreground. In place of `clip` and `normalize`.
     ZScore {
         /// Only values above this one count, physical units; none: all do.
         above: Option<f64>,
+        /// Only the foreground counts, in place of `above`. Not with `resampled`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        over: Option<Foreground>,
         /// Those that do not count become 0. Before `resample`, or with `resampled`.
         #[serde(default, skip_serializing_if = "is_off")]
         masked: bool,
@@ -208,6 +223,14 @@ impl PreprocessStep {
     pub fn measures_resampled(&self) -> bool {
         matches!(self, Self::ZScore { resampled: true, .. } | Self::Percentiles { resampled: true, .. })
     }
+}
+
+/// What of an image is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Foreground {
+    /// What is not 0, with its holes filled: nnU-Net's.
+    Nonzero,
 }
 
 /// Whether a switch is as it was before it was there.
@@ -477,7 +500,7 @@ impl Manifest {
     fn check_preprocess(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         let is_resample = |s: &PreprocessStep| matches!(s, PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. });
-        let is_geometry = |s: &PreprocessStep| is_resample(s) || matches!(s, PreprocessStep::Orient { .. });
+        let is_geometry = |s: &PreprocessStep| is_resample(s) || matches!(s, PreprocessStep::Orient { .. } | PreprocessStep::Crop { .. });
         let of_values = self.preprocess.iter().position(|s| !is_geometry(s));
         let resample_comes_first = self.preprocess.iter().position(is_resample).is_some_and(|n| of_values.is_none_or(|first| n < first));
         for step in &self.preprocess {
@@ -494,11 +517,17 @@ impl Manifest {
                 PreprocessStep::Resize { to, .. } => {
                     require(to.iter().all(|n| (1..=1 << 12).contains(n)), "`resize.to` has an axis outside 1 to 4096")?;
                 }
+                PreprocessStep::Crop { to, above, .. } => {
+                    require(to.is_some() != above.is_some(), "`crop` takes one of `to` and `above`")?;
+                    require(above.is_none_or(f64::is_finite), "`crop.above` is not finite")?;
+                }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
-                PreprocessStep::ZScore { above, masked, nonzero, resampled } => {
+                PreprocessStep::ZScore { above, over, masked, nonzero, resampled } => {
                     require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?;
-                    require(above.is_some() || *nonzero || !masked, "`z-score.masked` needs `above` or `nonzero`")?;
+                    require(above.is_none() || over.is_none(), "`z-score` takes one of `above` and `over`")?;
+                    require(over.is_none() || !resampled, "`z-score.over` is of the series: not for `resampled`, which has `nonzero`")?;
+                    require(above.is_some() || over.is_some() || *nonzero || !masked, "`z-score.masked` needs `above`, `over` or `nonzero`")?;
                     require(
                         !masked || *resampled || !resample_comes_first,
                         "`z-score` with `masked` comes before `resample`, or is `resampled`",
@@ -516,22 +545,23 @@ impl Manifest {
         }
         let rank = |s: &PreprocessStep| match s {
             PreprocessStep::Orient { .. } => 0,
+            PreprocessStep::Crop { .. } => 1,
             PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. } => {
                 if resample_comes_first {
-                    1
+                    2
                 } else {
-                    4
+                    5
                 }
             }
-            PreprocessStep::Clip { .. } => 2,
-            PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 3,
+            PreprocessStep::Clip { .. } => 3,
+            PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 4,
         };
         let first_resampled = self.preprocess.iter().position(PreprocessStep::measures_resampled).unwrap_or(self.preprocess.len());
         let (fused, later) = self.preprocess.split_at(first_resampled);
         require(
             fused.is_sorted_by(|a, b| rank(a) < rank(b)),
-            "`preprocess` steps come at most once each and in the order orient, resample or resize, clip, and one of normalize, z-score, \
-             percentiles; or orient, clip, one of these, resample or resize; then those that are `resampled`",
+            "`preprocess` steps come at most once each and in the order orient, crop, resample or resize, clip, and one of normalize, z-score, \
+             percentiles; or orient, crop, clip, one of these, resample or resize; then those that are `resampled`",
         )?;
         let follows =
             |s: &PreprocessStep| s.measures_resampled() || matches!(s, PreprocessStep::Clip { .. } | PreprocessStep::Normalize { .. });
@@ -656,11 +686,17 @@ mod tests {
     #[test]
     fn an_image_may_normalise_itself() {
         let step = |fields: &str| format!("[[preprocess]]\nstep = {fields}\n");
-        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None, masked: false, nonzero: false, resampled: false }]);
+        check(&step("\"z-score\""), &[PreprocessStep::ZScore { above: None, over: None, masked: false, nonzero: false, resampled: false }]);
         check(
             &step("\"z-score\"\nabove = 0"),
-            &[PreprocessStep::ZScore { above: Some(0.0), masked: false, nonzero: false, resampled: false }],
+            &[PreprocessStep::ZScore { above: Some(0.0), over: None, masked: false, nonzero: false, resampled: false }],
         );
+        check(
+            &step("\"z-score\"\nover = \"nonzero\""),
+            &[PreprocessStep::ZScore { above: None, over: Some(Foreground::Nonzero), masked: false, nonzero: false, resampled: false }],
+        );
+        refused(&step("\"z-score\"\nover = \"nonzero\"\nabove = 1.0"), "model.unsupported");
+        refused(&step("\"z-score\"\nover = \"nonzero\"\nresampled = true"), "model.unsupported");
         let ends = "\"percentiles\"\nlow = 0.5\nhigh = 99.5";
         check(&step(ends), &[PreprocessStep::Percentiles { low: 0.5, high: 99.5, above: None, resampled: false }]);
         let clip = step("\"clip\"\nmin = 0.0\nmax = 1.0");
@@ -681,7 +717,7 @@ mod tests {
             + &step(range)
             + &step("\"normalize\"\nsubtract = 0.5\ndivide = 0.5");
         let expected = [
-            PreprocessStep::ZScore { above: None, masked: true, nonzero: true, resampled: true },
+            PreprocessStep::ZScore { above: None, over: None, masked: true, nonzero: true, resampled: true },
             PreprocessStep::Percentiles { low: 0.0, high: 100.0, above: None, resampled: true },
             PreprocessStep::Normalize { subtract: 0.5, divide: 0.5 },
         ];
@@ -720,6 +756,26 @@ mod tests {
         let nearest = |how: &str| with("[output]\n", &format!("[output]\ninterpolation = \"{how}\"\n"));
         assert_eq!(nearest("nearest").expect("a manifest").output.interpolation, Interpolation::Nearest);
         assert_eq!(nearest("cubic").expect_err("it is refused").code(), "model.unsupported");
+    }
+
+    #[test]
+    fn an_image_may_be_cropped() {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let resample = "[[preprocess]]\nstep = \"resample\"";
+        let with = |fields: &str| {
+            let crop = format!("[[preprocess]]\nstep = \"crop\"\n{fields}\n\n{resample}");
+            Manifest::parse(&shipped.replace(resample, &crop), Path::new("model.toml"))
+        };
+        let check = |fields: &str, to, above, margin| {
+            let manifest = with(fields).expect("a manifest");
+            assert_eq!(manifest.preprocess[1], PreprocessStep::Crop { to, above, margin });
+        };
+        check("to = \"nonzero\"", Some(Foreground::Nonzero), None, 0);
+        check("above = -500\nmargin = 3", None, Some(-500.0), 3);
+        for fields in ["margin = 3", "to = \"nonzero\"\nabove = 0.0", "above = nan"] {
+            assert_eq!(with(fields).expect_err("it is refused").code(), "model.unsupported", "{fields}");
+        }
+        assert_eq!(with("to = \"body\"").expect_err("it is refused").code(), "model.manifest");
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub use files::pack;
 pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles, Whole};
 pub use instances::{InstanceScore, Instances};
 pub use manifest::{
-    Dtype, Finding, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind, Task,
+    Dtype, Finding, Foreground, Layout, Manifest, Map, MapKind, MapOf, MeasurementKind, Model, PostprocessStep, PreprocessStep, ScoreKind,
+    Task,
 };
 pub use package::{Installed, Package, PackageFolders, PackageId};
 pub use reference::{Expected, Reference, ReferenceInput};

@@ -3,19 +3,21 @@
 //! Scores are interpolated as for the label map, so that a map is high where its class wins. Probabilities are then computed at each voxel:
 //! with `logits` by softmax, with `independent-logits` by a sigmoid for each class, with `probabilities` by dividing through their sum.
 
-use super::kernel_on;
+use super::{answered_by, kernel_on};
 use crate::geometry::Grid;
 use crate::infer::Scores;
+use crate::kernels::bounding_box::uncrop;
 use crate::kernels::{Interpolation, ScoresToLabels, map_scores_cpu};
 use crate::model::{MapOf, ScoreKind};
 use crate::volume::Volume;
 
-/// The map on the source grid; `labels` has a label for each channel of the scores. Runs on the CPU, whatever the backend.
+/// The map on the source grid; `labels` has a label for each channel of the scores. What the scores do not answer for is certainly
+/// background: 0. Runs on the CPU, whatever the backend.
 ///
 /// # Panics
 /// Where the map is of a channel that the scores do not have: a broken promise of the caller.
 pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: ScoreKind) -> Volume<f32> {
-    let kernel = kernel_on(source, scores, labels);
+    let kernel = kernel_on(&answered_by(scores, source), scores, labels);
     let value = |scores: &mut [f32]| {
         to_probabilities(scores, kind);
         match of {
@@ -23,7 +25,11 @@ pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: Sc
             MapOf::Uncertainty => uncertainty(scores, kind),
         }
     };
-    Volume::new(*source, map_scores_cpu(&scores.values, &kernel, value))
+    let values = map_scores_cpu(&scores.values, &kernel, value);
+    match scores.source_box {
+        Some(bounds) => Volume::new(*source, uncrop(&values, source.dims(), bounds)),
+        None => Volume::new(*source, values),
+    }
 }
 
 /// Values on the network's grid, carried over to the source grid as scores are: linear between voxel centres.

@@ -11,6 +11,7 @@ pub use objects::{ObjectScores, objects_on};
 use crate::geometry::{Coded, Grid};
 use crate::gpu::GpuError;
 use crate::infer::Scores;
+use crate::kernels::bounding_box::uncrop;
 use crate::kernels::probabilities::softmax_cpu;
 use crate::kernels::{Backend, ComponentFilter, ScoresToLabels};
 use crate::model::PostprocessStep;
@@ -61,7 +62,7 @@ pub fn activate(scores: &mut Scores, steps: &[PostprocessStep]) {
     }
 }
 
-/// Carries out the manifest's other steps: `label_of_channel[c]` is the label of class `c`.
+/// Carries out the manifest's other steps: `label_of_channel[c]` is the label of class `c`. What the scores do not answer for is 0.
 ///
 /// # Errors
 /// [`PostprocessError`] where the device fails.
@@ -72,8 +73,11 @@ pub fn labels_on(
     steps: &[PostprocessStep],
     backend: &Backend,
 ) -> Result<LabelMap, PostprocessError> {
-    let kernel = kernel_on(source, scores, label_of_channel);
+    let kernel = kernel_on(&answered_by(scores, source), scores, label_of_channel);
     let mut labels = backend.scores_to_labels(&scores.values, &kernel)?;
+    if let Some(bounds) = scores.source_box {
+        labels = uncrop(&labels, source.dims(), bounds);
+    }
     for step in steps {
         match *step {
             PostprocessStep::Softmax | PostprocessStep::Argmax => {} // done before and above: the manifest guarantees that they come first
@@ -86,12 +90,17 @@ pub fn labels_on(
     Ok(Volume::new(*source, labels))
 }
 
-/// Where the voxels of the source lie among the scores.
-fn kernel_on<'a>(source: &Grid, scores: &Scores, label_of_channel: &'a [u8]) -> ScoresToLabels<'a> {
+/// The part of the source that the scores answer for.
+fn answered_by(scores: &Scores, source: &Grid) -> Grid {
+    scores.source_box.map_or(*source, |bounds| source.part(bounds))
+}
+
+/// Where the voxels of `target`, the source or a part of it, lie among the scores.
+fn kernel_on<'a>(target: &Grid, scores: &Scores, label_of_channel: &'a [u8]) -> ScoresToLabels<'a> {
     ScoresToLabels {
         network_dims: scores.grid.dims(),
-        target_dims: source.dims(),
-        network_from_target: scores.grid.voxel_from_lps() * source.lps_from_voxel(),
+        target_dims: target.dims(),
+        network_from_target: scores.grid.voxel_from_lps() * target.lps_from_voxel(),
         interpolation: scores.interpolation,
         label_of_channel,
     }

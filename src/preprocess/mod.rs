@@ -8,9 +8,10 @@ use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
 use crate::gpu::GpuError;
-use crate::kernels::{Backend, Interpolation, Mask, Resample};
-use crate::model::PreprocessStep;
-use crate::volume::{ImageVolume, Volume};
+use crate::kernels::bounding_box::Bounds;
+use crate::kernels::{Backend, Background, Interpolation, Mask, Resample};
+use crate::model::{Foreground, PreprocessStep};
+use crate::volume::{ImageVolume, LabelMap, Volume};
 
 /// The largest grid that a network runs on: 4 GiB of input, and as much again for each class of output.
 pub const MAX_NETWORK_VOXELS: usize = 1 << 30;
@@ -31,16 +32,22 @@ pub enum PreprocessError {
         voxels: usize,
     },
     /// Nothing to take statistics of.
-    #[error("no voxel of the image is above {above}, which the package normalises by: the series shows nothing that it could analyse")]
+    #[error(
+        "no voxel of the image is above {above}, which the package crops to or normalises by: the series shows nothing that it could \
+         analyse"
+    )]
     NothingAbove {
         /// The package's threshold, physical units.
         above: f64,
     },
+    /// Nothing to take statistics of, or to crop to.
+    #[error("the image is 0 everywhere, and the package looks at what is not: the series shows nothing that it could analyse")]
+    AllZero,
     /// A package that resamples axis by axis, and a source whose voxels are no boxes.
     #[error(
         "the series is sheared by {angle_deg:.2} degrees (gantry tilt), and the package's resampling (`area`, `antialiased`, \
-         `nearest_beyond`, or values before a spacing that is not `cubic`) needs parallel axes: use a package with `cubic`, or with \
-         `linear` that resamples first"
+         `nearest_beyond`, values before a spacing that is not `cubic`, or a `crop`) needs parallel axes: use a package with `cubic`, or with \
+         `linear` that resamples first, and without a crop"
     )]
     Sheared {
         /// Of the stack.
@@ -57,6 +64,7 @@ impl Coded for PreprocessError {
             Self::Grid(_) => "preprocess.grid",
             Self::TooLarge { .. } => "preprocess.too-large",
             Self::NothingAbove { .. } => "preprocess.nothing-above",
+            Self::AllZero => "preprocess.all-zero",
             Self::Sheared { .. } => "preprocess.sheared",
             Self::Kernel(e) => e.code(),
         }
@@ -85,8 +93,17 @@ pub struct Plan {
 /// Normalisation by what the source image itself holds. By what it is after resampling: [`pass`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Measured {
-    ZScore { above: Option<f64> },
-    Percentiles { ends: [f64; 2], above: Option<f64> },
+    ZScore { over: Over, masked: bool },
+    Percentiles { ends: [f64; 2], over: Over },
+}
+
+/// Which voxels of the source image count.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Over {
+    All,
+    Above(f64),
+    /// What is not 0, with its holes filled.
+    Nonzero,
 }
 
 /// Spacings that differ by less than this part are the same: positions in headers have six digits or more.
@@ -95,24 +112,45 @@ const SAME_SPACING: f64 = 1e-6;
 /// Least divisor: an image of one value becomes 0. nnU-Net has the same.
 const LEAST_SPREAD: f64 = 1e-8;
 
+/// The box of source voxels, first and last, that a `crop` among `steps` leaves of `image`; `None` where that is all of it.
+///
+/// # Errors
+/// [`PreprocessError::NothingAbove`] and [`PreprocessError::AllZero`] where there is no foreground, [`PreprocessError::Kernel`] where the device
+/// fails.
+pub fn source_box(steps: &[PreprocessStep], backend: &Backend, image: &ImageVolume) -> Result<Option<Bounds>, PreprocessError> {
+    let crop = steps.iter().find_map(|step| match *step {
+        PreprocessStep::Crop { above, margin, .. } => Some((above.map_or(Over::Nonzero, Over::Above), margin)),
+        _ => None,
+    });
+    let Some((over, margin)) = crop else { return Ok(None) };
+    // Holes lie within the box of what is around them.
+    let [low, high] = backend.bounding_box(image, over.mask())?.ok_or_else(|| over.nothing())?;
+    let dims = image.grid().dims();
+    let low = low.map(|n| n.saturating_sub(margin));
+    let high = std::array::from_fn(|n| high[n].saturating_add(margin).min(dims[n] - 1));
+    Ok((low != [0; 3] || high != dims.map(|n| n - 1)).then_some([low, high]))
+}
+
 impl Plan {
-    /// Composes `steps`, which the manifest guarantees to be in the order geometry, then values.
+    /// Composes `steps`, which the manifest guarantees to be in the order geometry, then values. `source_box` is what [`source_box`] found.
     ///
     /// # Errors
     /// [`PreprocessError::Grid`] where the spacing asked for, or a shear, makes no grid, [`PreprocessError::TooLarge`] where it makes too large
     /// a one, [`PreprocessError::Sheared`] where the package averages over voxels that are no boxes.
-    pub fn new(steps: &[PreprocessStep], source: &Grid) -> Result<Self, PreprocessError> {
+    pub fn new(steps: &[PreprocessStep], source: &Grid, source_box: Option<Bounds>) -> Result<Self, PreprocessError> {
         let straightened_from = (!source.is_straight()).then(|| source.shear());
-        let mut network_grid = if straightened_from.is_some() { source.straightened()? } else { *source };
+        let seen = source_box.map_or(*source, |bounds| source.part(bounds));
+        let mut network_grid = if straightened_from.is_some() { seen.straightened()? } else { seen };
         let mut measured = None;
         let mut thick = None;
         let mut is_padded = false;
-        let mut kernel = Resample::new([0; 3], Affine::IDENTITY);
+        let mut kernel = Resample { source_box, ..Resample::new([0; 3], Affine::IDENTITY) };
         let first_pass = steps.iter().position(PreprocessStep::measures_resampled).unwrap_or(steps.len());
         let (fused, passes) = steps.split_at(first_pass);
         for step in fused {
             match *step {
                 PreprocessStep::Orient { to } => network_grid = to.of(&network_grid),
+                PreprocessStep::Crop { .. } => {} // done above: no axis is turned by it
                 PreprocessStep::Resample { spacing_mm, interpolation, within, from_first, nearest_beyond } => {
                     thick = nearest_beyond.and_then(|ratio| thick_axis(source, &network_grid, spacing_mm, ratio));
                     network_grid = match (within, from_first) {
@@ -131,15 +169,20 @@ impl Plan {
                 }
                 PreprocessStep::Clip { min, max } => kernel.clip = Some([min, max]),
                 PreprocessStep::Normalize { subtract, divide } => (kernel.subtract, kernel.divide) = (subtract, divide),
-                PreprocessStep::ZScore { above, masked, .. } => {
-                    kernel.background = above.filter(|_| masked);
-                    measured = Some(Measured::ZScore { above });
+                PreprocessStep::ZScore { above, over, masked, .. } => {
+                    let over = over.map_or(above.map_or(Over::All, Over::Above), |Foreground::Nonzero| Over::Nonzero);
+                    measured = Some(Measured::ZScore { over, masked });
                 }
-                PreprocessStep::Percentiles { low, high, above, .. } => measured = Some(Measured::Percentiles { ends: [low, high], above }),
+                PreprocessStep::Percentiles { low, high, above, .. } => {
+                    measured = Some(Measured::Percentiles { ends: [low, high], over: above.map_or(Over::All, Over::Above) });
+                }
             }
         }
         kernel.nearest_along = thick;
-        if let Some(shear) = straightened_from.filter(|_| kernel.needs_parallel_axes()) {
+        let masked = matches!(measured, Some(Measured::ZScore { masked: true, .. }));
+        if let Some(shear) =
+            straightened_from.filter(|_| kernel.needs_parallel_axes() || (masked && kernel.interpolation != Interpolation::Cubic))
+        {
             return Err(PreprocessError::Sheared { angle_deg: shear.atan().to_degrees() });
         }
         if network_grid.voxel_count() > MAX_NETWORK_VOXELS {
@@ -161,6 +204,11 @@ impl Plan {
         &self.network_grid
     }
 
+    /// First and last voxel of the source that the network sees; `None`: all of them.
+    pub fn source_box(&self) -> Option<Bounds> {
+        self.kernel.source_box
+    }
+
     /// How the network's scores go back: linear, but nearest across slices as thick as those that nothing of the image was interpolated across.
     pub fn scores_interpolation(&self) -> [Interpolation; 3] {
         self.scores_interpolation
@@ -169,15 +217,15 @@ impl Plan {
     /// The network's input for `image`, which lies on the grid that the plan was made for.
     ///
     /// # Errors
-    /// [`PreprocessError::Kernel`] where the device fails, [`PreprocessError::NothingAbove`] where the package normalises by voxels that
-    /// the image does not have.
+    /// [`PreprocessError::Kernel`] where the device fails, [`PreprocessError::NothingAbove`] and [`PreprocessError::AllZero`] where the package
+    /// normalises by voxels that the image does not have.
     pub fn run(&self, backend: &Backend, image: &ImageVolume) -> Result<Volume<f32>, PreprocessError> {
         let mut kernel = self.kernel.clone();
         if let Some(measured) = self.measured {
             measured.normalise(&mut kernel, backend, image)?;
         }
         if self.straightened_from.is_some() {
-            kernel.outside = Some(match (kernel.background, kernel.clip) {
+            kernel.outside = Some(match (&kernel.background, kernel.clip) {
                 (Some(_), _) => kernel.subtract, // becomes 0, as all that does not count
                 (None, Some([low, _])) => low,
                 (None, None) => image.range()[0],
@@ -207,10 +255,17 @@ impl Plan {
 
     /// What the reader of a result should know of the network's grid, where there is anything.
     pub fn note(&self) -> Option<String> {
+        if let Some([low, high]) = self.kernel.source_box {
+            let [i, j, k] = std::array::from_fn(|n| format!("{} to {}", low[n] + 1, high[n] + 1));
+            return Some(format!(
+                "the network saw columns {i}, rows {j} and slices {k} of the series, the box around its foreground: nothing is labelled \
+                 outside of it"
+            ));
+        }
         let angle_deg = self.straightened_from?.atan().to_degrees();
         let outside = match (self.measured, self.kernel.clip) {
             (Some(Measured::Percentiles { .. }), _) => "the lower percentile".to_owned(),
-            _ if self.kernel.background.is_some() => "the mean".to_owned(),
+            (Some(Measured::ZScore { masked: true, .. }), _) => "the mean".to_owned(),
             (_, Some([low, _])) => format!("{low}"),
             (_, None) => "the lowest value of the image".to_owned(),
         };
@@ -240,19 +295,55 @@ fn thick_axis(source: &Grid, oriented: &Grid, spacing_mm: [f64; 3], ratio: f64) 
     (0..3).max_by(|&a, &b| along[a].abs().total_cmp(&along[b].abs()))
 }
 
-impl Measured {
-    /// Sets what `kernel` subtracts, divides by and clips to.
-    fn normalise(self, kernel: &mut Resample, backend: &Backend, image: &ImageVolume) -> Result<(), PreprocessError> {
-        let (Self::ZScore { above } | Self::Percentiles { above, .. }) = self;
-        let mask = above.map_or(Mask::All, Mask::Above);
-        let nothing = || PreprocessError::NothingAbove { above: above.unwrap_or(f64::NEG_INFINITY) };
+impl Over {
+    /// The voxels that count, but for holes.
+    fn mask(self) -> Mask<'static> {
         match self {
-            Self::ZScore { .. } => {
-                let physical = backend.statistics(image, mask)?.ok_or_else(nothing)?.physical;
+            Self::All => Mask::All,
+            Self::Above(value) => Mask::Above(value),
+            Self::Nonzero => Mask::Nonzero,
+        }
+    }
+
+    /// The same in a box of the image, as labels; `None` where a mask alone says it.
+    fn labels(self, backend: &Backend, image: &ImageVolume, source_box: Option<Bounds>) -> Option<LabelMap> {
+        match (self, source_box) {
+            (Self::Nonzero, None) => Some(backend.nonzero_filled(image)),
+            (Self::Nonzero, Some(_)) => Some(Mask::Labelled(&backend.nonzero_filled(image)).label_map(image, source_box)),
+            (_, Some(_)) => Some(self.mask().label_map(image, source_box)),
+            (_, None) => None,
+        }
+    }
+
+    /// Why there is none that counts.
+    fn nothing(self) -> PreprocessError {
+        match self {
+            Self::All => PreprocessError::NothingAbove { above: f64::NEG_INFINITY },
+            Self::Above(above) => PreprocessError::NothingAbove { above },
+            Self::Nonzero => PreprocessError::AllZero,
+        }
+    }
+}
+
+impl Measured {
+    /// Sets what `kernel` subtracts, divides by, clips to and takes for background.
+    fn normalise(self, kernel: &mut Resample, backend: &Backend, image: &ImageVolume) -> Result<(), PreprocessError> {
+        let (Self::ZScore { over, .. } | Self::Percentiles { over, .. }) = self;
+        let labels = over.labels(backend, image, kernel.source_box);
+        let mask = labels.as_ref().map_or(over.mask(), Mask::Labelled);
+        match self {
+            Self::ZScore { masked, .. } => {
+                let physical = backend.statistics(image, mask)?.ok_or_else(|| over.nothing())?.physical;
                 (kernel.subtract, kernel.divide) = (physical.mean, physical.standard_deviation.max(LEAST_SPREAD));
+                kernel.background = match over {
+                    _ if !masked => None,
+                    Over::All => None,
+                    Over::Above(value) => Some(Background::NotAbove(value)),
+                    Over::Nonzero => labels.map(Background::Unlabelled),
+                };
             }
             Self::Percentiles { ends, .. } => {
-                let found = backend.percentiles(image, mask, &ends)?.ok_or_else(nothing)?;
+                let found = backend.percentiles(image, mask, &ends)?.ok_or_else(|| over.nothing())?;
                 kernel.clip = Some([found[0], found[1]]);
                 (kernel.subtract, kernel.divide) = (found[0], (found[1] - found[0]).max(LEAST_SPREAD));
             }
@@ -286,7 +377,7 @@ mod tests {
     #[test]
     fn orientation_and_spacing_are_one_affine() {
         let steps = [PreprocessStep::Orient { to: Axes::LPS }, resample(1.0)];
-        let plan = Plan::new(&steps, &source()).expect("a plan");
+        let plan = Plan::new(&steps, &source(), None).expect("a plan");
         assert_eq!(plan.network_grid().dims(), [60, 80, 60]);
         assert_eq!(plan.network_grid().orientation().to_string(), "LPS");
         // The kernel's affine takes the first network voxel to where the source has the same point of the patient.
@@ -298,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_grid_too_large_is_refused_before_memory_is_asked_for() {
-        let error = Plan::new(&[resample(0.05)], &source()).expect_err("2304 million voxels are too many");
+        let error = Plan::new(&[resample(0.05)], &source(), None).expect_err("2304 million voxels are too many");
         assert_eq!(error.code(), "preprocess.too-large");
     }
     /// 0 to 9 in ten voxels, physical values twice as large and 5 less.
@@ -309,7 +400,7 @@ mod tests {
     }
 
     fn check(step: PreprocessStep, expected: impl Fn(f64) -> f64) {
-        let plan = Plan::new(&[step], ramp().grid()).expect("a plan");
+        let plan = Plan::new(&[step], ramp().grid(), None).expect("a plan");
         let found = plan.run(&Backend::Cpu, &ramp()).expect("numbers");
         for (n, &found) in found.voxels().iter().enumerate() {
             let expected = expected(2.0 * n as f64 - 5.0);
@@ -320,11 +411,11 @@ mod tests {
     #[test]
     fn the_image_normalises_itself() {
         // numpy: np.arange(10) * 2 - 5 has mean 4 and standard deviation 5.744562646538029; above 0 (from 1 to 13) 7 and 4.
-        check(PreprocessStep::ZScore { above: None, masked: false, nonzero: false, resampled: false }, |v| {
+        check(PreprocessStep::ZScore { above: None, over: None, masked: false, nonzero: false, resampled: false }, |v| {
             (v - 4.0) / 5.744_562_646_538_029
         });
-        check(PreprocessStep::ZScore { above: Some(0.0), masked: false, nonzero: false, resampled: false }, |v| (v - 7.0) / 4.0);
-        check(PreprocessStep::ZScore { above: Some(0.0), masked: true, nonzero: false, resampled: false }, |v| {
+        check(PreprocessStep::ZScore { above: Some(0.0), over: None, masked: false, nonzero: false, resampled: false }, |v| (v - 7.0) / 4.0);
+        check(PreprocessStep::ZScore { above: Some(0.0), over: None, masked: true, nonzero: false, resampled: false }, |v| {
             if v > 0.0 { (v - 7.0) / 4.0 } else { 0.0 }
         });
         // np.percentile(.., [10, 95]) is [-3.2, 12.1]; above 0 [2.2, 12.4].
@@ -333,7 +424,7 @@ mod tests {
             (v.clamp(2.2, 12.4) - 2.2) / 10.2
         });
         let plan =
-            Plan::new(&[PreprocessStep::ZScore { above: Some(13.0), masked: false, nonzero: false, resampled: false }], ramp().grid())
+            Plan::new(&[PreprocessStep::ZScore { above: Some(13.0), over: None, masked: false, nonzero: false, resampled: false }], ramp().grid(), None)
                 .expect("a plan");
         let error = plan.run(&Backend::Cpu, &ramp()).expect_err("13 is the greatest");
         assert_eq!(error.code(), "preprocess.nothing-above");
@@ -350,7 +441,7 @@ mod tests {
             let rescale = vec![Rescale { slope: 1.0, intercept: 0.0 }; dims[2] as usize];
             let image =
                 ImageVolume { stored: Volume::new(source, vec![12; source.voxel_count()]).into(), rescale, quantity: Quantity::Arbitrary };
-            let plan = Plan::new(&[resize(to), normalize.clone()], &source).expect("a plan");
+            let plan = Plan::new(&[resize(to), normalize.clone()], &source, None).expect("a plan");
             assert_eq!(plan.network_grid().dims(), to);
             assert_eq!(plan.content(&source), content);
             let seen = plan.run(&Backend::Cpu, &image).expect("numbers");
@@ -379,11 +470,17 @@ mod tests {
         };
         let clip = PreprocessStep::Clip { min: 0.0, max: 1.0 };
         for steps in [vec![step(Interpolation::Area)], vec![clip.clone(), step(Interpolation::Linear)]] {
-            let error = Plan::new(&steps, &tilted).expect_err("it is sheared");
+            let error = Plan::new(&steps, &tilted, None).expect_err("it is sheared");
             assert_eq!(error.code(), "preprocess.sheared");
         }
-        for steps in [vec![step(Interpolation::Linear)], vec![clip, step(Interpolation::Cubic)]] {
-            assert!(Plan::new(&steps, &tilted).is_ok());
+        let cubic = [clip, step(Interpolation::Cubic)];
+        for steps in [&[step(Interpolation::Linear)][..], &cubic] {
+            assert!(Plan::new(steps, &tilted, None).is_ok());
+        }
+        let masked = PreprocessStep::ZScore { above: None, over: Some(Foreground::Nonzero), masked: true, nonzero: false, resampled: false };
+        let cropped = Plan::new(&cubic, &tilted, Some([[1; 3], [8; 3]]));
+        for plan in [cropped, Plan::new(&[masked], &tilted, None)] {
+            assert_eq!(plan.expect_err("it is sheared").code(), "preprocess.sheared");
         }
     }
 
@@ -401,7 +498,7 @@ mod tests {
                 from_first: false,
                 nearest_beyond: Some(3.0),
             };
-            let plan = Plan::new(&[orient, step], &source).expect("a plan");
+            let plan = Plan::new(&[orient, step], &source, None).expect("a plan");
             assert_eq!(plan.kernel.nearest_along, expected, "{source_mm:?} {spacing_mm:?}");
             assert!(!plan.kernel.values_first);
         };
@@ -417,7 +514,7 @@ mod tests {
     #[test]
     fn values_come_first_where_the_package_says_so() {
         let clip = PreprocessStep::Clip { min: 0.0, max: 1.0 };
-        let order = |steps: [PreprocessStep; 2]| Plan::new(&steps, &source()).expect("a plan").kernel.values_first;
+        let order = |steps: [PreprocessStep; 2]| Plan::new(&steps, &source(), None).expect("a plan").kernel.values_first;
         assert!(order([clip.clone(), resample(1.0)]) && !order([resample(1.0), clip]));
     }
 }

@@ -36,7 +36,10 @@ pub(super) fn run(step: &PreprocessStep, input: Volume<f32>) -> Result<Volume<f3
             let divide = (high - low).max(LEAST_SPREAD);
             change(&mut values, |v| (v.clamp(low, high) - low) / divide);
         }
-        PreprocessStep::Orient { .. } | PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. } => {
+        PreprocessStep::Orient { .. }
+        | PreprocessStep::Crop { .. }
+        | PreprocessStep::Resample { .. }
+        | PreprocessStep::Resize { .. } => {
             unreachable!("the manifest has geometry before such steps")
         }
     }
@@ -94,7 +97,7 @@ mod tests {
     #[test]
     fn what_was_resampled_normalises_itself() {
         // numpy: these 12 values have mean 10 / 3 and standard deviation 5.451809077932042, those that are not 0 have 4 and 5.744562646538029.
-        let z_score = |above, masked, nonzero| PreprocessStep::ZScore { above, masked, nonzero, resampled: true };
+        let z_score = |above, masked, nonzero| PreprocessStep::ZScore { above, over: None, masked, nonzero, resampled: true };
         check(&z_score(None, false, false), |v| (v - 10.0 / 3.0) / 5.451_809_077_932_042);
         check(&z_score(None, false, true), |v| (v - 4.0) / 5.744_562_646_538_029);
         check(&z_score(None, true, true), |v| if v != 0.0 { (v - 4.0) / 5.744_562_646_538_029 } else { 0.0 });
@@ -109,7 +112,7 @@ mod tests {
     #[test]
     fn nothing_counts() {
         let grid = Grid::new([2, 1, 1], Affine::IDENTITY).expect("a grid");
-        let step = PreprocessStep::ZScore { above: None, masked: true, nonzero: true, resampled: true };
+        let step = PreprocessStep::ZScore { above: None, over: None, masked: true, nonzero: true, resampled: true };
         assert_eq!(run(&step, Volume::new(grid, vec![0.0; 2])).expect_err("both are 0").code(), "preprocess.nothing-above");
     }
 }

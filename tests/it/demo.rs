@@ -93,7 +93,7 @@ fn cpu_and_gpu_label_the_same() {
     let package = Package::read(&ct_tissue()).expect("the shipped package is whole");
     let runtime = runtime::load(None, Provider::Cpu).expect("loaded above");
     let mut network = Network::load(runtime, &package, Provider::Cpu).expect("loaded above");
-    let plan = Plan::new(&package.manifest.preprocess, on_cpu.image.grid()).expect("ran above");
+    let plan = Plan::new(&package.manifest.preprocess, on_cpu.image.grid(), None).expect("ran above");
     let input = plan.run(&Backend::Cpu, &on_cpu.image).expect("ran above");
     let scores = network.run(&input, &AtomicBool::new(false)).expect("ran above");
     let labels: Vec<u8> = package.manifest.finding.iter().map(|f| f.segment).collect();

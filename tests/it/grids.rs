@@ -75,7 +75,7 @@ fn check_round_trip(source: Grid, floats: bool, axes: &[Axes]) {
     let image = image(source, &values, floats);
     for to in axes.iter().copied().map(Some).chain([None]) {
         let steps: Vec<_> = to.iter().map(|&to| PreprocessStep::Orient { to }).collect();
-        let plan = Plan::new(&steps, &source).expect("a plan");
+        let plan = Plan::new(&steps, &source, None).expect("a plan");
         assert_eq!(plan.note(), None, "nothing is resampled");
         let input = plan.run(&Backend::Cpu, &image).expect("the CPU works");
         let network = *input.grid();
@@ -155,7 +155,7 @@ fn check_sheared(directions: [[f64; 3]; 3], turn: [[f64; 3]; 3], tilt: [f64; 2],
     let rescale = vec![Rescale { slope: 1.0, intercept: 0.0 }; dims[2] as usize];
     let image = ImageVolume { stored, rescale, quantity: Quantity::Hounsfield };
 
-    let plan = Plan::new(steps, &source).expect("a plan");
+    let plan = Plan::new(steps, &source, None).expect("a plan");
     let angle_deg = (tilt[0].hypot(tilt[1]) / spacing_mm[2]).atan().to_degrees();
     assert!(plan.note().expect("it says so").contains(&format!("{angle_deg:.2} degrees")), "{:?} is not {angle_deg}", plan.note());
     let input = plan.run(&Backend::Cpu, &image).expect("the CPU works");
@@ -240,7 +240,7 @@ fn one_slice_is_a_volume() {
                 nearest_beyond: None,
             };
             for (steps, dims) in [(vec![orient()], [9, 8, 1]), (vec![orient(), halved], [18, 16, 1])] {
-                let plan = Plan::new(&steps, &source).expect("a plan");
+                let plan = Plan::new(&steps, &source, None).expect("a plan");
                 let input = plan.run(&backend, &image).expect("the device works");
                 assert_eq!(input.grid().dims(), dims);
                 let scores = identity_network(&input, 2);

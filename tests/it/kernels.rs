@@ -16,10 +16,10 @@ use roentgen::kernels::plane::Plane;
 use roentgen::kernels::probabilities::{sigmoid_cpu, softmax_cpu, threshold_cpu};
 use roentgen::kernels::projection::{Project, project_cpu};
 use roentgen::kernels::statistics::statistics_cpu;
-use roentgen::kernels::{Backend, Interpolation, Mask, Resample, resample_cpu, resample_half_cpu};
+use roentgen::kernels::{Backend, Background, Interpolation, Mask, Resample, resample_cpu, resample_half_cpu};
 use roentgen::measure::{ComponentNumbers, measure_components};
-use roentgen::model::{Axes, PreprocessStep};
-use roentgen::preprocess::Plan;
+use roentgen::model::{Axes, Foreground, PreprocessStep};
+use roentgen::preprocess::{Plan, source_box};
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 use serde_json::{Value, json};
 
@@ -160,6 +160,7 @@ fn other_peoples_libraries_say_the_same() {
     }
     resampled_by_splines(&mut cases);
     prepared_as_in_monai(&mut cases);
+    cropped(&mut cases);
     for target in [Target::Background, Target::Labelled] {
         let about = json!({ "to": format!("{target:?}") });
         cases.array("distance", about, bytes_of(&distance_mm_cpu(labels.voxels(), DIMS, SPACING_MM, target)));
@@ -220,7 +221,8 @@ fn resampled_by_splines(cases: &mut Cases<'_>) {
         cases.array("spline", about, bytes_of(&resample_cpu(&image, &after)));
         let clips = [(Some([-300.0, 400.0]), None), (None, None), (None, Some(50.0))];
         for (nearest_along, (clip, background)) in [None, Some(0), Some(1), Some(2)].into_iter().flat_map(|axis| clips.map(|c| (axis, c))) {
-            let first = Resample { nearest_along, clip, background, values_first: true, ..spline.clone() };
+            let masked = background.map(Background::NotAbove);
+            let first = Resample { nearest_along, clip, background: masked, values_first: true, ..spline.clone() };
             let about = json!({ "image": name, "dims": target_dims, "along": nearest_along, "clip": clip, "above": background });
             cases.array("nnU-Net", about, bytes_of(&resample_cpu(&image, &first)));
         }
@@ -229,7 +231,7 @@ fn resampled_by_splines(cases: &mut Cases<'_>) {
 
 /// MONAI's `Orientation` and `Spacing`, and then `ScaleIntensityRange`, `NormalizeIntensity` of all or of what is not 0, and `ScaleIntensity`.
 fn prepared_as_in_monai(cases: &mut Cases<'_>) {
-    let z_score = |nonzero| PreprocessStep::ZScore { above: None, masked: nonzero, nonzero, resampled: true };
+    let z_score = |nonzero| PreprocessStep::ZScore { above: None, over: None, masked: nonzero, nonzero, resampled: true };
     let range = [PreprocessStep::Clip { min: -300.0, max: 400.0 }, PreprocessStep::Normalize { subtract: 50.0, divide: 350.0 }];
     let least_to_greatest = PreprocessStep::Percentiles { low: 0.0, high: 100.0, above: None, resampled: true };
     let values = [
@@ -259,11 +261,53 @@ fn prepared_as_in_monai(cases: &mut Cases<'_>) {
         ];
         for (how, values) in &values {
             let image = image(name == "varied");
-            let plan = Plan::new(&[&geometry[..], values].concat(), image.grid()).expect("a plan");
+            let plan = Plan::new(&[&geometry[..], values].concat(), image.grid(), None).expect("a plan");
             let prepared = plan.run(&Backend::Cpu, &image).expect("the CPU works");
             let about = json!({ "image": name, "axcodes": axcodes, "pixdim": pixdim, "how": how, "dims": prepared.grid().dims() });
             cases.array("MONAI", about, bytes_of(prepared.voxels()));
         }
+    }
+}
+
+/// A body with a cavity of 0 in a margin of 0: cropped and normalised, as nnU-Net and MONAI do it.
+fn cropped(cases: &mut Cases<'_>) {
+    let [nx, ny, _] = DIMS.map(|n| n as usize);
+    let noise = noise(grid().voxel_count(), 5);
+    let value = |(n, &noise): (usize, &u8)| {
+        let [i, j, k] = [n % nx, n / nx % ny, n / nx / ny].map(|index| index as f64);
+        let from_middle = ((i - 33.0) / 22.0).powi(2) + ((j - 20.0) / 17.0).powi(2) + ((k - 18.0) / 11.0).powi(2);
+        let is_cavity = ((i - 30.0) / 5.0).powi(2) + ((j - 22.0) / 6.0).powi(2) + ((k - 17.0) / 4.0).powi(2) < 1.0;
+        if from_middle > 1.0 || is_cavity { 0 } else { (250.0 * (0.3 * i).sin() * (0.2 * j).cos() + 3.0 * k) as i16 + i16::from(noise) }
+    };
+    let stored: Vec<i16> = noise.iter().enumerate().map(value).collect();
+    std::fs::write(cases.folder.join("body.raw"), bytes_of(&stored)).expect("a temporary folder can be written");
+    let rescale = vec![Rescale { slope: 1.0, intercept: 0.0 }; DIMS[2] as usize];
+    cases.numbers("image", json!({ "name": "body" }), json!(rescale.iter().map(|r| [r.slope, r.intercept]).collect::<Vec<_>>()));
+    let body = ImageVolume { stored: Volume::new(grid(), stored).into(), rescale, quantity: Quantity::Arbitrary };
+    let nonzero = PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, margin: 0 };
+    let above = PreprocessStep::Crop { to: None, above: Some(200.0), margin: 2 };
+    let spline = |spacing_mm, nearest_beyond| PreprocessStep::Resample {
+        spacing_mm,
+        interpolation: Interpolation::Cubic,
+        within: true,
+        from_first: false,
+        nearest_beyond,
+    };
+    let z_score = |over, masked| PreprocessStep::ZScore { above: None, over, masked, nonzero: false, resampled: false };
+    let masked = z_score(Some(Foreground::Nonzero), true);
+    let rescaled = PreprocessStep::Percentiles { low: 0.0, high: 100.0, above: None, resampled: false };
+    let normalize = PreprocessStep::Normalize { subtract: 10.0, divide: 250.0 };
+    for (case, steps) in [
+        ("nnU-Net, cropped", vec![nonzero.clone(), masked.clone(), spline([1.1, 0.6, 2.0], None)]),
+        ("nnU-Net, cropped", vec![nonzero.clone(), masked, spline([1.1, 0.6, 3.0], Some(2.6))]),
+        ("nnU-Net, cropped", vec![nonzero.clone(), z_score(None, false), spline([0.7, 0.9, 2.0], None)]),
+        ("nnU-Net, cropped", vec![nonzero, rescaled, spline([1.1, 0.9, 2.5], None)]),
+        ("MONAI, cropped", vec![above, normalize]),
+    ] {
+        let source_box = source_box(&steps, &Backend::Cpu, &body).expect("it is not empty");
+        let plan = Plan::new(&steps, body.grid(), source_box).expect("a plan");
+        let input = plan.run(&Backend::Cpu, &body).expect("the CPU works");
+        cases.array(case, json!({ "steps": steps }), bytes_of(input.voxels()));
     }
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Networks of nnU-Net imported into roentgen, against nnU-Net's own predictor, from the same file to the same file.
 
-usage: check_nnunet.py ROENTGEN IMAGE.nii.gz DIR
+usage: check_nnunet.py ROENTGEN IMAGE.nii.gz DIR [CASE ...]
 
 IMAGE is a CT; the phantom of `roentgen demo` where there is none of that name.
-Needs nnunetv2, onnx, SimpleITK and torch. Networks are trained here for a minute, to tell air, lung, soft tissue and bone by their
+Needs nnunetv2, onnx, SimpleITK and torch. Networks are trained here for a minute each, to tell air, lung, soft tissue and bone by their
 Hounsfield units: what they find is of no use, but decided. DIR gets results folders of nnU-Net, packages, and both tools' labels.
 """
 import contextlib
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 for name in ('nnUNet_raw', 'nnUNet_preprocessed', 'nnUNet_results'):
@@ -21,6 +22,7 @@ with contextlib.redirect_stdout(sys.stderr):
     import numpy as np
     import SimpleITK as sitk
     import torch
+    from scipy import ndimage
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -32,102 +34,149 @@ torch.half = torch.float32
 
 LABELS = {'background': 0, 'lung': 1, 'soft tissue': 2, 'bone': 3}
 INTENSITY = {'mean': -20.0, 'std': 300.0, 'percentile_00_5': -980.0, 'percentile_99_5': 900.0, 'min': -1024.0, 'max': 3071.0, 'median': 0.0}
-# Spacing and patch by slice, row, column; normalisation; axes that are turned round; folds.
+# Added to Hounsfield units.
+SHIFT = {'ct': 0, 'small ct': 0, 'mr': 1100}
+
+
+@dataclass
+class Case:
+    """Spacing and patch by the network's axes, slices first; of two axes where it sees slices."""
+    spacing: list
+    patch: list
+    normalization: str = 'CTNormalization'
+    mirror: tuple = ()
+    folds: int = 1
+    image: str = 'ct'
+    masked: bool = False
+    transpose: tuple = (0, 1, 2)
+
+    @property
+    def configuration(self):
+        return '2d' if len(self.patch) == 2 else '3d_fullres'
+
+
 CASES = {
-    'isotropic-ct': ([3.0, 3.0, 3.0], [48, 48, 48], 'CTNormalization', (0, 1, 2), 2),
-    'anisotropic-ct': ([6.0, 1.8, 1.8], [16, 64, 64], 'CTNormalization', (1, 2), 1),
-    'z-score': ([3.0, 2.4, 2.4], [48, 64, 64], 'ZScoreNormalization', (), 1),
+    'isotropic-ct': Case([3.0, 3.0, 3.0], [48, 48, 48], mirror=(0, 1, 2), folds=2),
+    'anisotropic-ct': Case([6.0, 1.8, 1.8], [16, 64, 64], mirror=(1, 2)),
+    'z-score': Case([3.0, 2.4, 2.4], [48, 64, 64], 'ZScoreNormalization'),
+    'masked': Case([3.0, 3.0, 3.0], [48, 48, 48], 'ZScoreNormalization', image='mr', masked=True),
+    'cropped': Case([5.0, 2.4, 2.4], [16, 48, 48], 'RescaleTo01Normalization', image='mr'),
+    'slices': Case([2.4, 2.4], [64, 64], mirror=(0, 1), image='small ct'),
+    'turned': Case([3.0, 3.0, 2.4], [32, 48, 48], 'ZScoreNormalization', mirror=(2,), image='mr', masked=True, transpose=(1, 2, 0)),
+    'turned-slices': Case([3.0, 2.4], [32, 64], mirror=(0,), image='small ct', transpose=(2, 0, 1)),
 }
 
 
-def plans_of(name, spacing, patch, normalization):
-    kernels = [[3, 3, 3]] * 3 if patch[0] > 20 else [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
-    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2]] if patch[0] > 20 else [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
+def plans_of(name, case):
+    space = len(case.patch)
+    deep = case.patch[0] > 20 or space == 2
+    kernels = [[3] * space] * 3 if deep else [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
+    strides = [[1] * space, [2] * space, [2] * space] if deep else [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
     image, back = [{'is_seg': False, 'order': order, 'order_z': 0, 'force_separate_z': None} for order in (3, 1)]
     resampling = 'resample_data_or_seg_to_shape'
     configuration = {
-        'data_identifier': 'x', 'preprocessor_name': 'DefaultPreprocessor', 'batch_size': 2, 'patch_size': patch, 'spacing': spacing,
-        'normalization_schemes': [normalization], 'use_mask_for_norm': [False], 'batch_dice': False,
+        'data_identifier': 'x', 'preprocessor_name': 'DefaultPreprocessor', 'batch_size': 2, 'patch_size': case.patch, 'spacing': case.spacing,
+        'normalization_schemes': [case.normalization], 'use_mask_for_norm': [case.masked], 'batch_dice': False,
         'resampling_fn_data': resampling, 'resampling_fn_data_kwargs': image,
         'resampling_fn_seg': resampling, 'resampling_fn_seg_kwargs': dict(back, is_seg=True),
         'resampling_fn_probabilities': resampling, 'resampling_fn_probabilities_kwargs': back,
         'architecture': {
             'network_class_name': 'dynamic_network_architectures.architectures.unet.PlainConvUNet',
             'arch_kwargs': {
-                'n_stages': 3, 'features_per_stage': [8, 16, 32], 'conv_op': 'torch.nn.modules.conv.Conv3d', 'kernel_sizes': kernels,
+                'n_stages': 3, 'features_per_stage': [8, 16, 32], 'conv_op': f'torch.nn.modules.conv.Conv{space}d', 'kernel_sizes': kernels,
                 'strides': strides, 'n_conv_per_stage': [2, 2, 2], 'n_conv_per_stage_decoder': [2, 2], 'conv_bias': True,
-                'norm_op': 'torch.nn.modules.instancenorm.InstanceNorm3d', 'norm_op_kwargs': {'eps': 1e-5, 'affine': True},
+                'norm_op': f'torch.nn.modules.instancenorm.InstanceNorm{space}d', 'norm_op_kwargs': {'eps': 1e-5, 'affine': True},
                 'dropout_op': None, 'dropout_op_kwargs': None, 'nonlin': 'torch.nn.LeakyReLU', 'nonlin_kwargs': {'inplace': True},
             },
             '_kw_requires_import': ['conv_op', 'norm_op', 'dropout_op', 'nonlin'],
         },
     }
     return {
-        'dataset_name': f'Dataset001_{name}', 'plans_name': 'nnUNetPlans', 'transpose_forward': [0, 1, 2], 'transpose_backward': [0, 1, 2],
-        'original_median_spacing_after_transp': spacing, 'original_median_shape_after_transp': [100, 100, 100],
+        'dataset_name': f'Dataset001_{name}', 'plans_name': 'nnUNetPlans', 'transpose_forward': list(case.transpose),
+        'transpose_backward': [case.transpose.index(axis) for axis in range(3)],
+        'original_median_spacing_after_transp': [1.0, 1.0, 1.0], 'original_median_shape_after_transp': [100, 100, 100],
         'image_reader_writer': 'SimpleITKIO', 'label_manager': 'LabelManager', 'experiment_planner_used': 'ExperimentPlanner',
-        'foreground_intensity_properties_per_channel': {'0': INTENSITY}, 'configurations': {'3d_fullres': configuration},
+        'foreground_intensity_properties_per_channel': {'0': INTENSITY}, 'configurations': {case.configuration: configuration},
     }
 
 
-def trained(plans, dataset, image, properties, seed, steps=60):
+def trained(case, plans, dataset, image, properties, seed):
     """Weights of a network that tells tissues by their Hounsfield units."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     manager = PlansManager(plans)
-    configuration = manager.get_configuration('3d_fullres')
+    configuration = manager.get_configuration(case.configuration)
     network = get_network_from_plans(configuration.network_arch_class_name, configuration.network_arch_init_kwargs,
                                      configuration.network_arch_init_kwargs_req_import, 1, len(LABELS), deep_supervision=False)
-    truth = np.digitize(image, [-930, -300, 200])
-    truth = np.choose(truth, [0, 1, 2, 3])
+    truth = np.digitize(image, np.array([-930, -300, 200]) + SHIFT[case.image])
     data, labels, _ = DefaultPreprocessor(verbose=False).run_case_npy(image, truth.astype(np.int8), dict(properties), manager, configuration, dataset)
-    patch = configuration.patch_size
+    patch, space = configuration.patch_size, len(case.patch)
+    whole = [1] * (3 - space) + patch
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(steps):
-        at = [rng.integers(0, max(n - p, 0) + 1) for n, p in zip(data.shape[1:], patch)]
-        box = (slice(None), *(slice(a, a + p) for a, p in zip(at, patch)))
-        x, y = np.asarray(data[box]), np.asarray(labels[box])
-        x = torch.from_numpy(np.ascontiguousarray(x))[None].float()
-        y = torch.from_numpy(np.ascontiguousarray(y)).long().clamp(0, 3)
-        loss = torch.nn.functional.cross_entropy(network(x)[..., :x.shape[-3], :x.shape[-2], :x.shape[-1]], y)
+    for _ in range(60 if space == 3 else 200):
+        at = [rng.integers(0, max(n - p, 0) + 1) for n, p in zip(data.shape[1:], whole)]
+        box = (slice(None), *(slice(a, a + p) for a, p in zip(at, whole)))
+        x, y = (torch.from_numpy(np.ascontiguousarray(part[box])) for part in (data, labels))
+        lacking = [n for size, p in zip(reversed(x.shape[1:]), reversed(whole)) for n in (0, p - size)]
+        x, y = torch.nn.functional.pad(x.float(), lacking), torch.nn.functional.pad(y.long(), lacking)
+        x, y = (x[None], y) if space == 3 else (x, y[0])
+        loss = torch.nn.functional.cross_entropy(network(x), y.clamp(0, 3))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return network.state_dict(), loss.item()
 
 
-def make(folder, name, spacing, patch, normalization, mirror, folds, image, properties):
-    results = folder / name / 'nnUNetTrainer__nnUNetPlans__3d_fullres'
+def make(folder, name, case, image, properties):
+    results = folder / name / f'nnUNetTrainer__nnUNetPlans__{case.configuration}'
     results.mkdir(parents=True)
-    plans = plans_of(name, spacing, patch, normalization)
-    dataset = {'channel_names': {'0': 'CT'}, 'labels': LABELS, 'numTraining': 1, 'file_ending': '.nii.gz'}
+    plans = plans_of(name, case)
+    dataset = {'channel_names': {'0': 'MR' if case.image == 'mr' else 'CT'}, 'labels': LABELS, 'numTraining': 1, 'file_ending': '.nii.gz'}
     (results / 'plans.json').write_text(json.dumps(plans))
     (results / 'dataset.json').write_text(json.dumps(dataset))
-    for fold in range(folds):
-        weights, loss = trained(plans, dataset, image, properties, fold)
+    for fold in range(case.folds):
+        weights, loss = trained(case, plans, dataset, image, properties, fold)
         print(f'{name}: fold {fold} trained, loss {loss:.3f}', flush=True)
         (results / f'fold_{fold}').mkdir()
-        torch.save({'network_weights': weights, 'trainer_name': 'nnUNetTrainer', 'init_args': {'configuration': '3d_fullres'},
-                    'inference_allowed_mirroring_axes': mirror or None}, results / f'fold_{fold}' / 'checkpoint_final.pth')
+        torch.save({'network_weights': weights, 'trainer_name': 'nnUNetTrainer', 'init_args': {'configuration': case.configuration},
+                    'inference_allowed_mirroring_axes': case.mirror or None}, results / f'fold_{fold}' / 'checkpoint_final.pth')
     return results
 
 
-def main(roentgen, path, folder):
+def images_of(path, folder):
+    """The CT; every second column and row of it; the same as an MR image might be: 0 around the body, and here and there in it."""
+    whole = sitk.ReadImage(str(path))
+    small = whole[::2, ::2, :]
+    hu = sitk.GetArrayFromImage(small)
+    body = ndimage.binary_fill_holes(ndimage.binary_opening(hu > -300, iterations=2))
+    holes = ndimage.binary_erosion(body & (ndimage.gaussian_filter(hu.astype(float), 1) < -860))
+    mr = sitk.GetImageFromArray(np.where(body & ~holes, np.maximum(hu + SHIFT['mr'], 1), 0).astype(np.int16))
+    mr.CopyInformation(small)
+    paths = {'ct': path, 'small ct': folder / 'small.nii.gz', 'mr': folder / 'mr.nii.gz'}
+    sitk.WriteImage(small, str(paths['small ct']))
+    sitk.WriteImage(mr, str(paths['mr']))
+    return {name: (path, *SimpleITKIO().read_images([str(path)])) for name, path in paths.items()}
+
+
+def main(roentgen, path, folder, *only):
     torch.set_num_threads(os.cpu_count())
     if not path.exists():
         subprocess.run([roentgen, 'demo', '--device', 'cpu', '--output', folder / 'demo'], check=True, stdout=subprocess.DEVNULL)
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / 'demo' / 'study')))
         sitk.WriteImage(sitk.Cast(reader.Execute(), sitk.sitkInt16), str(path))
-    image, properties = SimpleITKIO().read_images([str(path)])
+    images = images_of(path, folder)
     bad = []
     for name, case in CASES.items():
-        results = make(folder, name, *case, image, properties)
+        if only and name not in only:
+            continue
+        image_path, image, properties = images[case.image]
+        results = make(folder, name, case, image, properties)
         package = folder / f'{name}-package'
         subprocess.run([roentgen, 'model', 'import', 'nnunet', results, '--output', package, '--python', sys.executable], check=True)
         began = time.perf_counter()
         output = folder / f'{name}-results'
-        subprocess.run([roentgen, 'run', '--model', package, '--device', 'cpu', '--output', output, '--results', 'seg', path], check=True,
+        subprocess.run([roentgen, 'run', '--model', package, '--device', 'cpu', '--output', output, '--results', 'seg', image_path], check=True,
                        stdout=subprocess.DEVNULL)
         ours_s = time.perf_counter() - began
         found = sitk.GetArrayFromImage(sitk.ReadImage(str(next(output.rglob('labels.nii.gz')))))
@@ -147,4 +196,4 @@ def main(roentgen, path, folder):
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -1,8 +1,8 @@
 //! nnU-Net v2: a results folder (`DATASET/TRAINER__PLANS__CONFIGURATION`) becomes a package.
 //!
 //! nnU-Net itself exports its networks to ONNX, in a Python where it is installed (`export_nnunet.py`). Preprocessing and the sliding window
-//! become steps of the manifest that do the same: clip and normalisation before cubic splines within the same outer faces, nothing
-//! interpolated across thick slices, patches spread evenly, its Gaussian, its mirrors, folds averaged, scores linear back to the source.
+//! become steps of the manifest that do the same: the box around what is not 0, clip and normalisation before cubic splines within its
+//! outer faces, nothing interpolated across thick slices, patches spread evenly, its Gaussian, its mirrors, folds averaged, scores linear back to the source.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -132,11 +132,6 @@ impl Exported {
             matches!(self.normalization[..], [ref one] if ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"].contains(&one.as_str())),
             format!("the normalization {:?}", self.normalization),
         );
-        let masked = self.use_mask.first() == Some(&true) && self.normalization.first().is_some_and(|name| name == "ZScoreNormalization");
-        unless(
-            !masked,
-            "a z-score over what is not 0 (use_mask_for_norm), with its holes filled: it is taken over the whole image".to_owned(),
-        );
         let known = [("resample_data_or_seg_to_shape", 3, 1), ("resample_torch_fornnunet", 1, 1)];
         let order = |(_, options): &(String, BTreeMap<String, Value>)| options.get("order").and_then(Value::as_i64);
         let fits = known.iter().any(|&(name, data, back)| {
@@ -165,6 +160,7 @@ impl Exported {
         }
         add(format!("\n[select]\nmodality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n"));
         add("\n[input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"NCDHW\"\n".to_owned());
+        add("\n[[preprocess]]\nstep = \"crop\"\nto = \"nonzero\"\n".to_owned());
         let intensity = |key: &str| self.intensity.first().and_then(|found| found.get(key)).copied().unwrap_or(0.0);
         match self.normalization[0].as_str() {
             "CTNormalization" => add(format!(
@@ -174,7 +170,10 @@ impl Exported {
                 intensity("mean"),
                 intensity("std").max(1e-8)
             )),
-            "ZScoreNormalization" => add("\n[[preprocess]]\nstep = \"z-score\"\n".to_owned()),
+            "ZScoreNormalization" => {
+                let masked = if self.use_mask.first() == Some(&true) { "over = \"nonzero\"\nmasked = true\n" } else { "" };
+                add(format!("\n[[preprocess]]\nstep = \"z-score\"\n{masked}"));
+            }
             "RescaleTo01Normalization" => add("\n[[preprocess]]\nstep = \"percentiles\"\nlow = 0.0\nhigh = 100.0\n".to_owned()),
             _ => {}
         }
@@ -239,7 +238,7 @@ impl Exported {
 mod tests {
     use super::*;
     use crate::kernels::Interpolation;
-    use crate::model::{Beyond, Blending, Convention, Inference, Manifest, PreprocessStep, SlidingWindow};
+    use crate::model::{Beyond, Blending, Convention, Foreground, Inference, Manifest, PreprocessStep, SlidingWindow};
 
     /// What `export_nnunet.py` printed for a network of one channel with thick slices, nnU-Net 2.8.1.
     const EXPORTED: &str = r#"{
@@ -265,6 +264,7 @@ mod tests {
         let text = exported.manifest("liver", &[("fold_0.onnx", b"graph".to_vec())]);
         let manifest = Manifest::parse(&text, Path::new("model.toml")).expect("a manifest");
         let expected = [
+            PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, margin: 0 },
             PreprocessStep::Clip { min: -980.0, max: 900.0 },
             PreprocessStep::Normalize { subtract: -20.0, divide: 300.0 },
             PreprocessStep::Resample {
@@ -306,10 +306,24 @@ mod tests {
         check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
         check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
-        let masked = |e: &mut Value| {
+    }
+
+    #[test]
+    fn a_z_score_within_a_mask() {
+        let masked = exported(|e| {
             e["normalization"] = serde_json::json!(["ZScoreNormalization"]);
             e["use_mask"] = serde_json::json!([true]);
+        });
+        assert!(masked.left_out().is_empty());
+        let manifest =
+            Manifest::parse(&masked.manifest("brain", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+        let expected = PreprocessStep::ZScore {
+            above: None,
+            over: Some(Foreground::Nonzero),
+            masked: true,
+            nonzero: false,
+            resampled: false,
         };
-        check(masked, "use_mask_for_norm", false);
+        assert_eq!(manifest.preprocess[1], expected);
     }
 }

@@ -65,6 +65,7 @@ impl Intensity {
                         let on_grid = !is_first || (nonzero && !is_resampled_later);
                         self.steps.push(PreprocessStep::ZScore {
                             above: (nonzero && !on_grid).then_some(0.0),
+                            over: None,
                             masked: nonzero,
                             nonzero: nonzero && on_grid,
                             resampled: on_grid,

@@ -56,7 +56,7 @@ fn statistics_of_the_resampled_image_and_labels_that_go_back() {
     let expected = [
         orient("RIP"),
         spacing([2.3, 3.1, 2.7]),
-        PreprocessStep::ZScore { above: None, masked: true, nonzero: true, resampled: true },
+        PreprocessStep::ZScore { above: None, over: None, masked: true, nonzero: true, resampled: true },
         PreprocessStep::Percentiles { low: 0.0, high: 100.0, above: None, resampled: true },
         PreprocessStep::Normalize { subtract: 0.5, divide: 0.5 },
     ];
@@ -72,7 +72,7 @@ fn statistics_of_the_resampled_image_and_labels_that_go_back() {
         transforms[3]["arguments"]["nonzero"] = false.into();
     };
     let found = manifest("statistics-after-spacing", swapped);
-    let z_score = PreprocessStep::ZScore { above: None, masked: false, nonzero: false, resampled: false };
+    let z_score = PreprocessStep::ZScore { above: None, over: None, masked: false, nonzero: false, resampled: false };
     assert_eq!(found.preprocess, [orient("RIP"), z_score, spacing([2.3, 3.1, 2.7])]);
 }
 
