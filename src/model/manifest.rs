@@ -151,7 +151,7 @@ pub enum PreprocessStep {
     },
     /// Another spacing, same centre.
     Resample {
-        /// Along i, j, k after `orient`, mm.
+        /// Along i, j, k after `orient`, mm. 0: that of the source, as where a network of slices takes them as they are.
         spacing_mm: [f64; 3],
         /// Between voxel centres.
         interpolation: Interpolation,
@@ -508,7 +508,8 @@ impl Manifest {
                 PreprocessStep::Orient { .. } => {}
                 PreprocessStep::Resample { spacing_mm, within, from_first, nearest_beyond, .. } => {
                     require(!(*within && *from_first), "`resample` keeps the outer faces (`within`) or the first voxel (`from_first`)")?;
-                    require(spacing_mm.iter().all(|&s| (0.05..=50.0).contains(&s)), "`resample.spacing_mm` is outside 0.05 to 50 mm")?;
+                    let fits = |&s: &f64| s == 0.0 || (0.05..=50.0).contains(&s);
+                    require(spacing_mm.iter().all(fits), "`resample.spacing_mm` is outside 0.05 to 50 mm, and not 0, which keeps an axis")?;
                     require(
                         nearest_beyond.is_none_or(|ratio| (1.0..=1000.0).contains(&ratio)),
                         "`resample.nearest_beyond` is outside 1 to 1000",
@@ -804,6 +805,9 @@ mod tests {
         };
         assert_eq!(last(with(&nnunet).expect("a manifest")), Some(expected));
         assert_eq!(with(&format!("{masked}{cubic}")).expect("a manifest").preprocess.len(), 3);
+        let of_slices = cubic.replace("[1.5, 1.5, 1.5]", "[1.5, 1.5, 0.0]");
+        assert!(matches!(last(with(&of_slices).expect("a manifest")), Some(PreprocessStep::Resample { spacing_mm: [_, _, 0.0], .. })));
+        assert_eq!(with(&of_slices.replace("0.0]", "-1.0]")).expect_err("it is refused").code(), "model.unsupported");
         for refused in [format!("{clip}{cubic}{normalize}"), format!("{cubic}{masked}"), format!("{cubic}nearest_beyond = 0.5\n")] {
             assert_eq!(with(&refused).expect_err("it is refused").code(), "model.unsupported", "{refused}");
         }

@@ -152,6 +152,8 @@ impl Plan {
                 PreprocessStep::Orient { to } => network_grid = to.of(&network_grid),
                 PreprocessStep::Crop { .. } => {} // done above: no axis is turned by it
                 PreprocessStep::Resample { spacing_mm, interpolation, within, from_first, nearest_beyond } => {
+                    let own_mm = network_grid.spacing_mm();
+                    let spacing_mm = std::array::from_fn(|n| if spacing_mm[n] == 0.0 { own_mm[n] } else { spacing_mm[n] });
                     thick = nearest_beyond.and_then(|ratio| thick_axis(source, &network_grid, spacing_mm, ratio));
                     network_grid = match (within, from_first) {
                         (true, _) => network_grid.respaced_within(spacing_mm)?,
@@ -385,6 +387,23 @@ mod tests {
         let expected = source().voxel_from_lps().apply(patient);
         let found = plan.kernel.source_from_target.column(3);
         assert!((0..3).all(|n| (found[n] - expected[n]).abs() < 1e-9), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn an_axis_may_keep_its_spacing() {
+        let step = |within, nearest_beyond| PreprocessStep::Resample {
+            spacing_mm: [1.0, 1.0, 0.0],
+            interpolation: Interpolation::Cubic,
+            within,
+            nearest_beyond,
+        };
+        for within in [false, true] {
+            let plan = Plan::new(&[step(within, None)], &source(), None).expect("a plan");
+            assert_eq!(plan.network_grid().dims(), [80, 60, 20]);
+            assert!((plan.network_grid().spacing_mm()[2] - 3.0).abs() < 1e-12);
+        }
+        // 3 mm to 1 mm is more than 2.5 to 1, of the grid that is asked for.
+        assert_eq!(Plan::new(&[step(true, Some(2.5))], &source(), None).expect("a plan").kernel.nearest_along, Some(2));
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl Exported {
         self.channels.len() != 1
             || self.normalization.len() != 1
             || self.regions
-            || self.patch.len() != 3
+            || !(2..=3).contains(&self.patch.len())
+            || self.spacing.len() != self.patch.len()
             || self.previous_stage.is_some()
             || self.transpose != [0, 1, 2]
     }
@@ -125,7 +126,10 @@ impl Exported {
         };
         unless(self.channels.len() == 1, format!("{} channels: this version runs networks of one", self.channels.len()));
         unless(!self.regions, "region-based classes: this version runs classes that exclude each other".to_owned());
-        unless(self.patch.len() == 3, "the configuration 2d: this version imports 3d_fullres and 3d_lowres".to_owned());
+        unless(
+            (2..=3).contains(&self.patch.len()) && self.spacing.len() == self.patch.len(),
+            format!("patches of {} axes with spacings of {}: this version runs two or three", self.patch.len(), self.spacing.len()),
+        );
         unless(self.previous_stage.is_none(), "a cascade: this version runs one stage".to_owned());
         unless(self.transpose == [0, 1, 2], format!("axes in the order {:?}: this version runs slice, row, column", self.transpose));
         unless(
@@ -146,7 +150,12 @@ impl Exported {
 
     fn manifest(&self, name: &str, files: &[(&str, Vec<u8>)]) -> String {
         let modality = if self.channels[0].eq_ignore_ascii_case("CT") { "CT" } else { "MR" };
-        let reversed = |values: &[f64]| values.iter().rev().map(|v| format!("{v:?}")).collect::<Vec<_>>().join(", ");
+        let of_slices = self.patch.len() == 2;
+        let listed = |mut values: Vec<String>, of_slice_axis: &str| {
+            values.reverse();
+            values.extend(of_slices.then(|| of_slice_axis.to_owned()));
+            values.join(", ")
+        };
         let mut text = format!(
             "# {name}: imported from nnU-Net, {}. Fill in what says so; docs/package-format.md explains every field.\n\
              format = 1\n\n[model]\nname = {name:?}\nversion = \"1.0.0\"\ntask = \"segmentation\"\nmanufacturer = \"FILL IN\"\n\
@@ -158,8 +167,9 @@ impl Exported {
         for (path, bytes) in files {
             add(format!("\n[[file]]\npath = {path:?}\nsha256 = \"{}\"\n", sha256_hex(bytes)));
         }
-        add(format!("\n[select]\nmodality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n"));
-        add("\n[input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"NCDHW\"\n".to_owned());
+        add(format!("\n[select]\nmodality = [\"{modality}\"]\nmin_slices = {}\ngeometry = \"refuse\"\n", if of_slices { 1 } else { 8 }));
+        let layout = if of_slices { "NCHW" } else { "NCDHW" };
+        add(format!("\n[input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"{layout}\"\n"));
         add("\n[[preprocess]]\nstep = \"crop\"\nto = \"nonzero\"\n".to_owned());
         let intensity = |key: &str| self.intensity.first().and_then(|found| found.get(key)).copied().unwrap_or(0.0);
         match self.normalization[0].as_str() {
@@ -184,13 +194,13 @@ impl Exported {
         };
         add(format!(
             "\n[[preprocess]]\nstep = \"resample\"\nspacing_mm = [{}]\ninterpolation = \"{interpolation}\"\nwithin = true\n{thick}",
-            reversed(&self.spacing)
+            listed(self.spacing.iter().map(|mm| format!("{mm:?}")).collect(), "0.0")
         ));
-        let patch: Vec<String> = self.patch.iter().rev().map(u32::to_string).collect();
-        let mirror: Vec<String> = self.mirror.iter().filter_map(|&axis| Some(format!("{:?}", ["k", "j", "i"].get(axis)?))).collect();
+        let axes = &["k", "j", "i"][3 - self.patch.len()..];
+        let mirror: Vec<String> = self.mirror.iter().filter_map(|&axis| Some(format!("{:?}", axes.get(axis)?))).collect();
         add(format!(
             "\n[inference.sliding-window]\npatch = [{}]\noverlap = 0.5\nblending = \"gaussian\"\nconvention = \"nnunet\"\nmirror = [{}]\n",
-            patch.join(", "),
+            listed(self.patch.iter().map(u32::to_string).collect(), "1"),
             mirror.join(", ")
         ));
         add("\n[output]\ntensor = \"scores\"\nscores = \"logits\"\nbackground = 0\n\n[[postprocess]]\nstep = \"argmax\"\n".to_owned());
@@ -300,12 +310,28 @@ mod tests {
     fn what_is_left_out_is_named() {
         check(|e| e["channels"] = serde_json::json!(["T1", "T2"]), "2 channels", true);
         check(|e| e["regions"] = true.into(), "region-based", true);
-        check(|e| e["patch"] = serde_json::json!([64, 64]), "2d", true);
+        check(|e| e["patch"] = serde_json::json!([64, 64]), "patches of 2 axes with spacings of 3", true);
         check(|e| e["previous_stage"] = "3d_lowres".into(), "cascade", true);
         check(|e| e["transpose"] = serde_json::json!([2, 0, 1]), "axes in the order [2, 0, 1]", true);
         check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
         check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
+    }
+
+    #[test]
+    fn slices_stay_where_they_are() {
+        let slices = exported(|e| {
+            e["patch"] = serde_json::json!([64, 48]);
+            e["spacing"] = serde_json::json!([1.8, 1.5]);
+            e["mirror"] = serde_json::json!([0]);
+        });
+        assert!(slices.left_out().is_empty() && !slices.cannot_run());
+        let manifest =
+            Manifest::parse(&slices.manifest("liver", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+        assert!(matches!(manifest.preprocess[3], PreprocessStep::Resample { spacing_mm: [1.5, 1.8, 0.0], .. }));
+        let Inference::SlidingWindow(window) = &manifest.inference else { panic!("{:?}", manifest.inference) };
+        assert_eq!((window.patch, &window.mirror[..]), ([48, 64, 1], &[crate::model::Axis::J][..]));
+        assert_eq!(manifest.input.layout, crate::model::Layout::Nchw);
     }
 
     #[test]
