@@ -76,9 +76,13 @@ impl Grid {
         self.turned(self.orientation().voxel_axes_of(to))
     }
 
-    /// The same voxels with the axes in reverse order: k, j, i.
-    pub fn reversed(&self) -> Self {
-        self.turned([(2, true), (1, true), (0, true)])
+    /// The same voxels with i, j, k along these axes of this grid, in this order; none is flipped, so that the grid may be left-handed.
+    ///
+    /// # Panics
+    /// Where an axis is not named once: a broken promise of the caller.
+    pub fn transposed(&self, axes: [usize; 3]) -> Self {
+        assert!((0..3).all(|n| axes.contains(&n)), "each axis is named once");
+        self.turned(axes.map(|axis| (axis, true)))
     }
 
     /// For each new axis the old one, and whether it runs the same way.
@@ -260,9 +264,12 @@ mod tests {
             assert_eq!(target.orientation().to_string(), to);
             assert!(target.reoriented(source.orientation()).matches(&source, 1e-9), "{to}");
         }
-        let target = source.reversed();
+        let target = source.transposed([2, 1, 0]);
         assert_eq!((target.dims(), target.orientation().to_string()), ([30, 200, 256], "RIP".to_owned()));
         assert_eq!(target.lps_from_voxel().apply([1., 2., 3.]), source.lps_from_voxel().apply([3., 2., 1.]));
+        let target = source.transposed([2, 0, 1]);
+        assert_eq!(target.dims(), [30, 256, 200]);
+        assert_eq!(target.lps_from_voxel().apply([3., 10., 20.]), source.lps_from_voxel().apply([10., 20., 3.]));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How a package applies its network: to volumes larger than what the network sees at a time, or to an image as a whole.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// How a network is applied: `[inference.tiles]`, `[inference.sliding-window]` or `[inference.whole]`.
@@ -96,6 +98,26 @@ pub enum Axis {
     J,
     /// Slices.
     K,
+}
+
+impl Axis {
+    /// In order.
+    pub const ALL: [Self; 3] = [Self::I, Self::J, Self::K];
+
+    /// As packages name it.
+    pub fn letter(self) -> char {
+        match self {
+            Self::I => 'i',
+            Self::J => 'j',
+            Self::K => 'k',
+        }
+    }
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.letter())
+    }
 }
 
 impl Inference {

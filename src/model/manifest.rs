@@ -132,9 +132,9 @@ pub enum Layout {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PreprocessStep {
-    /// Axes permuted and flipped so that i, j, k run along these patient directions; no voxel moves.
+    /// Axes permuted, and flipped where they are to run along directions of the patient; no voxel moves.
     Orient {
-        /// `LPS` or another of the 48 orientations, or `kji`.
+        /// `LPS` or another of the 48 orientations, or axes as they are stored: `kji`.
         to: Axes,
     },
     /// Only the box around the foreground of the source image is analysed; what lies outside is background. By `to` or by `above`.
@@ -739,11 +739,13 @@ mod tests {
             Manifest::parse(&shipped.replace(from, to), Path::new("model.toml"))
         };
         let code = |from: &str, to: &str| with(from, to).expect_err("it is refused").code();
-        for to in ["SAR", "kji"] {
+        for to in ["SAR", "kji", "jki", "ijk"] {
             let manifest = with("to = \"LPS\"", &format!("to = \"{to}\"")).expect("a manifest");
             assert!(matches!(manifest.preprocess[0], PreprocessStep::Orient { to: axes } if axes.to_string() == to));
         }
-        assert_eq!(code("to = \"LPS\"", "to = \"LPR\""), "model.manifest");
+        for to in ["LPR", "kjj", "kj", "kjil", "KJI"] {
+            assert_eq!(code("to = \"LPS\"", &format!("to = \"{to}\"")), "model.manifest", "{to}");
+        }
         assert_eq!(code("step = \"resample\"", "step = \"resample\"\nwithin = true\nfrom_first = true"), "model.unsupported");
         let argmax = "step = \"argmax\"";
         let softmax = "step = \"softmax\"\n[[postprocess]]\nstep = \"argmax\"";

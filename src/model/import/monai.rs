@@ -204,7 +204,7 @@ impl Exported {
 
     /// Orientation, spacing and values, in the order of the bundle.
     fn preprocess(&self, lost: &mut Lost) -> Vec<PreprocessStep> {
-        let mut axes = Axes::Reversed;
+        let mut axes = Axes::REVERSED;
         let mut intensity = Intensity::default();
         let spacing = self.preprocessing.iter().position(|transform| transform.name == "Spacingd");
         for (n, transform) in self.preprocessing.iter().enumerate() {

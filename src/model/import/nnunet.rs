@@ -113,7 +113,12 @@ impl Exported {
             || !(2..=3).contains(&self.patch.len())
             || self.spacing.len() != self.patch.len()
             || self.previous_stage.is_some()
-            || self.transpose != [0, 1, 2]
+            || !self.turns_axes()
+    }
+
+    /// Whether the order of the axes is one.
+    fn turns_axes(&self) -> bool {
+        self.transpose.len() == 3 && (0..3).all(|axis| self.transpose.contains(&axis))
     }
 
     /// What a package cannot say, one line each.
@@ -131,7 +136,7 @@ impl Exported {
             format!("patches of {} axes with spacings of {}: this version runs two or three", self.patch.len(), self.spacing.len()),
         );
         unless(self.previous_stage.is_none(), "a cascade: this version runs one stage".to_owned());
-        unless(self.transpose == [0, 1, 2], format!("axes in the order {:?}: this version runs slice, row, column", self.transpose));
+        unless(self.turns_axes(), format!("axes in the order {:?}, which names not each of the three once", self.transpose));
         unless(
             matches!(self.normalization[..], [ref one] if ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"].contains(&one.as_str())),
             format!("the normalization {:?}", self.normalization),
@@ -170,6 +175,10 @@ impl Exported {
         add(format!("\n[select]\nmodality = [\"{modality}\"]\nmin_slices = {}\ngeometry = \"refuse\"\n", if of_slices { 1 } else { 8 }));
         let layout = if of_slices { "NCHW" } else { "NCDHW" };
         add(format!("\n[input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"{layout}\"\n"));
+        if self.transpose != [0, 1, 2] {
+            let axes: String = self.transpose.iter().rev().map(|&axis| ['k', 'j', 'i'][axis]).collect();
+            add(format!("\n[[preprocess]]\nstep = \"orient\"\nto = \"{axes}\"\n"));
+        }
         add("\n[[preprocess]]\nstep = \"crop\"\nto = \"nonzero\"\n".to_owned());
         let intensity = |key: &str| self.intensity.first().and_then(|found| found.get(key)).copied().unwrap_or(0.0);
         match self.normalization[0].as_str() {
@@ -248,7 +257,7 @@ impl Exported {
 mod tests {
     use super::*;
     use crate::kernels::Interpolation;
-    use crate::model::{Beyond, Blending, Convention, Foreground, Inference, Manifest, PreprocessStep, SlidingWindow};
+    use crate::model::{Axes, Beyond, Blending, Convention, Foreground, Inference, Manifest, PreprocessStep, SlidingWindow};
 
     /// What `export_nnunet.py` printed for a network of one channel with thick slices, nnU-Net 2.8.1.
     const EXPORTED: &str = r#"{
@@ -312,7 +321,7 @@ mod tests {
         check(|e| e["regions"] = true.into(), "region-based", true);
         check(|e| e["patch"] = serde_json::json!([64, 64]), "patches of 2 axes with spacings of 3", true);
         check(|e| e["previous_stage"] = "3d_lowres".into(), "cascade", true);
-        check(|e| e["transpose"] = serde_json::json!([2, 0, 1]), "axes in the order [2, 0, 1]", true);
+        check(|e| e["transpose"] = serde_json::json!([2, 0, 0]), "axes in the order [2, 0, 0]", true);
         check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
         check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
@@ -332,6 +341,17 @@ mod tests {
         let Inference::SlidingWindow(window) = &manifest.inference else { panic!("{:?}", manifest.inference) };
         assert_eq!((window.patch, &window.mirror[..]), ([48, 64, 1], &[crate::model::Axis::J][..]));
         assert_eq!(manifest.input.layout, crate::model::Layout::Nchw);
+    }
+
+    #[test]
+    fn axes_are_turned() {
+        // Slices, rows and columns of the network run along columns, slices and rows of the image.
+        let turned = exported(|e| e["transpose"] = serde_json::json!([2, 0, 1]));
+        assert!(turned.left_out().is_empty() && !turned.cannot_run());
+        let manifest =
+            Manifest::parse(&turned.manifest("liver", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+        use crate::model::Axis::{I, J, K};
+        assert_eq!(manifest.preprocess[0], PreprocessStep::Orient { to: Axes::Stored([J, K, I]) });
     }
 
     #[test]
