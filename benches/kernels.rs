@@ -22,7 +22,7 @@ use roentgen::kernels::probabilities::{sigmoid_cpu, softmax_cpu};
 use roentgen::kernels::projection::{Project, project_cpu, project_gpu};
 use roentgen::kernels::statistics::{statistics_cpu, statistics_gpu};
 use roentgen::kernels::{
-    Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, resample_half_cpu, scores_to_labels_cpu,
+    Interpolation, Mask, Resample, Rule, ScoresToLabels, resample_cpu, resample_gpu, resample_half_cpu, scores_to_labels_cpu,
     scores_to_labels_gpu,
 };
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
@@ -121,6 +121,7 @@ fn scores_to_labels(c: &mut Criterion) {
         network_from_target: network.voxel_from_lps() * target.lps_from_voxel(),
         interpolation: [Interpolation::Linear; 3],
         label_of_channel: &[0, 1, 2, 3, 4],
+        rule: Rule::Highest,
     };
     let mut group = c.benchmark_group("scores to labels, 5 classes");
     group.sample_size(10).throughput(Throughput::Elements(target.voxel_count() as u64));

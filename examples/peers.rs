@@ -22,7 +22,7 @@ use roentgen::kernels::components::{ComponentRuns, Connectivity};
 use roentgen::kernels::diameters::longest_diameters_mm;
 use roentgen::kernels::regions::RegionRuns;
 use roentgen::kernels::statistics::statistics_cpu;
-use roentgen::kernels::{Background, Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
+use roentgen::kernels::{Background, Interpolation, Mask, Resample, Rule, ScoresToLabels, resample_cpu, scores_to_labels_cpu};
 use roentgen::volume::{ImageVolume, Quantity, Rescale, Stored, Volume};
 use serde_json::{Value, json};
 
@@ -177,7 +177,14 @@ fn back(folder: &Path, rounds: usize, interpolation: [Interpolation; 3]) -> anyh
     let scale: [f64; 3] = std::array::from_fn(|n| f64::from(network_dims[n]) / f64::from(target_dims[n]));
     let label_of_channel: Vec<u8> = (0..channels as u8).collect();
     let network_from_target = Affine::scale_then_shift(scale, scale.map(|s| s / 2.0 - 0.5));
-    let p = ScoresToLabels { network_dims, target_dims, network_from_target, interpolation, label_of_channel: &label_of_channel };
+    let p = ScoresToLabels {
+        network_dims,
+        target_dims,
+        network_from_target,
+        interpolation,
+        label_of_channel: &label_of_channel,
+        rule: Rule::Highest,
+    };
     let (times, labels) = timed(rounds, || scores_to_labels_cpu(&scores, &p));
     let mut counts = vec![0u64; channels];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);

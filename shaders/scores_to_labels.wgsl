@@ -1,5 +1,5 @@
 // Class scores on the network's grid -> label map: label_of_channel[argmax over c of interpolated(scores[c])].
-// Ties go to the lower channel.  Twin: src/kernels/scores_to_labels.rs.  Needs: shared/lattice.wgsl
+// Ties go to the lower channel. Of regions: label_of_channel[last c with interpolated(scores[c]) > above], 0 where there is none.  Twin: src/kernels/scores_to_labels.rs.  Needs: shared/lattice.wgsl
 // Largest grid: two network slices of all channels, and one target slice, must each fit a binding.
 struct ScoresToLabelsParams {
     network_dims: vec3<u32>,
@@ -12,15 +12,17 @@ struct ScoresToLabelsParams {
     channels: u32,
     words_a_row: u32,       // threads along x of the dispatch
     nearest: u32,           // axes along which the nearest scores are taken: a bit each, that of x the lowest
-    pad1: u32,
-    pad2: u32,
+    above: f32,             // what a score must be above, if regions
+    pad0: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: ScoresToLabelsParams;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;            // channel, slice from first_owned on, row, column
-@group(0) @binding(2) var<storage, read> label_of_channel: array<u32>;
+@group(0) @binding(2) var<storage, read> label_of_channel: array<u32>;   // and 0 for none
 @group(0) @binding(3) var<storage, read> steps: array<Step>;            // i, then j, then k
 @group(0) @binding(4) var<storage, read_write> labels: array<u32>;      // four voxels a word
+
+override regions: bool = false;
 
 // Along y, then z, at column i, slices counted from the first loaded one: the order of the twin.
 fn score(c: u32, i: u32, cell: Cell) -> f32 {
@@ -53,12 +55,12 @@ fn scores_to_labels(@builtin(global_invocation_id) id: vec3<u32>) {
         var cell = cell_at(steps[n % row_length], steps[row_length + j % rows], steps[slice], params.network_dims);
         cell.weight = select(cell.weight, vec3<f32>(0.0), nearest);
         if cell.lower.z < params.first_owned || cell.lower.z >= params.end_owned { continue; }
-        var best = lerp(score(0u, cell.lower.x, cell), score(0u, cell.upper.x, cell), cell.weight.x);
-        var channel = 0u;
-        for (var c = 1u; c < params.channels; c++) {
+        var best = params.above;
+        var channel = params.channels;
+        for (var c = 0u; c < params.channels; c++) {
             let value = lerp(score(c, cell.lower.x, cell), score(c, cell.upper.x, cell), cell.weight.x);
-            if value > best {
-                best = value;
+            if value > best || (!regions && c == 0u) {
+                if !regions { best = value; }
                 channel = c;
             }
         }

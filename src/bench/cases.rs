@@ -24,7 +24,7 @@ use crate::kernels::regions::RegionRuns;
 use crate::kernels::statistics::{statistics_cpu, statistics_gpu};
 use crate::kernels::surface::{surfaces_cpu, surfaces_gpu};
 use crate::kernels::{
-    Interpolation, Mask, Resample, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu,
+    Interpolation, Mask, Resample, Rule, ScoresToLabels, resample_cpu, resample_gpu, scores_to_labels_cpu, scores_to_labels_gpu,
 };
 use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
 
@@ -166,6 +166,7 @@ impl Cases {
             network_from_target: self.network.voxel_from_lps() * self.image.grid().lps_from_voxel(),
             interpolation: [Interpolation::Linear; 3],
             label_of_channel: &LABEL_OF_CHANNEL,
+            rule: Rule::Highest,
         };
         let (back_on_gpu, dims) = (back.clone(), self.image.grid().dims());
         vec![

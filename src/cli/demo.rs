@@ -183,14 +183,7 @@ fn print(report: &Report, comparisons: &[Comparison]) {
             let mean = c.found_mean_hu.map_or_else(|| "-".to_owned(), |hu| format!("{hu:.0}"));
             let difference = format!("{:+.2} %", c.difference_percent);
             let ml = |ml: f64| if ml < 100.0 { format!("{ml:.2}") } else { format!("{ml:.1}") };
-            vec![
-                c.tissue.clone(),
-                ml(c.found_ml),
-                ml(c.truth_ml),
-                difference,
-                mean,
-                format!("{:.0}", c.truth_hu),
-            ]
+            vec![c.tissue.clone(), ml(c.found_ml), ml(c.truth_ml), difference, mean, format!("{:.0}", c.truth_hu)]
         })
         .collect();
     print!("{}", text::table(&["tissue", "found ml", "truth ml", "difference", "found HU", "truth HU"], &rows));

@@ -11,7 +11,7 @@ use std::slice::ChunksExact;
 use memchr::memchr;
 
 use super::lattice::AxisTable;
-use super::scores_to_labels::{Cells, Scores, lerp};
+use super::scores_to_labels::{Cells, Rule, Scores, lerp};
 use super::simd::wide;
 use super::spread::{PADDING, Spread};
 
@@ -93,7 +93,8 @@ wide! {
     /// Gives the mixed cells of a row that have one winner in this row its label, and makes patches of the others.
     fn settle_row(rows: &LabelRows<'_>, scratch: &mut RowScratch, y: Between, z: Between, cells: Range<usize>) {
         let RowScratch { row, columns, patches, .. } = scratch;
-        let Cells { mixed, label_of_channel, linear: [linear, ..], .. } = rows.cells;
+        let Cells { mixed, label_of_channel, linear: [linear, ..], rule, .. } = rows.cells;
+        let contest = Contest::new(*rule, rows.channels);
         let [nx, ny, nz] = rows.dims;
         let channels = rows.scores.chunks_exact(rows.row_length * ny * nz);
         let mut first = cells.start;
@@ -102,7 +103,7 @@ wide! {
             let at = first.min(rows.row_length - WIDTH);
             let next = if at + WIDTH >= nx { nx } else { at + WIDTH - 1 }; // the last column is the upper one of a cell
             let starts = [(y.0, z.0), (y.1, z.0), (y.0, z.1), (y.1, z.1)].map(|(j, k)| (k * ny + j) * rows.row_length + at);
-            let winners = winning_columns(columns, channels.clone(), starts, [y.2, z.2]);
+            let winners = winning_columns(contest, columns, channels.clone(), starts, [y.2, z.2]);
             let right_of = |n: usize| if *linear { (n + 1).min(nx - 1 - at) } else { n };
             let rights = std::array::from_fn(|n| if n < next - at { winners[right_of(n) % WIDTH] } else { u32::MAX });
             let labels = winners.map(|channel| label_of_channel[channel as usize % 256]);
@@ -112,7 +113,7 @@ wide! {
                 let target = rows.targets[i].clone();
                 for start in target.clone().step_by(WIDTH) {
                     let weights = rows.weights[start..][..WIDTH].try_into().expect("as many");
-                    let winners = winning_voxels(columns, [i - at, right_of(i - at)], weights);
+                    let winners = winning_voxels(contest, columns, [i - at, right_of(i - at)], weights);
                     let labels = winners.map(|channel| label_of_channel[channel as usize % 256]);
                     patches.push(Patch { target: start..target.end.min(start + WIDTH), labels });
                 }
@@ -125,17 +126,22 @@ wide! {
 /// Scores of every channel at 8 columns, interpolated along j, then k, and who wins there. `starts` are those of the rows around, in a
 /// channel.
 #[inline(always)]
-fn winning_columns(columns: &mut [[f32; WIDTH]], channels: ChunksExact<'_, f32>, starts: [usize; 4], [wj, wk]: [f32; 2]) -> [u32; WIDTH] {
-    let (mut best, mut winners) = ([f32::NEG_INFINITY; WIDTH], [0; WIDTH]);
+fn winning_columns(
+    mut contest: Contest,
+    columns: &mut [[f32; WIDTH]],
+    channels: ChunksExact<'_, f32>,
+    starts: [usize; 4],
+    [wj, wk]: [f32; 2],
+) -> [u32; WIDTH] {
     for (c, (values, channel)) in (0..).zip(columns.iter_mut().zip(channels)) {
         let row = |n: usize| -> [f32; WIDTH] { channel[starts[n]..][..WIDTH].try_into().expect("as many") };
         let (a, b, c1, d) = (row(0), row(1), row(2), row(3));
         for n in 0..WIDTH {
             values[n] = lerp(lerp(a[n], b[n], wj), lerp(c1[n], d[n], wj), wk);
         }
-        challenge(&mut best, &mut winners, values, c);
+        contest.challenge(values, c);
     }
-    winners
+    contest.winners
 }
 
 /// Gives mixed cells the label of their left column, where the right one has the same winner.
@@ -149,21 +155,39 @@ fn settle(cells: &mut [u8; WIDTH], mixed: u8, labels: &[u8; WIDTH], winners: &[u
 
 /// Who wins at each weight of the right one of two columns.
 #[inline(always)]
-fn winning_voxels(columns: &[[f32; WIDTH]], [left, right]: [usize; 2], weights: [f32; WIDTH]) -> [u32; WIDTH] {
-    let (mut best, mut winners) = ([f32::NEG_INFINITY; WIDTH], [0; WIDTH]);
+fn winning_voxels(mut contest: Contest, columns: &[[f32; WIDTH]], [left, right]: [usize; 2], weights: [f32; WIDTH]) -> [u32; WIDTH] {
     for (c, column) in (0..).zip(columns) {
         let (a, b) = (column[left % WIDTH], column[right % WIDTH]);
-        challenge(&mut best, &mut winners, &weights.map(|weight| lerp(a, b, weight)), c);
+        contest.challenge(&weights.map(|weight| lerp(a, b, weight)), c);
     }
-    winners
+    contest.winners
 }
 
-/// Takes over `channel` wherever its `scores` are above `best`: ties stay with the lower one.
-#[inline(always)]
-fn challenge(best: &mut [f32; WIDTH], winners: &mut [u32; WIDTH], scores: &[f32; WIDTH], channel: u32) {
-    for n in 0..WIDTH {
-        let wins = scores[n] > best[n];
-        winners[n] = if wins { channel } else { winners[n] };
-        best[n] = if wins { scores[n] } else { best[n] };
+/// Who wins 8 places, as far as channels have been looked at.
+#[derive(Clone, Copy)]
+struct Contest {
+    /// What a score must be above.
+    best: [f32; WIDTH],
+    winners: [u32; WIDTH],
+    /// Whether a winner raises that to its own.
+    rises: bool,
+}
+
+impl Contest {
+    fn new(rule: Rule, channels: usize) -> Self {
+        match rule {
+            Rule::Highest => Self { best: [f32::NEG_INFINITY; WIDTH], winners: [0; WIDTH], rises: true },
+            Rule::LastAbove(above) => Self { best: [above; WIDTH], winners: [channels as u32; WIDTH], rises: false },
+        }
+    }
+
+    /// Gives `channel` the places where its `scores` are above the best: ties stay with the lower one.
+    #[inline(always)]
+    fn challenge(&mut self, scores: &[f32; WIDTH], channel: u32) {
+        for ((best, winner), &score) in self.best.iter_mut().zip(&mut self.winners).zip(scores) {
+            let wins = score > *best;
+            *winner = if wins { channel } else { *winner };
+            *best = if wins & self.rises { score } else { *best };
+        }
     }
 }

@@ -7,14 +7,17 @@ use rayon::prelude::*;
 use super::lattice::{AxisTable, Cell};
 use super::regions::{RegionRuns, Run as VoxelRun};
 use super::rows::{fill_rows, zeroed_voxels};
-use super::scores_to_labels::{Scores, ScoresToLabels, lerp};
+use super::scores_to_labels::{Rule, Scores, ScoresToLabels, lerp};
 
-/// Gap between the best and the second best interpolated score at each target voxel, infinite for one channel: how near a label
-/// of [`scores_to_labels_cpu`](super::scores_to_labels_cpu) is to another.
+/// How near a label of [`scores_to_labels_cpu`](super::scores_to_labels_cpu) is to another: the gap between the best and the second best
+/// interpolated score at each target voxel, infinite for one channel; of regions the least gap between a score and what it must be above.
 ///
 /// # Panics
 /// As [`scores_to_labels_cpu`](super::scores_to_labels_cpu).
 pub fn scores_margin_cpu(scores: &[f32], p: &ScoresToLabels<'_>) -> Vec<f32> {
+    if let Rule::LastAbove(above) = p.rule {
+        return map_scores_cpu(scores, p, |scores| scores.iter().map(|score| (score - above).abs()).fold(f32::INFINITY, f32::min));
+    }
     map_scores_cpu(scores, p, |scores| {
         let (mut best, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
         for &value in scores.iter() {

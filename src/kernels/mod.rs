@@ -47,7 +47,7 @@ pub use lattice::{Interpolation, Step};
 pub use map_scores::{RegionValues, map_scores_cpu, region_values_cpu, scores_margin_cpu};
 pub use mask::Mask;
 pub use resample::{Background, Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu, resample_half_cpu, resample_half_gpu};
-pub use scores_to_labels::{ScoresToLabels, ScoresToLabelsParams, scores_to_labels_cpu, scores_to_labels_gpu};
+pub use scores_to_labels::{Rule, ScoresToLabels, ScoresToLabelsParams, scores_to_labels_cpu, scores_to_labels_gpu};
 
 #[cfg(test)]
 mod tests;

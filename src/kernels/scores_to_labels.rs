@@ -1,7 +1,7 @@
-//! From class scores on the network's grid to labels on the source grid in one pass: interpolation and arg-max.
+//! From class scores on the network's grid to labels on the source grid in one pass: interpolation, and who wins.
 //!
 //! `label = label_of_channel[argmax over c of interpolated(scores[c])]`, linear or nearest along each axis, ties to the lower channel,
-//! edges continued. No array of classes times target voxels is ever made. Shader: `shaders/scores_to_labels.wgsl`.
+//! edges continued; or, for regions, `label_of_channel[last c with interpolated(scores[c]) > above]`. No array of classes times target voxels is ever made. Shader: `shaders/scores_to_labels.wgsl`.
 //!
 //! The CPU implementation uses an exact shortcut: where one channel wins (or ties) at all 8 corners of a cell it wins everywhere
 //! inside, since interpolation keeps the order. Only the cells that a boundary crosses are interpolated.
@@ -20,6 +20,15 @@ use crate::gpu::{Gpu, GpuError};
 pub(super) const WGSL: &str =
     concat!(include_str!("../../shaders/shared/lattice.wgsl"), include_str!("../../shaders/scores_to_labels.wgsl"));
 
+/// Which channel wins a voxel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// That of the highest score; of several that tie, the lowest.
+    Highest,
+    /// The last one whose score is above this; where there is none, the label is 0. For regions that may lie within each other.
+    LastAbove(f32),
+}
+
 /// What [`scores_to_labels_cpu`] and [`scores_to_labels_gpu`] make of class scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoresToLabels<'a> {
@@ -32,8 +41,10 @@ pub struct ScoresToLabels<'a> {
     /// How scores between voxel centres are made along i, j, k of the network's grid: nearest or linear. Nearest along all three is the
     /// arg-max on the network's grid, carried over; nnU-Net has linear in the plane and nearest across it where slices are thick.
     pub interpolation: [Interpolation; 3],
-    /// The label of each channel; 1 to 255 channels.
+    /// The label of each channel; 1 to 255 channels, 254 with [`Rule::LastAbove`].
     pub label_of_channel: &'a [u8],
+    /// Which channel wins.
+    pub rule: Rule,
 }
 
 /// Uniforms of `shaders/scores_to_labels.wgsl`.
@@ -60,16 +71,17 @@ pub struct ScoresToLabelsParams {
     pub words_a_row: u32,
     /// Axes along which the nearest scores are taken: a bit each, that of i the lowest.
     pub nearest: u32,
+    /// What a score must be above, of regions.
+    pub above: f32,
     /// WGSL alignment.
-    pub pad1: u32,
-    /// WGSL alignment.
-    pub pad2: u32,
+    pub pad0: u32,
 }
 
 impl ScoresToLabels<'_> {
     pub(super) fn lattice(&self, scores: &[f32]) -> Lattice {
         let channels = self.label_of_channel.len();
-        assert!((1..=255).contains(&channels), "1 to 255 channels");
+        let most = if self.rule == Rule::Highest { 255 } else { 254 };
+        assert!((1..=most).contains(&channels), "1 to {most} channels");
         assert_eq!(scores.len(), channels * self.channel_voxels(), "one score a voxel and channel");
         let known = [Interpolation::Nearest, Interpolation::Linear];
         assert!(self.interpolation.iter().all(|along| known.contains(along)), "scores are nearest or linear along each axis");
@@ -112,7 +124,7 @@ pub fn scores_to_labels_cpu(scores: &[f32], p: &ScoresToLabels<'_>) -> Vec<u8> {
                 *label = cells.labels[(k0 * ny + j0) * nx + i0];
                 if *label == cells.mixed {
                     field.both_columns(left, right, &cell);
-                    *label = p.label_of_channel[winner_between(left, right, cell.weight[0])];
+                    *label = cells.label_of_channel[winner_between(left, right, cell.weight[0], p.rule)];
                 }
             }
         });
@@ -137,8 +149,12 @@ pub fn scores_to_labels_gpu(gpu: &Gpu, scores: &[f32], p: &ScoresToLabels<'_>) -
     let [network_dims, target_dims] = [p.network_dims, p.target_dims];
     let channels = p.label_of_channel.len();
     let plane = network_dims[0] as usize * network_dims[1] as usize;
-    let pipeline = gpu.pipeline("scores_to_labels", WGSL, &[])?;
-    let label_of_channel: Vec<u32> = p.label_of_channel.iter().map(|&label| label.into()).collect();
+    let (regions, above) = match p.rule {
+        Rule::Highest => (0.0, 0.0),
+        Rule::LastAbove(above) => (1.0, above),
+    };
+    let pipeline = gpu.pipeline("scores_to_labels", WGSL, &[("regions", regions)])?;
+    let label_of_channel: Vec<u32> = p.label_of_channel.iter().map(|&label| label.into()).chain([0]).collect();
     let label_of_channel = gpu.upload("scores_to_labels: label of channel", &label_of_channel)?;
     let steps = gpu.upload("scores_to_labels: steps", &lattice.all_steps())?;
     let sources = slabs::overlapping(gpu, "network slices of all channels, bytes", network_dims[2], (plane * channels) as u64 * 4)?;
@@ -174,8 +190,8 @@ pub fn scores_to_labels_gpu(gpu: &Gpu, scores: &[f32], p: &ScoresToLabels<'_>) -
                 channels: channels as u32,
                 words_a_row: groups_x as u32 * THREADS,
                 nearest,
-                pad1: 0,
-                pad2: 0,
+                above,
+                pad0: 0,
             };
             let params = gpu.uniform("scores_to_labels: params", &params)?;
             let groups = [groups_x as u32, groups.div_ceil(groups_x) as u32, 1];
@@ -186,8 +202,8 @@ pub fn scores_to_labels_gpu(gpu: &Gpu, scores: &[f32], p: &ScoresToLabels<'_>) -
     Ok(out)
 }
 
-/// The channel of the highest score at each network voxel; ties to the lower one.
-fn winners(field: &Scores<'_>, dims: [u32; 3]) -> Vec<u8> {
+/// The channel that wins each network voxel; the number of channels where none does.
+fn winners(field: &Scores<'_>, dims: [u32; 3], rule: Rule) -> Vec<u8> {
     const BLOCK: usize = 4096; // the running best stays in the first-level cache
     let Scores { scores, channels, .. } = *field;
     let voxels = scores.len() / channels;
@@ -197,10 +213,16 @@ fn winners(field: &Scores<'_>, dims: [u32; 3]) -> Vec<u8> {
         |(best, channel), (n, winners)| {
             let (best, channel) = (&mut best[..winners.len()], &mut channel[..winners.len()]);
             let block = |c: usize| &scores[c * voxels + n * BLOCK..][..winners.len()];
-            best.copy_from_slice(block(0));
-            channel.fill(0);
-            for c in 1..channels {
-                challenge(best, channel, block(c), c as u32);
+            match rule {
+                Rule::Highest => {
+                    best.copy_from_slice(block(0));
+                    channel.fill(0);
+                    (1..channels).for_each(|c| challenge(best, channel, block(c), c as u32));
+                }
+                Rule::LastAbove(above) => {
+                    channel.fill(channels as u32);
+                    (0..channels).for_each(|c| overtake(channel, block(c), above, c as u32));
+                }
             }
             for (winner, &channel) in winners.iter_mut().zip(channel.iter()) {
                 *winner = channel as u8;
@@ -221,13 +243,24 @@ wide! {
     }
 }
 
+wide! {
+    /// Gives `channel` what its `scores` are above a value.
+    fn overtake(holder: &mut [u32], scores: &[f32], above: f32, channel: u32) {
+        for (holder, &score) in holder.iter_mut().zip(scores) {
+            *holder = if score > above { channel } else { *holder };
+        }
+    }
+}
+
 /// The cells of the network's grid, each by its lower corner.
 pub(super) struct Cells {
     /// The label of the channel that wins at all corners, or `mixed`.
     pub(super) labels: Vec<u8>,
     /// Stands for no label: there are at most 255.
     pub(super) mixed: u8,
+    /// With 0 for the one after the last: no channel.
     pub(super) label_of_channel: [u8; 256],
+    pub(super) rule: Rule,
     /// Axes along which a cell has two corners.
     pub(super) linear: [bool; 3],
 }
@@ -235,11 +268,14 @@ pub(super) struct Cells {
 impl Cells {
     fn new(field: &Scores<'_>, p: &ScoresToLabels<'_>) -> Self {
         let [nx, ny, nz] = field.dims;
-        let mixed = (0..=255).find(|label| !p.label_of_channel.contains(label)).expect("fewer channels than numbers");
+        let of_none = (p.rule != Rule::Highest).then_some(0);
+        let is_used = |label: &u8| p.label_of_channel.contains(label) || of_none == Some(*label);
+        let mixed = (0..=255).find(|label| !is_used(label)).expect("fewer channels than numbers");
         let mut label_of_channel = [mixed; 256];
         label_of_channel[..field.channels].copy_from_slice(p.label_of_channel);
+        label_of_channel[field.channels] = of_none.unwrap_or(mixed);
         let linear = p.interpolation.map(|along| along == Interpolation::Linear);
-        let winners = winners(field, p.network_dims);
+        let winners = winners(field, p.network_dims, p.rule);
         let mut labels: Vec<u8> = zeroed_voxels(p.network_dims);
         labels.par_chunks_mut(nx * ny).enumerate().for_each(|(k, slice)| {
             for (j, cells) in slice.chunks_mut(nx).enumerate() {
@@ -250,7 +286,7 @@ impl Cells {
                 cells.iter_mut().for_each(|cell| *cell = label_of_channel[usize::from(*cell)]);
             }
         });
-        Self { labels, mixed, label_of_channel, linear }
+        Self { labels, mixed, label_of_channel, rule: p.rule, linear }
     }
 }
 
@@ -274,8 +310,11 @@ wide! {
     }
 }
 
-/// The channel that wins between two columns; ties to the lower one.
-fn winner_between(left: &[f32], right: &[f32], weight: f32) -> usize {
+/// The channel that wins between two columns; the number of channels where none does.
+fn winner_between(left: &[f32], right: &[f32], weight: f32, rule: Rule) -> usize {
+    if let Rule::LastAbove(above) = rule {
+        return left.iter().zip(right).rposition(|(&a, &b)| lerp(a, b, weight) > above).unwrap_or(left.len());
+    }
     let mut winner = 0;
     let mut best = lerp(left[0], right[0], weight);
     for (channel, (&a, &b)) in left.iter().zip(right).enumerate().skip(1) {
@@ -359,6 +398,14 @@ mod tests {
         let margins = scores_margin_cpu(scores, p);
         for ((label, margin), voxel) in labels.into_iter().zip(margins).zip(voxels(p.target_dims)) {
             let Some(values) = oracle(scores, p, voxel) else { continue };
+            if let Rule::LastAbove(above) = p.rule {
+                let is_clear = values.iter().all(|value| (value - f64::from(above)).abs() > 1e-5);
+                let least = values.iter().map(|value| (value - f64::from(above)).abs()).fold(f64::INFINITY, f64::min);
+                prop_assert!((least - f64::from(margin)).abs() < 1e-5);
+                let expected = values.iter().rposition(|&value| value > above.into()).map_or(0, |c| p.label_of_channel[c]);
+                prop_assert!(!is_clear || label == expected, "{} is not {} at {:?} of {:?}", label, expected, voxel, p);
+                continue;
+            }
             let winner = (0..values.len()).fold(0, |w, c| if values[c] > values[w] { c } else { w });
             let others = values.iter().enumerate().filter(|&(c, _)| c != winner).map(|(_, &v)| v);
             let exact_margin = values[winner] - others.fold(f64::NEG_INFINITY, f64::max);
@@ -379,11 +426,12 @@ mod tests {
             finer in 0.05..1.0f64,
             interpolation in prop::array::uniform3(prop_oneof![Just(Interpolation::Nearest), Just(Interpolation::Linear)]),
             channels in 1..5usize,
+            rule in prop_oneof![Just(Rule::Highest), (-1.0..1.5f32).prop_map(Rule::LastAbove)],
             seed in 0..1000usize,
         ) {
             let network_from_target = covering(network_dims, target_dims, linear.map(|column| column.map(|v| v * finer)));
             let label_of_channel = &labels_of(channels);
-            let p = ScoresToLabels { network_dims, target_dims, network_from_target, interpolation, label_of_channel };
+            let p = ScoresToLabels { network_dims, target_dims, network_from_target, interpolation, label_of_channel, rule };
             check(&blobs(network_dims, channels, seed), &p)?;
         }
     }
@@ -397,10 +445,27 @@ mod tests {
             network_from_target: Affine::scale_then_shift([0.25, 1., 1.], [0.; 3]),
             interpolation: LINEAR,
             label_of_channel: &[4, 5, 6],
+            rule: Rule::Highest,
         };
         // At 0.5 all three tie.
         assert_eq!(scores_to_labels_cpu(&scores, &p), [4, 4, 4, 6, 6]);
         assert_eq!(scores_margin_cpu(&scores, &p), [0.0, 0.0, 0.0, 0.25, 0.5]);
+    }
+
+    #[test]
+    fn regions_lie_within_each_other() {
+        let scores = [1.0, 1.0, 1.0, -1.0, 1.0, 0.0]; // each a ramp from the left; the last one falls to the threshold itself
+        let p = ScoresToLabels {
+            network_dims: [2, 1, 1],
+            target_dims: [5, 1, 1],
+            network_from_target: Affine::scale_then_shift([0.25, 1., 1.], [0.; 3]),
+            interpolation: LINEAR,
+            label_of_channel: &[4, 5, 6],
+            rule: Rule::LastAbove(0.0),
+        };
+        assert_eq!(scores_to_labels_cpu(&scores, &p), [6, 6, 6, 6, 4]);
+        assert_eq!(scores_to_labels_cpu(&scores, &ScoresToLabels { rule: Rule::LastAbove(0.5), ..p.clone() }), [6, 6, 4, 4, 4]);
+        assert_eq!(scores_to_labels_cpu(&scores, &ScoresToLabels { rule: Rule::LastAbove(1.0), ..p }), [0; 5]);
     }
 
     #[test]
@@ -415,6 +480,7 @@ mod tests {
             network_from_target: identity,
             interpolation: LINEAR,
             label_of_channel: &label_of_channel,
+            rule: Rule::Highest,
         };
         assert_eq!(scores_to_labels_cpu(&scores, &p), [254; 8]);
     }
@@ -442,7 +508,14 @@ mod tests {
         ];
         for (network_from_target, expected) in cases {
             let (target_dims, interpolation) = ([7, 4, 3], LINEAR);
-            let p = ScoresToLabels { network_dims, target_dims, network_from_target, interpolation, label_of_channel: &[0, 3, 9] };
+            let p = ScoresToLabels {
+                network_dims,
+                target_dims,
+                network_from_target,
+                interpolation,
+                label_of_channel: &[0, 3, 9],
+                rule: Rule::Highest,
+            };
             assert_eq!(scores_to_labels_cpu(&scores, &p), expected);
         }
     }
@@ -466,6 +539,7 @@ mod tests {
             network_from_target: Affine::scale_then_shift(scale, scale.map(|s| s / 2.0 - 0.5)),
             interpolation: [Interpolation::Linear, Interpolation::Linear, Interpolation::Nearest],
             label_of_channel: &[0, 3, 9],
+            rule: Rule::Highest,
         };
         assert_eq!(scores_to_labels_cpu(&scores, &p), THICK_SLICES);
     }
@@ -496,6 +570,7 @@ mod tests {
             network_from_target: covering(network_dims, target_dims, [[0.466, 0., 0.], [0., 0.466, 0.], [0., 0., 0.666]]),
             interpolation: LINEAR,
             label_of_channel: &(0..CLASSES as u8).collect::<Vec<_>>(),
+            rule: Rule::Highest,
         };
         let start = std::time::Instant::now();
         let labels = scores_to_labels_cpu(&scores, &p);
@@ -531,13 +606,16 @@ mod tests {
         for (network_dims, target_dims) in [([11, 9, 8], [23, 19, 7]), ([5, 1, 1], [1, 7, 3]), ([33, 21, 3], [70, 9, 11])] {
             let scores = blobs(network_dims, 4, 5);
             let across = [Interpolation::Linear, Interpolation::Linear, Interpolation::Nearest];
-            for (linear, interpolation) in LINEARS.into_iter().flat_map(|linear| [(linear, LINEAR), (linear, across)]) {
+            let cases = LINEARS.into_iter().flat_map(|linear| [(linear, LINEAR), (linear, across)]);
+            let rules = [Rule::Highest, Rule::LastAbove(0.4)];
+            for ((linear, interpolation), rule) in cases.flat_map(|case| rules.map(|rule| (case, rule))) {
                 let p = ScoresToLabels {
                     network_dims,
                     target_dims,
                     network_from_target: covering(network_dims, target_dims, linear),
                     interpolation,
                     label_of_channel: &labels_of(4),
+                    rule,
                 };
                 let cpu = scores_to_labels_cpu(&scores, &p);
                 let margins = scores_margin_cpu(&scores, &p);

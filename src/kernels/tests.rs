@@ -168,8 +168,8 @@ fn scores_to_labels_shader() {
                 channels,
                 words_a_row,
                 nearest,
-                pad1,
-                pad2
+                above,
+                pad0
             ),
             layout!(Step, cell, fraction),
         ],

@@ -18,7 +18,9 @@ const MAX_MAPS: usize = 16;
 const MAX_PASSES: usize = 8;
 const LATER_STEPS: &str = "after a step that is `resampled` come only others, `clip` and `normalize`: 8 at most";
 const PREPROCESS_STEPS: &[&str] = &["orient", "crop", "resample", "resize", "clip", "normalize", "z-score", "percentiles"];
-const POSTPROCESS_STEPS: &[&str] = &["softmax", "argmax", "components"];
+const POSTPROCESS_STEPS: &[&str] = &["softmax", "argmax", "regions", "components"];
+/// Findings that `regions` can tell apart: one label is that of none.
+const MAX_REGIONS: usize = 254;
 
 /// A model package's manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -278,6 +280,13 @@ pub enum PostprocessStep {
     Softmax,
     /// Scores interpolated on the source grid; the highest class wins, the lower channel where two tie.
     Argmax,
+    /// Scores interpolated on the source grid; of the findings whose score is high enough, that of the last channel wins. For regions that
+    /// may lie within each other.
+    Regions {
+        /// What a score must be above: 0 for logits, the default, or 0.5 for probabilities.
+        #[serde(default)]
+        above: f32,
+    },
     /// Connected components (26 neighbours) of each label: small ones become background.
     Components {
         /// Smallest component that stays, ml.
@@ -528,7 +537,10 @@ impl Manifest {
                     require(above.is_none_or(f64::is_finite), "`z-score.above` is not finite")?;
                     require(above.is_none() || over.is_none(), "`z-score` takes one of `above` and `over`")?;
                     require(over.is_none() || !resampled, "`z-score.over` is of the series: not for `resampled`, which has `nonzero`")?;
-                    require(above.is_some() || over.is_some() || *nonzero || !masked, "`z-score.masked` needs `above`, `over` or `nonzero`")?;
+                    require(
+                        above.is_some() || over.is_some() || *nonzero || !masked,
+                        "`z-score.masked` needs `above`, `over` or `nonzero`",
+                    )?;
                     require(
                         !masked || *resampled || !resample_comes_first,
                         "`z-score` with `masked` comes before `resample`, or is `resampled`",
@@ -615,12 +627,19 @@ impl Manifest {
             "`softmax` makes probabilities of `logits`: `output.scores` says something else",
         )?;
         let labels = &self.postprocess[usize::from(self.postprocess.first() == Some(&PostprocessStep::Softmax))..];
-        require(
-            labels.first() == Some(&PostprocessStep::Argmax),
-            "the first `postprocess` step must be `argmax`, or `softmax` and then `argmax`",
-        )?;
-        let once = |s: &PostprocessStep| !matches!(s, PostprocessStep::Argmax | PostprocessStep::Softmax);
-        require(labels.iter().skip(1).all(once), "`postprocess` has `softmax` after `argmax`, or one of them twice")?;
+        let decides = match labels.first() {
+            Some(PostprocessStep::Argmax) => true,
+            Some(PostprocessStep::Regions { .. }) => !self.has_softmax(),
+            _ => false,
+        };
+        require(decides, "the first `postprocess` step must be `argmax`, `softmax` and then `argmax`, or `regions`")?;
+        let once = |s: &PostprocessStep| matches!(s, PostprocessStep::Components { .. });
+        require(labels.iter().skip(1).all(once), "`postprocess` has `softmax` late, or a second `softmax`, `argmax` or `regions`")?;
+        if let Some(PostprocessStep::Regions { above }) = labels.first() {
+            require(above.is_finite(), "`regions.above` is not finite")?;
+            require(self.output.background.is_none(), "`regions` has no channel for the background: it is where no region is")?;
+            require(self.finding.len() <= MAX_REGIONS, "`regions` takes 254 findings at most")?;
+        }
         require(!matches!(self.inference, Inference::Whole(_)), "`inference.whole` is of classifications: give tiles or a sliding window")?;
         require(self.select.kind == Kind::Volume, "`select.kind` of anything but a classification is \"volume\"")?;
         let resizes = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Resize { .. }));
@@ -708,6 +727,23 @@ mod tests {
         refused(&step("\"percentiles\"\nlow = 5.0\nhigh = 101.0"), "model.unsupported");
         refused(&step("\"z-score\"\nabove = inf"), "model.unsupported");
         refused(&step("\"z-score\"\nbelow = 1.0"), "model.manifest");
+    }
+
+    #[test]
+    fn regions_may_lie_within_each_other() {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let [argmax, softmax, regions] = ["argmax", "softmax", "regions"].map(|step| format!("step = \"{step}\"\n"));
+        assert_eq!(shipped.matches(&argmax).count(), 1);
+        let with = |steps: &str| Manifest::parse(&shipped.replace(&argmax, steps), Path::new("model.toml"));
+        let first = |fields: &str| with(&format!("step = \"regions\"\n{fields}")).expect("a manifest").postprocess[0].clone();
+        assert_eq!(first(""), PostprocessStep::Regions { above: 0.0 });
+        assert_eq!(first("above = 0.5"), PostprocessStep::Regions { above: 0.5 });
+        let two = |first: &str, second: &str| format!("{first}[[postprocess]]\n{second}");
+        for refused in [regions.clone() + "above = nan", two(&regions, &argmax), two(&argmax, &regions), two(&softmax, &regions)] {
+            assert_eq!(with(&refused).expect_err("it is refused").code(), "model.unsupported", "{refused}");
+        }
+        let background = shipped.replace(&argmax, "step = \"regions\"").replace("[output]\n", "[output]\nbackground = 9\n");
+        assert_eq!(Manifest::parse(&background, Path::new("model.toml")).expect_err("it is refused").code(), "model.unsupported");
     }
 
     #[test]

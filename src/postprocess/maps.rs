@@ -7,7 +7,7 @@ use super::{answered_by, kernel_on};
 use crate::geometry::Grid;
 use crate::infer::Scores;
 use crate::kernels::bounding_box::uncrop;
-use crate::kernels::{Interpolation, ScoresToLabels, map_scores_cpu};
+use crate::kernels::{Interpolation, Rule, ScoresToLabels, map_scores_cpu};
 use crate::model::{MapOf, ScoreKind};
 use crate::volume::Volume;
 
@@ -43,6 +43,7 @@ pub fn values_on(source: &Grid, network: &Grid, values: &[f32]) -> Volume<f32> {
         network_from_target: network.voxel_from_lps() * source.lps_from_voxel(),
         interpolation: [Interpolation::Linear; 3],
         label_of_channel: &[1],
+        rule: Rule::Highest, // no label is asked for
     };
     Volume::new(*source, map_scores_cpu(values, &kernel, |scores| scores[0]))
 }

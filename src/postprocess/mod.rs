@@ -13,7 +13,7 @@ use crate::gpu::GpuError;
 use crate::infer::Scores;
 use crate::kernels::bounding_box::uncrop;
 use crate::kernels::probabilities::softmax_cpu;
-use crate::kernels::{Backend, ComponentFilter, ScoresToLabels};
+use crate::kernels::{Backend, ComponentFilter, Rule, ScoresToLabels};
 use crate::model::PostprocessStep;
 use crate::volume::{LabelMap, Volume};
 
@@ -73,14 +73,19 @@ pub fn labels_on(
     steps: &[PostprocessStep],
     backend: &Backend,
 ) -> Result<LabelMap, PostprocessError> {
-    let kernel = kernel_on(&answered_by(scores, source), scores, label_of_channel);
+    let rule = match steps.first() {
+        Some(PostprocessStep::Regions { above }) => Rule::LastAbove(*above),
+        _ => Rule::Highest,
+    };
+    let kernel = ScoresToLabels { rule, ..kernel_on(&answered_by(scores, source), scores, label_of_channel) };
     let mut labels = backend.scores_to_labels(&scores.values, &kernel)?;
     if let Some(bounds) = scores.source_box {
         labels = uncrop(&labels, source.dims(), bounds);
     }
     for step in steps {
         match *step {
-            PostprocessStep::Softmax | PostprocessStep::Argmax => {} // done before and above: the manifest guarantees that they come first
+            // Done before and above: the manifest guarantees that they come first.
+            PostprocessStep::Softmax | PostprocessStep::Argmax | PostprocessStep::Regions { .. } => {}
             PostprocessStep::Components { min_ml, keep_largest } => {
                 let min_voxels = (min_ml * 1000.0 / source.voxel_volume_mm3()).ceil() as u64;
                 backend.filter_components(&mut labels, source.dims(), ComponentFilter { min_voxels, keep_largest });
@@ -95,7 +100,7 @@ fn answered_by(scores: &Scores, source: &Grid) -> Grid {
     scores.source_box.map_or(*source, |bounds| source.part(bounds))
 }
 
-/// Where the voxels of `target`, the source or a part of it, lie among the scores.
+/// Where the voxels of `target`, the source or a part of it, lie among the scores. The highest of them wins.
 fn kernel_on<'a>(target: &Grid, scores: &Scores, label_of_channel: &'a [u8]) -> ScoresToLabels<'a> {
     ScoresToLabels {
         network_dims: scores.grid.dims(),
@@ -103,5 +108,6 @@ fn kernel_on<'a>(target: &Grid, scores: &Scores, label_of_channel: &'a [u8]) -> 
         network_from_target: scores.grid.voxel_from_lps() * target.lps_from_voxel(),
         interpolation: scores.interpolation,
         label_of_channel,
+        rule: Rule::Highest,
     }
 }

@@ -395,6 +395,7 @@ mod tests {
             spacing_mm: [1.0, 1.0, 0.0],
             interpolation: Interpolation::Cubic,
             within,
+            from_first: false,
             nearest_beyond,
         };
         for within in [false, true] {
@@ -433,7 +434,9 @@ mod tests {
         check(PreprocessStep::ZScore { above: None, over: None, masked: false, nonzero: false, resampled: false }, |v| {
             (v - 4.0) / 5.744_562_646_538_029
         });
-        check(PreprocessStep::ZScore { above: Some(0.0), over: None, masked: false, nonzero: false, resampled: false }, |v| (v - 7.0) / 4.0);
+        check(PreprocessStep::ZScore { above: Some(0.0), over: None, masked: false, nonzero: false, resampled: false }, |v| {
+            (v - 7.0) / 4.0
+        });
         check(PreprocessStep::ZScore { above: Some(0.0), over: None, masked: true, nonzero: false, resampled: false }, |v| {
             if v > 0.0 { (v - 7.0) / 4.0 } else { 0.0 }
         });
@@ -442,9 +445,12 @@ mod tests {
         check(PreprocessStep::Percentiles { low: 10.0, high: 95.0, above: Some(0.0), resampled: false }, |v| {
             (v.clamp(2.2, 12.4) - 2.2) / 10.2
         });
-        let plan =
-            Plan::new(&[PreprocessStep::ZScore { above: Some(13.0), over: None, masked: false, nonzero: false, resampled: false }], ramp().grid(), None)
-                .expect("a plan");
+        let plan = Plan::new(
+            &[PreprocessStep::ZScore { above: Some(13.0), over: None, masked: false, nonzero: false, resampled: false }],
+            ramp().grid(),
+            None,
+        )
+        .expect("a plan");
         let error = plan.run(&Backend::Cpu, &ramp()).expect_err("13 is the greatest");
         assert_eq!(error.code(), "preprocess.nothing-above");
     }
@@ -496,7 +502,8 @@ mod tests {
         for steps in [&[step(Interpolation::Linear)][..], &cubic] {
             assert!(Plan::new(steps, &tilted, None).is_ok());
         }
-        let masked = PreprocessStep::ZScore { above: None, over: Some(Foreground::Nonzero), masked: true, nonzero: false, resampled: false };
+        let masked =
+            PreprocessStep::ZScore { above: None, over: Some(Foreground::Nonzero), masked: true, nonzero: false, resampled: false };
         let cropped = Plan::new(&cubic, &tilted, Some([[1; 3], [8; 3]]));
         for plan in [cropped, Plan::new(&[masked], &tilted, None)] {
             assert_eq!(plan.expect_err("it is sheared").code(), "preprocess.sheared");

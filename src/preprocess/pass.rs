@@ -36,10 +36,7 @@ pub(super) fn run(step: &PreprocessStep, input: Volume<f32>) -> Result<Volume<f3
             let divide = (high - low).max(LEAST_SPREAD);
             change(&mut values, |v| (v.clamp(low, high) - low) / divide);
         }
-        PreprocessStep::Orient { .. }
-        | PreprocessStep::Crop { .. }
-        | PreprocessStep::Resample { .. }
-        | PreprocessStep::Resize { .. } => {
+        PreprocessStep::Orient { .. } | PreprocessStep::Crop { .. } | PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. } => {
             unreachable!("the manifest has geometry before such steps")
         }
     }

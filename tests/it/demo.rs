@@ -7,7 +7,7 @@ use roentgen::codes::sop_class;
 use roentgen::engine::{Analysis, Engine, Options};
 use roentgen::gpu::{self, DeviceChoice};
 use roentgen::infer::{Network, Provider, runtime};
-use roentgen::kernels::{Backend, Interpolation, ScoresToLabels, scores_margin_cpu};
+use roentgen::kernels::{Backend, Interpolation, Rule, ScoresToLabels, scores_margin_cpu};
 use roentgen::model::Package;
 use roentgen::phantom::{self, Sampling};
 use roentgen::preprocess::Plan;
@@ -103,6 +103,7 @@ fn cpu_and_gpu_label_the_same() {
         network_from_target: scores.grid.voxel_from_lps() * on_cpu.image.grid().lps_from_voxel(),
         interpolation: [Interpolation::Linear; 3],
         label_of_channel: &labels,
+        rule: Rule::Highest,
     };
     let margins = scores_margin_cpu(&scores.values, &kernel);
     let (a, b) = (on_cpu.findings.labels.voxels(), on_gpu.findings.labels.voxels());

@@ -34,6 +34,8 @@ torch.half = torch.float32
 
 LABELS = {'background': 0, 'lung': 1, 'soft tissue': 2, 'bone': 3}
 INTENSITY = {'mean': -20.0, 'std': 300.0, 'percentile_00_5': -980.0, 'percentile_99_5': 900.0, 'min': -1024.0, 'max': 3071.0, 'median': 0.0}
+# Each within the one before; what is left of them are the labels above.
+REGIONS = {'background': 0, 'body': [1, 2, 3], 'dense': [2, 3], 'bone': 3}
 # Added to Hounsfield units.
 SHIFT = {'ct': 0, 'small ct': 0, 'mr': 1100}
 
@@ -49,6 +51,7 @@ class Case:
     image: str = 'ct'
     masked: bool = False
     transpose: tuple = (0, 1, 2)
+    regions: bool = False
 
     @property
     def configuration(self):
@@ -64,6 +67,7 @@ CASES = {
     'slices': Case([2.4, 2.4], [64, 64], mirror=(0, 1), image='small ct'),
     'turned': Case([3.0, 3.0, 2.4], [32, 48, 48], 'ZScoreNormalization', mirror=(2,), image='mr', masked=True, transpose=(1, 2, 0)),
     'turned-slices': Case([3.0, 2.4], [32, 64], mirror=(0,), image='small ct', transpose=(2, 0, 1)),
+    'regions': Case([6.0, 2.4, 2.4], [16, 48, 48], mirror=(1, 2), folds=2, image='small ct', regions=True),
 }
 
 
@@ -106,8 +110,9 @@ def trained(case, plans, dataset, image, properties, seed):
     rng = np.random.default_rng(seed)
     manager = PlansManager(plans)
     configuration = manager.get_configuration(case.configuration)
+    heads = manager.get_label_manager(dataset).num_segmentation_heads
     network = get_network_from_plans(configuration.network_arch_class_name, configuration.network_arch_init_kwargs,
-                                     configuration.network_arch_init_kwargs_req_import, 1, len(LABELS), deep_supervision=False)
+                                     configuration.network_arch_init_kwargs_req_import, 1, heads, deep_supervision=False)
     truth = np.digitize(image, np.array([-930, -300, 200]) + SHIFT[case.image])
     data, labels, _ = DefaultPreprocessor(verbose=False).run_case_npy(image, truth.astype(np.int8), dict(properties), manager, configuration, dataset)
     patch, space = configuration.patch_size, len(case.patch)
@@ -120,7 +125,11 @@ def trained(case, plans, dataset, image, properties, seed):
         lacking = [n for size, p in zip(reversed(x.shape[1:]), reversed(whole)) for n in (0, p - size)]
         x, y = torch.nn.functional.pad(x.float(), lacking), torch.nn.functional.pad(y.long(), lacking)
         x, y = (x[None], y) if space == 3 else (x, y[0])
-        loss = torch.nn.functional.cross_entropy(network(x), y.clamp(0, 3))
+        if case.regions:
+            inside = torch.stack([y >= least for least in (1, 2, 3)], 1).float()
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(network(x), inside)
+        else:
+            loss = torch.nn.functional.cross_entropy(network(x), y.clamp(0, 3))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -131,7 +140,10 @@ def make(folder, name, case, image, properties):
     results = folder / name / f'nnUNetTrainer__nnUNetPlans__{case.configuration}'
     results.mkdir(parents=True)
     plans = plans_of(name, case)
-    dataset = {'channel_names': {'0': 'MR' if case.image == 'mr' else 'CT'}, 'labels': LABELS, 'numTraining': 1, 'file_ending': '.nii.gz'}
+    dataset = {'channel_names': {'0': 'MR' if case.image == 'mr' else 'CT'}, 'labels': REGIONS if case.regions else LABELS,
+               'numTraining': 1, 'file_ending': '.nii.gz'}
+    if case.regions:
+        dataset['regions_class_order'] = [1, 2, 3]
     (results / 'plans.json').write_text(json.dumps(plans))
     (results / 'dataset.json').write_text(json.dumps(dataset))
     for fold in range(case.folds):

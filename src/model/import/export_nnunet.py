@@ -39,6 +39,12 @@ with contextlib.redirect_stdout(sys.stderr):
                               dynamo=False)
         files.append(name)
     plans = predictor.plans_manager
+    regions = []
+    if labels.has_regions:
+        named = [(name, list(region) if isinstance(region, (list, tuple)) else [region])
+                 for name, region in predictor.dataset_json['labels'].items() if name != 'ignore']
+        named = [(name, region) for name, region in named if set(region) != {0}]  # in the order of the channels, as LabelManager has them
+        regions = [{'name': name, 'labels': region, 'label': label} for (name, region), label in zip(named, labels.regions_class_order, strict=True)]
     json.dump({
         'files': files,
         'dataset': plans.dataset_name,
@@ -54,5 +60,5 @@ with contextlib.redirect_stdout(sys.stderr):
         'resampling_back': [configuration.configuration['resampling_fn_probabilities'], configuration.configuration['resampling_fn_probabilities_kwargs']],
         'previous_stage': configuration.previous_stage_name,
         'labels': {name: label for name, label in predictor.dataset_json['labels'].items() if name != 'ignore'},
-        'regions': bool(labels.has_regions),
+        'regions': regions,
     }, answer)

@@ -53,7 +53,18 @@ struct Exported {
     resampling_back: (String, BTreeMap<String, Value>),
     previous_stage: Option<String>,
     labels: BTreeMap<String, Value>,
-    regions: bool,
+    /// One for each channel; none where classes exclude each other.
+    regions: Vec<Region>,
+}
+
+/// A region that a channel of the network finds.
+#[derive(Debug, Deserialize)]
+struct Region {
+    name: String,
+    /// The labels that it is made of.
+    labels: Vec<u64>,
+    /// The label that its voxels have, where no later region has them.
+    label: u64,
 }
 
 /// Writes the package to `folder`, which must not be there. Nothing is written where something cannot be carried over.
@@ -109,7 +120,6 @@ impl Exported {
     fn cannot_run(&self) -> bool {
         self.channels.len() != 1
             || self.normalization.len() != 1
-            || self.regions
             || !(2..=3).contains(&self.patch.len())
             || self.spacing.len() != self.patch.len()
             || self.previous_stage.is_some()
@@ -130,7 +140,6 @@ impl Exported {
             }
         };
         unless(self.channels.len() == 1, format!("{} channels: this version runs networks of one", self.channels.len()));
-        unless(!self.regions, "region-based classes: this version runs classes that exclude each other".to_owned());
         unless(
             (2..=3).contains(&self.patch.len()) && self.spacing.len() == self.patch.len(),
             format!("patches of {} axes with spacings of {}: this version runs two or three", self.patch.len(), self.spacing.len()),
@@ -212,11 +221,13 @@ impl Exported {
             listed(self.patch.iter().map(u32::to_string).collect(), "1"),
             mirror.join(", ")
         ));
-        add("\n[output]\ntensor = \"scores\"\nscores = \"logits\"\nbackground = 0\n\n[[postprocess]]\nstep = \"argmax\"\n".to_owned());
-        for (label, name) in self.classes() {
+        let (scores, step) =
+            if self.regions.is_empty() { ("logits\"\nbackground = 0", "argmax") } else { ("independent-logits\"", "regions") };
+        add(format!("\n[output]\ntensor = \"scores\"\nscores = \"{scores}\n\n[[postprocess]]\nstep = \"{step}\"\n"));
+        for Class { channel, label, name } in self.classes() {
             let [red, green, blue] = colour(label);
             add(format!(
-                "\n[[finding]]\nchannel = {label}\nsegment = {label}\nname = {name:?}\ncolour = [{red}, {green}, {blue}]\n\
+                "\n[[finding]]\nchannel = {channel}\nsegment = {label}\nname = {name:?}\ncolour = [{red}, {green}, {blue}]\n\
                  # FILL IN: codes of PS3.16, CID 7150 and what it includes.\n\
                  category = {{ value = \"91723000\", scheme = \"SCT\", meaning = \"Anatomical Structure\" }}\n\
                  type = {{ value = \"LABEL-{label}\", scheme = \"99NNUNET\", meaning = {:?} }}\n\
@@ -227,11 +238,20 @@ impl Exported {
         text
     }
 
-    /// Label and name of each class but the background, by label.
-    fn classes(&self) -> Vec<(u64, &str)> {
-        let mut classes: Vec<_> =
-            self.labels.iter().filter_map(|(name, label)| Some((label.as_u64()?, name.as_str()))).filter(|(label, _)| *label > 0).collect();
-        classes.sort_unstable();
+    /// Each class but the background, by channel. nnU-Net's labels are those that are left of regions: later ones are cut out of them.
+    fn classes(&self) -> Vec<Class> {
+        if !self.regions.is_empty() {
+            let class = |(channel, region): (usize, &Region)| Class {
+                channel: channel as u64,
+                label: region.label,
+                name: region.without(&self.regions[channel + 1..]),
+            };
+            return self.regions.iter().enumerate().map(class).collect();
+        }
+        let labels = self.labels.iter().filter_map(|(name, label)| Some((label.as_u64()?, name)));
+        let class = |(label, name): (u64, &String)| Class { channel: label, label, name: name.clone() };
+        let mut classes: Vec<_> = labels.filter(|(label, _)| *label > 0).map(class).collect();
+        classes.sort_unstable_by_key(|class| class.label);
         classes
     }
 
@@ -242,7 +262,7 @@ impl Exported {
              can keep the largest component.\n\n## What it does\n\nFILL IN. Classes: {}.\n",
             self.dataset,
             self.files.len(),
-            self.classes().iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+            self.classes().into_iter().map(|class| class.name).collect::<Vec<_>>().join(", ")
         );
         if !left_out.is_empty() {
             text.push_str("\n## Other than in nnU-Net\n\n");
@@ -250,6 +270,24 @@ impl Exported {
         }
         text.push_str("\n## Data and figures\n\nFILL IN: what it was trained and tested on, and what was measured.\n");
         text
+    }
+}
+
+/// What a finding of the package is made of.
+struct Class {
+    channel: u64,
+    label: u64,
+    name: String,
+}
+
+impl Region {
+    /// What is left of it, in words: `whole tumour without tumour core`. Of later regions within one another only the outermost are named.
+    fn without(&self, later: &[Self]) -> String {
+        let is_within = |a: &Self, b: &Self| a.labels.iter().all(|label| b.labels.contains(label));
+        let cuts = |n: &usize| later[*n].labels.iter().any(|label| self.labels.contains(label));
+        let is_outermost = |n: &usize| (0..later.len()).all(|other| other == *n || !cuts(&other) || !is_within(&later[*n], &later[other]));
+        let cut_out: Vec<&str> = (0..later.len()).filter(cuts).filter(is_outermost).map(|n| later[n].name.as_str()).collect();
+        if cut_out.is_empty() { self.name.clone() } else { format!("{} without {}", self.name, cut_out.join(" and ")) }
     }
 }
 
@@ -267,7 +305,7 @@ mod tests {
             "median": 0.0}],
         "resampling": ["resample_data_or_seg_to_shape", {"is_seg": false, "order": 3, "order_z": 0, "force_separate_z": null}],
         "resampling_back": ["resample_data_or_seg_to_shape", {"is_seg": false, "order": 1, "order_z": 0, "force_separate_z": null}],
-        "previous_stage": null, "labels": {"background": 0, "soft \"tissue\"": 2, "lung": 1}, "regions": false
+        "previous_stage": null, "labels": {"background": 0, "soft \"tissue\"": 2, "lung": 1}, "regions": []
     }"#;
 
     fn exported(change: impl FnOnce(&mut Value)) -> Exported {
@@ -318,13 +356,35 @@ mod tests {
     #[test]
     fn what_is_left_out_is_named() {
         check(|e| e["channels"] = serde_json::json!(["T1", "T2"]), "2 channels", true);
-        check(|e| e["regions"] = true.into(), "region-based", true);
         check(|e| e["patch"] = serde_json::json!([64, 64]), "patches of 2 axes with spacings of 3", true);
         check(|e| e["previous_stage"] = "3d_lowres".into(), "cascade", true);
         check(|e| e["transpose"] = serde_json::json!([2, 0, 0]), "axes in the order [2, 0, 0]", true);
         check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
         check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
+    }
+
+    #[test]
+    fn regions_are_named_by_what_is_left_of_them() {
+        let regions = exported(|e| {
+            e["labels"] = serde_json::json!({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3});
+            e["regions"] = serde_json::json!([
+                {"name": "whole", "labels": [1, 2, 3], "label": 1},
+                {"name": "core", "labels": [2, 3], "label": 2},
+                {"name": "enhancing", "labels": [3], "label": 3},
+            ]);
+        });
+        assert!(regions.left_out().is_empty() && !regions.cannot_run());
+        let manifest =
+            Manifest::parse(&regions.manifest("brats", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+        let found: Vec<_> = manifest.finding.iter().map(|f| (f.channel, f.segment, f.name.as_str())).collect();
+        assert_eq!(found, [(0, 1, "whole without core"), (1, 2, "core without enhancing"), (2, 3, "enhancing")]);
+        assert_eq!((manifest.channels(), manifest.output.scores), (3, Some(crate::model::ScoreKind::IndependentLogits)));
+        assert_eq!(manifest.postprocess, [crate::model::PostprocessStep::Regions { above: 0.0 }]);
+        let side_by_side = |name: &str, labels: &[u64]| Region { name: name.into(), labels: labels.to_vec(), label: 1 };
+        let body = side_by_side("body", &[1, 2, 3]);
+        assert_eq!(body.without(&[side_by_side("left", &[2]), side_by_side("right", &[3])]), "body without left and right");
+        assert_eq!(body.without(&[side_by_side("elsewhere", &[9])]), "body");
     }
 
     #[test]
