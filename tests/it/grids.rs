@@ -1,14 +1,14 @@
 //! Every way that a grid can lie in the patient: what the network sees, and where its labels come back.
 
 use proptest::prelude::*;
-use roentgen::geometry::{Affine, Grid, dot, norm, sub};
+use roentgen::geometry::{Affine, Coded, Grid, dot, norm, sub};
 use roentgen::infer::Scores;
 use roentgen::kernels::components::{ComponentRuns, Connectivity};
 use roentgen::kernels::{Backend, Interpolation};
 use roentgen::measure::measure_labels;
-use roentgen::model::{Axes, Axis, PostprocessStep, PreprocessStep};
+use roentgen::model::{Axes, Axis, Foreground, PostprocessStep, PreprocessStep};
 use roentgen::postprocess::labels_on;
-use roentgen::preprocess::Plan;
+use roentgen::preprocess::{Plan, source_box};
 use roentgen::volume::{ImageVolume, LabelMap, Quantity, Rescale, Stored, Volume};
 
 fn orient() -> PreprocessStep {
@@ -220,6 +220,50 @@ fn tilted_gantries_are_straightened_and_come_back() {
     }
     for angles in [[0.3, -0.2, 0.1], [1.2, 0.4, -2.0], [-0.5, 0.7, 0.9]] {
         check_sheared(axial, rotation(angles), [0.3, 0.9], &[orient(), finer.clone()], true);
+    }
+}
+
+/// The network sees the foreground's box alone, whichever way it is turned, and labels come back on the whole series.
+#[test]
+fn what_is_cropped_and_turned_comes_back() {
+    let dims = [9, 8, 7];
+    let source = grid(dims, [0.7, 0.9, 2.5], orientations()[11], rotation([0.2, 0.0, 0.1]), [1.0, 2.0, 3.0]);
+    let is_inside = |[i, j, k]: [u32; 3]| (2..7).contains(&i) && (1..8).contains(&j) && (3..5).contains(&k);
+    let values: Vec<i16> = indices(dims).enumerate().map(|(n, v)| if is_inside(v) { (n * 7919 % 4) as i16 + 1 } else { 0 }).collect();
+    let crop = |to, above, margin| PreprocessStep::Crop { to, above, margin };
+    let nonzero = crop(Some(Foreground::Nonzero), None, 0);
+    let turn = PreprocessStep::Orient { to: Axes::Stored([Axis::K, Axis::I, Axis::J]) };
+    let backends = [Some(Backend::Cpu), roentgen::gpu::for_tests().map(|gpu| Backend::Gpu(Box::new(gpu)))];
+    for (backend, floats) in backends.into_iter().flatten().map(|backend| (backend, false)).chain([(Backend::Cpu, true)]) {
+        let image = image(source, &values, floats);
+        for (steps, network_dims) in [
+            (vec![nonzero.clone()], [5, 7, 2]),
+            (vec![turn.clone(), nonzero.clone()], [2, 5, 7]),
+            (vec![crop(None, Some(0.5), 2)], [9, 8, 6]),
+            (vec![turn.clone()], [7, 9, 8]),
+        ] {
+            let found = source_box(&steps, &backend, &image).expect("there is something");
+            let plan = Plan::new(&steps, &source, found).expect("a plan");
+            let input = plan.run(&backend, &image).expect("the device works");
+            assert_eq!(input.grid().dims(), network_dims);
+            assert_eq!(plan.note().is_some(), found.is_some());
+            let scores = Scores { source_box: plan.source_box(), ..identity_network(&input, 5) };
+            // Outside of the box even a network that finds nothing but label 6 has no say.
+            for label_of_background in [0, 6] {
+                let label_of_channel = [label_of_background, 1, 2, 3, 4];
+                let labels =
+                    labels_on(&source, &scores, &label_of_channel, &[PostprocessStep::Argmax], &backend).expect("the device works");
+                let in_box = |voxel: [u32; 3]| found.is_none_or(|[low, high]| (0..3).all(|s| (low[s]..=high[s]).contains(&voxel[s])));
+                for ((voxel, &label), &value) in indices(dims).zip(labels.voxels()).zip(&values) {
+                    let expected = if in_box(voxel) { label_of_channel[value as usize] } else { 0 };
+                    assert_eq!(label, expected, "{voxel:?} of {steps:?}");
+                }
+            }
+        }
+        let empty = self::image(source, &[0; 9 * 8 * 7], floats);
+        assert_eq!(source_box(&[nonzero.clone()], &backend, &empty).expect_err("it is empty").code(), "preprocess.all-zero");
+        let error = source_box(&[crop(None, Some(4.0), 0)], &backend, &image).expect_err("4 is the highest");
+        assert_eq!(error.code(), "preprocess.nothing-above");
     }
 }
 

@@ -62,12 +62,12 @@ CASES = {
     'isotropic-ct': Case([3.0, 3.0, 3.0], [48, 48, 48], mirror=(0, 1, 2), folds=2),
     'anisotropic-ct': Case([6.0, 1.8, 1.8], [16, 64, 64], mirror=(1, 2)),
     'z-score': Case([3.0, 2.4, 2.4], [48, 64, 64], 'ZScoreNormalization'),
-    'masked': Case([3.0, 3.0, 3.0], [48, 48, 48], 'ZScoreNormalization', image='mr', masked=True),
-    'cropped': Case([5.0, 2.4, 2.4], [16, 48, 48], 'RescaleTo01Normalization', image='mr'),
+    'masked': Case([4.0, 4.0, 4.0], [32, 32, 32], 'ZScoreNormalization', image='mr', masked=True),
+    'cropped': Case([11.0, 3.0, 3.0], [12, 48, 48], 'RescaleTo01Normalization', image='mr'),
     'slices': Case([2.4, 2.4], [64, 64], mirror=(0, 1), image='small ct'),
-    'turned': Case([3.0, 3.0, 2.4], [32, 48, 48], 'ZScoreNormalization', mirror=(2,), image='mr', masked=True, transpose=(1, 2, 0)),
+    'turned': Case([4.0, 4.0, 3.5], [24, 32, 32], 'ZScoreNormalization', mirror=(2,), image='mr', masked=True, transpose=(1, 2, 0)),
     'turned-slices': Case([3.0, 2.4], [32, 64], mirror=(0,), image='small ct', transpose=(2, 0, 1)),
-    'regions': Case([6.0, 2.4, 2.4], [16, 48, 48], mirror=(1, 2), folds=2, image='small ct', regions=True),
+    'regions': Case([6.0, 4.0, 4.0], [16, 32, 32], mirror=(1,), image='small ct', regions=True),
 }
 
 
@@ -116,15 +116,15 @@ def trained(case, plans, dataset, image, properties, seed):
     truth = np.digitize(image, np.array([-930, -300, 200]) + SHIFT[case.image])
     data, labels, _ = DefaultPreprocessor(verbose=False).run_case_npy(image, truth.astype(np.int8), dict(properties), manager, configuration, dataset)
     patch, space = configuration.patch_size, len(case.patch)
-    whole = [1] * (3 - space) + patch
+    whole = [4] * (3 - space) + patch  # slices are trained on by fours
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(60 if space == 3 else 200):
+    for _ in range(60 if space == 3 else 100):
         at = [rng.integers(0, max(n - p, 0) + 1) for n, p in zip(data.shape[1:], whole)]
         box = (slice(None), *(slice(a, a + p) for a, p in zip(at, whole)))
         x, y = (torch.from_numpy(np.ascontiguousarray(part[box])) for part in (data, labels))
         lacking = [n for size, p in zip(reversed(x.shape[1:]), reversed(whole)) for n in (0, p - size)]
         x, y = torch.nn.functional.pad(x.float(), lacking), torch.nn.functional.pad(y.long(), lacking)
-        x, y = (x[None], y) if space == 3 else (x, y[0])
+        x, y = (x[None], y) if space == 3 else (x.swapaxes(0, 1), y[0])
         if case.regions:
             inside = torch.stack([y >= least for least in (1, 2, 3)], 1).float()
             loss = torch.nn.functional.binary_cross_entropy_with_logits(network(x), inside)
