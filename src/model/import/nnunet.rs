@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -20,6 +21,12 @@ const TOOL: Tool = Tool { name: "nnU-Net", needs: "nnunetv2" };
 const SCRIPT: &str = include_str!("export_nnunet.py");
 /// nnU-Net's `ANISO_THRESHOLD`.
 const THICK: f64 = 3.0;
+/// What `resample.nearest_beyond` takes.
+const THICKS: RangeInclusive<f64> = 1.0..=1000.0;
+/// nnU-Net's function for splines of order 3 there and 1 back.
+const SPLINES: &str = "resample_data_or_seg_to_shape";
+/// nnU-Net's function that is linear both ways.
+const LINEAR: &str = "resample_torch_fornnunet";
 
 /// What is to be imported.
 #[derive(Debug, Clone)]
@@ -49,12 +56,20 @@ struct Exported {
     normalization: Vec<String>,
     use_mask: Vec<bool>,
     intensity: Vec<BTreeMap<String, f64>>,
-    resampling: (String, BTreeMap<String, Value>),
-    resampling_back: (String, BTreeMap<String, Value>),
+    resampling: Resampling,
+    resampling_back: Resampling,
     previous_stage: Option<String>,
     labels: BTreeMap<String, Value>,
     /// One for each channel; none where classes exclude each other.
     regions: Vec<Region>,
+}
+
+/// A function of nnU-Net and what its plans call it with.
+#[derive(Debug, Deserialize)]
+#[serde(from = "(String, BTreeMap<String, Value>)")]
+struct Resampling {
+    name: String,
+    options: BTreeMap<String, Value>,
 }
 
 /// A region that a channel of the network finds.
@@ -150,15 +165,20 @@ impl Exported {
             matches!(self.normalization[..], [ref one] if ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"].contains(&one.as_str())),
             format!("the normalization {:?}", self.normalization),
         );
-        let known = [("resample_data_or_seg_to_shape", 3, 1), ("resample_torch_fornnunet", 1, 1)];
-        let order = |(_, options): &(String, BTreeMap<String, Value>)| options.get("order").and_then(Value::as_i64);
-        let fits = known.iter().any(|&(name, data, back)| {
-            self.resampling.0 == name
-                && self.resampling_back.0 == name
-                && order(&self.resampling).is_none_or(|found| found == data)
-                && order(&self.resampling_back).is_none_or(|found| found == back)
-        });
-        unless(fits, format!("the resampling {} and {}", self.resampling.0, self.resampling_back.0));
+        let [there, back] = [&self.resampling, &self.resampling_back];
+        unless(
+            [SPLINES, LINEAR].contains(&there.name.as_str()) && there.name == back.name,
+            format!("the resampling {} and {}", there.name, back.name),
+        );
+        for (resampling, order) in [(there, 3), (back, 1)] {
+            for (option, value) in resampling.unknown(order) {
+                unless(false, format!("{option} = {value} of {}", resampling.name));
+            }
+        }
+        unless(
+            there.thick_beyond() == back.thick_beyond(),
+            "thick slices of the image and of the scores by different rules: those of the image are taken for both".to_owned(),
+        );
         left_out
     }
 
@@ -205,11 +225,8 @@ impl Exported {
             "RescaleTo01Normalization" => add("\n[[preprocess]]\nstep = \"percentiles\"\nlow = 0.0\nhigh = 100.0\n".to_owned()),
             _ => {}
         }
-        let interpolation = if self.resampling.0 == "resample_torch_fornnunet" { "linear" } else { "cubic" };
-        let thick = match self.resampling.1.get("force_separate_z") {
-            Some(Value::Bool(false)) => String::new(),
-            _ => format!("nearest_beyond = {THICK:?}\n"),
-        };
+        let interpolation = if self.resampling.name == LINEAR { "linear" } else { "cubic" };
+        let thick = self.resampling.thick_beyond().map(|ratio| format!("nearest_beyond = {ratio:?}\n")).unwrap_or_default();
         add(format!(
             "\n[[preprocess]]\nstep = \"resample\"\nspacing_mm = [{}]\ninterpolation = \"{interpolation}\"\nwithin = true\n{thick}",
             listed(self.spacing.iter().map(|mm| format!("{mm:?}")).collect(), "0.0")
@@ -278,6 +295,39 @@ struct Class {
     channel: u64,
     label: u64,
     name: String,
+}
+
+impl From<(String, BTreeMap<String, Value>)> for Resampling {
+    fn from((name, options): (String, BTreeMap<String, Value>)) -> Self {
+        Self { name, options }
+    }
+}
+
+impl Resampling {
+    /// Beyond which ratio of spacings nothing is interpolated across slices; `None` where everything always is.
+    fn thick_beyond(&self) -> Option<f64> {
+        let always = match self.options.get("force_separate_z") {
+            Some(forced) => *forced == Value::Bool(false),
+            None => self.name == SPLINES, // what each function does unless told
+        };
+        let ratio = self.options.get("separate_z_anisotropy_threshold").and_then(Value::as_f64).filter(|ratio| THICKS.contains(ratio));
+        (!always).then_some(ratio.unwrap_or(THICK))
+    }
+
+    /// Options that a package cannot say. Splines of `order` are as they are by default.
+    fn unknown(&self, order: i64) -> impl Iterator<Item = (&str, &Value)> {
+        let is_known = move |option: &str, value: &Value| match option {
+            "is_seg" | "num_threads" | "device" | "memefficient_seg_resampling" => true,
+            "order" => value.as_i64() == Some(order),
+            "order_z" => value.as_i64() == Some(0),
+            "force_separate_z" => matches!(value, Value::Null | Value::Bool(false)),
+            "separate_z_anisotropy_threshold" => value.as_f64().is_some_and(|ratio| THICKS.contains(&ratio)),
+            "mode" => value.as_str() == Some("linear"),
+            "aniso_axis_mode" => value.as_str() == Some("nearest-exact"),
+            _ => false,
+        };
+        self.options.iter().map(|(option, value)| (option.as_str(), value)).filter(move |(option, value)| !is_known(option, value))
+    }
 }
 
 impl Region {
@@ -361,7 +411,37 @@ mod tests {
         check(|e| e["transpose"] = serde_json::json!([2, 0, 0]), "axes in the order [2, 0, 0]", true);
         check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
-        check(|e| e["resampling"][1]["order"] = 2.into(), "resample_data_or_seg_to_shape", false);
+        check(
+            |e| e["resampling"][0] = "resample_torch_simple".into(),
+            "the resampling resample_torch_simple and resample_data_or_seg",
+            false,
+        );
+        check(|e| e["resampling"][1]["order"] = 2.into(), "order = 2 of resample_data_or_seg_to_shape", false);
+        check(|e| e["resampling_back"][1]["order_z"] = 1.into(), "order_z = 1", false);
+        for part in ["resampling", "resampling_back"] {
+            check(|e| e[part][1]["force_separate_z"] = true.into(), "force_separate_z = true", false);
+            check(|e| e[part][1]["separate_z_anisotropy_threshold"] = 4.into(), "thick slices of the image and of the scores", false);
+        }
+    }
+
+    #[test]
+    fn thick_slices_are_those_of_the_plans() {
+        let check = |change: fn(&mut serde_json::Map<String, Value>), expected| {
+            let exported = exported(|e| {
+                for part in ["resampling", "resampling_back"] {
+                    change(e[part][1].as_object_mut().expect("options"));
+                }
+            });
+            assert!(exported.left_out().is_empty(), "{:?}", exported.left_out());
+            let manifest =
+                Manifest::parse(&exported.manifest("liver", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+            let Some(PreprocessStep::Resample { nearest_beyond, .. }) = manifest.preprocess.last() else { panic!("{manifest:?}") };
+            assert_eq!(*nearest_beyond, expected);
+        };
+        check(|_| (), Some(3.0));
+        check(|o| drop(o.insert("separate_z_anisotropy_threshold".to_owned(), 4.5.into())), Some(4.5));
+        check(|o| drop(o.insert("force_separate_z".to_owned(), false.into())), None);
+        check(|o| drop(o.remove("force_separate_z")), None);
     }
 
     #[test]
@@ -423,13 +503,8 @@ mod tests {
         assert!(masked.left_out().is_empty());
         let manifest =
             Manifest::parse(&masked.manifest("brain", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
-        let expected = PreprocessStep::ZScore {
-            above: None,
-            over: Some(Foreground::Nonzero),
-            masked: true,
-            nonzero: false,
-            resampled: false,
-        };
+        let expected =
+            PreprocessStep::ZScore { above: None, over: Some(Foreground::Nonzero), masked: true, nonzero: false, resampled: false };
         assert_eq!(manifest.preprocess[1], expected);
     }
 }
