@@ -101,7 +101,7 @@ mod tests {
     fn a_file_becomes_arguments() {
         check("model = \"ct-tissue\"\noutput = \"out\"", &["--model=ct-tissue", "--output=HERE/out"]);
         check("inputs = [\"a\", \"/b\"]\nresume = true\njson = false", &["HERE/a", "/b", "--resume"]);
-        check("results = [\"sr\", \"seg\"]\nort_lib = \"x.so\"", &["--results=sr,seg", "--ort-lib=HERE/x.so"]);
+        check("results = [\"sr\", \"seg\"]\nort_lib = \"x.so\"", &["--ort-lib=HERE/x.so", "--results=sr,seg"]);
         assert!(said("colour = 1", Path::new("")).unwrap_err().to_string().contains("no option"));
         assert!(said("inputs = \"a\"", Path::new("")).is_err());
         assert!(said("config = \"again.toml\"", Path::new("")).is_err());

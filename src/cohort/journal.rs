@@ -28,6 +28,7 @@ pub(super) struct Line {
     /// Study Instance UID as the files state it; empty where they do not.
     pub(super) study_uid: Uid,
     /// The folder that the files lie in, or the one file. Folders may be named after patients: it goes into lists of studies only.
+    #[serde(rename = "study_path")] // entries have a `path` of their own
     pub(super) path: PathBuf,
     #[serde(flatten)]
     pub(super) entry: Entry,

@@ -88,7 +88,10 @@ fn findings(study: &Path, provider: &str) -> Value {
     let inputs = [text(&ct_tissue()), text(&study.join("study")), "--output".to_owned(), text(&output)];
     let ran = roentgen(&[&arguments[..], &inputs[..]].concat());
     assert_eq!(ran.code, 0, "{}", ran.all());
-    let series = std::fs::read_dir(&output).expect("results").map(|entry| entry.expect("readable").path()).find(|path| path.join("findings.json").is_file());
+    let series = std::fs::read_dir(&output)
+        .expect("results")
+        .map(|entry| entry.expect("readable").path())
+        .find(|path| path.join("findings.json").is_file());
     findings_json(&series.expect("one series"))
 }
 
