@@ -261,7 +261,7 @@ fn what_is_cropped_and_turned_comes_back() {
             }
         }
         let empty = self::image(source, &[0; 9 * 8 * 7], floats);
-        assert_eq!(source_box(&[nonzero.clone()], &backend, &empty).expect_err("it is empty").code(), "preprocess.all-zero");
+        assert_eq!(source_box(std::slice::from_ref(&nonzero), &backend, &empty).expect_err("it is empty").code(), "preprocess.all-zero");
         let error = source_box(&[crop(None, Some(4.0), 0)], &backend, &image).expect_err("4 is the highest");
         assert_eq!(error.code(), "preprocess.nothing-above");
     }
