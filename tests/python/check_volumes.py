@@ -142,8 +142,9 @@ def check(folder):
     for name, dataset in (('SEG', seg), ('label map', label_map)):
         check_geometry(f'{where} {name}', dataset, expected)
     in_patient = expected['images'][0]['position'] is not None
-    if in_patient != (results / 'map.dcm').exists():
-        problems.append(f'{where}: a map where the source lies nowhere, or none where it does not')
+    of_map = pydicom.dcmread(results / 'map.dcm', stop_before_pixels=True).SOPClassUID
+    if of_map != (pydicom.uid.ParametricMapStorage if in_patient else pydicom.uid.SecondaryCaptureImageStorage):
+        problems.append(f'{where}: its map is of {of_map.name}')
     if in_patient:
         files.append('map.dcm')
         value_map = pydicom.dcmread(results / 'map.dcm')
