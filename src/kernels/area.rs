@@ -117,7 +117,6 @@ pub(super) fn resample_area_gpu<T: Voxel>(
     let scales = gpu.upload("area: scales", &p.slice_scales::<T>(image))?;
     let (first_span, [spans, weights]) = upload(gpu, &tables)?;
     let depth = slabs::target_depth(gpu, "a target slice, bytes", target_dims, 4, slabs::MOST_VOXELS)?;
-    let most_slices = ((gpu.max_storage_bytes() - 4) / (plane * size_of::<T>()) as u64) as usize;
     let mut first_slice = 0;
     while first_slice < target_dims[2] as usize {
         // As many target slices as fit, and as have their source slices in one binding.
@@ -125,15 +124,9 @@ pub(super) fn resample_area_gpu<T: Voxel>(
             2 => tables[2].reach(first_slice..first_slice + slices),
             _ => 0..source_dims[2],
         };
-        let mut slices = depth.min(target_dims[2] as usize - first_slice);
-        while slices > 1 && needed(slices).len() > most_slices {
-            slices = slices.div_ceil(2);
-        }
+        let bytes = |slices: usize| (needed(slices).len() * plane * size_of::<T>()) as u64 + 4; // padding to a whole word
+        let slices = slabs::fitting(gpu, "source slices, bytes", depth.min(target_dims[2] as usize - first_slice), bytes)?;
         let loaded = needed(slices);
-        if loaded.len() > most_slices {
-            let needed = (loaded.len() * plane * size_of::<T>()) as u64;
-            return Err(GpuError::TooLarge { what: "source slices, bytes".to_owned(), needed, limit: gpu.max_storage_bytes() });
-        }
         let params = AreaParams {
             source_dims,
             first_loaded: loaded.start,

@@ -109,20 +109,13 @@ impl Sums {
         while first_slice < target_dims[2] as usize {
             // As many target slices as have all that they need and all that is made on the way in one binding each.
             let part = |slices: usize| Part::of(tables, *along, source_dims, first_slice..first_slice + slices);
-            let limit = gpu.max_storage_bytes();
-            let needed = |part: &Part| part.most_values().max((part.loaded.len() * plane * size_of::<T>()) as u64 + 4);
-            let mut slices = depth.min(target_dims[2] as usize - first_slice);
-            while slices > 1 && needed(&part(slices)) > limit {
-                slices = slices.div_ceil(2);
-            }
+            let needed = |slices: usize| {
+                let part = part(slices);
+                part.most_values().max((part.loaded.len() * plane * size_of::<T>()) as u64 + 4)
+            };
+            let most = depth.min(target_dims[2] as usize - first_slice);
+            let slices = slabs::fitting(gpu, "source slices or rows between them, bytes", most, needed)?;
             let part = part(slices);
-            if needed(&part) > limit {
-                return Err(GpuError::TooLarge {
-                    what: "source slices or rows between them, bytes".to_owned(),
-                    needed: needed(&part),
-                    limit,
-                });
-            }
             let loaded = part.loaded.start as usize * plane..part.loaded.end as usize * plane;
             let labels = match source.labels {
                 Some(labels) => gpu.upload("separable: labels", &labels[loaded.clone()])?,

@@ -19,11 +19,7 @@ macro_rules! wide {
                 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
                 fn avx512 $(<$t: $bound $(, const $n: usize)?>)? ($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
 
-                let has_avx512 = std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512bw")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                    && std::arch::is_x86_feature_detected!("avx512dq");
-                if has_avx512 {
+                if $crate::kernels::simd::has_avx512() {
                     // SAFETY: the processor has the four, the only requirement of this function.
                     #[allow(unsafe_code, reason = "calling a function compiled for more instructions")]
                     return unsafe { avx512($($arg),*) };
@@ -39,3 +35,11 @@ macro_rules! wide {
     };
 }
 pub(super) use wide;
+
+/// Whether the processor has the four parts of AVX-512 that [`wide`] compiles for.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq")
+}

@@ -68,6 +68,22 @@ pub(super) fn target_depth(gpu: &Gpu, what: &str, dims: [u32; 3], voxel_bytes: u
     Ok(depth as usize)
 }
 
+/// As many of `most` target slices as need no more bytes than a binding has: `most`, or a half of it, or a half of that.
+///
+/// # Errors
+/// [`GpuError::TooLarge`] where one slice needs more; `what` is that which it needs.
+pub(super) fn fitting(gpu: &Gpu, what: &str, most: usize, needed: impl Fn(usize) -> u64) -> Result<usize, GpuError> {
+    let limit = gpu.max_storage_bytes();
+    let mut slices = most;
+    while slices > 1 && needed(slices) > limit {
+        slices = slices.div_ceil(2);
+    }
+    match needed(slices) {
+        needed if needed > limit => Err(GpuError::TooLarge { what: what.to_owned(), needed, limit }),
+        _ => Ok(slices),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

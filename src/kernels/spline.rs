@@ -155,14 +155,8 @@ pub(super) fn resample_spline_gpu<T: Voxel>(
             low.max(1).min(dims[2] - 3) - 1..(high + 3).min(dims[2]).max(4)
         };
         let needed = |slices: usize| (loaded(slices).len() * plane * 4) as u64;
-        let limit = gpu.max_storage_bytes();
-        let mut slices = depth.min(target_dims[2] as usize - first_slice);
-        while slices > 1 && needed(slices) > limit {
-            slices = slices.div_ceil(2);
-        }
-        if needed(slices) > limit {
-            return Err(GpuError::TooLarge { what: "coefficients for a target slice, bytes".to_owned(), needed: needed(slices), limit });
-        }
+        let most = depth.min(target_dims[2] as usize - first_slice);
+        let slices = slabs::fitting(gpu, "coefficients for a target slice, bytes", most, needed)?;
         let loaded = loaded(slices);
         let bound = gpu.upload("spline: coefficients", &coefficients[loaded.start as usize * plane..loaded.end as usize * plane])?;
         let params = SplineParams {
