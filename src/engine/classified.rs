@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use super::input::{Closed, Voxels};
 use super::timings::{Stage, Timings};
-use super::{Analysis, Engine, EngineError};
+use super::{Analysis, Engine, EngineError, without_findings};
 use crate::codes::{other, ucum};
-use crate::findings::{Finding, Findings, Priors, ValueMap};
+use crate::findings::{Finding, Findings, ValueMap};
 use crate::infer::{Cover, InferError};
 use crate::model::{self, Explanation, Fill, NamedFill};
 use crate::postprocess::{probability_of, values_on};
@@ -68,16 +68,8 @@ impl Engine {
         let note = turned.map(|_| TURNED.to_owned());
         let Closed { image, source, notes, warnings } = opened.close(content_sha256);
         let provenance = self.provenance(notes.into_iter().chain(plan.note()).chain(note).collect(), started);
-        let mut findings = Findings {
-            source,
-            labels: Volume::new(grid, vec![0; grid.voxel_count()]),
-            findings: Vec::new(),
-            provenance,
-            warnings,
-            maps,
-            predecessors: Vec::new(),
-            priors: Priors::default(),
-        };
+        let no_labels = Volume::new(grid, vec![0; grid.voxel_count()]);
+        let mut findings = without_findings(source, no_labels, provenance, warnings, maps);
         findings.findings =
             self.package.manifest.finding.iter().map(|described| finding(described, found[described.channel], &findings)).collect();
         Ok(Analysis { findings, image, timings })

@@ -20,7 +20,7 @@ use measured::{Measured, measured};
 pub use timings::{Stage, Timings, peak_memory_mb};
 
 use crate::codes::{dcm, other, ucum};
-use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, ValueMap};
+use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, Source, ValueMap};
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
@@ -32,7 +32,7 @@ use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError, source_box};
 use crate::research::ResearchError;
 use crate::series::SeriesError;
-use crate::volume::{ImageVolume, Quantity, Volume};
+use crate::volume::{ImageVolume, LabelMap, Quantity, Volume};
 
 /// Why a series could not be analysed, or the engine not started.
 #[derive(Debug, Error)]
@@ -258,16 +258,7 @@ impl Engine {
         let Closed { image, source, notes, mut warnings } = opened.close(content_sha256);
         warnings.extend(left_out);
         let provenance = self.provenance(notes.into_iter().chain(plan.note()).collect(), started);
-        let mut findings = Findings {
-            source,
-            labels,
-            findings: Vec::new(),
-            provenance,
-            warnings,
-            maps,
-            predecessors: Vec::new(),
-            priors: Priors::default(),
-        };
+        let mut findings = without_findings(source, labels, provenance, warnings, maps);
         findings.findings =
             found.into_iter().zip(&measured).map(|(found, measured)| finding(found, measured, image.quantity, &findings)).collect();
         Ok(Analysis { findings, image, timings })
@@ -286,6 +277,11 @@ impl Engine {
             started,
         }
     }
+}
+
+/// A result whose findings are still to be made: they need its UIDs.
+fn without_findings(source: Source, labels: LabelMap, provenance: Provenance, warnings: Vec<String>, maps: Vec<ValueMap>) -> Findings {
+    Findings { source, labels, findings: Vec::new(), provenance, warnings, maps, predecessors: Vec::new(), priors: Priors::default() }
 }
 
 fn finding(found: Found<'_>, measured: &Measured, quantity: Quantity, findings: &Findings) -> Finding {
