@@ -137,14 +137,14 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn print(report: &Report) {
     let machine = &report.machine;
-    println!("roentgen {} on {}, {} threads, {}\n", report.roentgen, machine.cpu, machine.threads, machine.system);
+    say!("roentgen {} on {}, {} threads, {}\n", report.roentgen, machine.cpu, machine.threads, machine.system);
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
     let limits = report.devices.iter().map(|device| {
         let l = &device.limits;
         let numbers = [Some(l.copy_gb_s), Some(l.read_gb_s), Some(l.fill_gb_s), Some(l.compute_gflop_s), l.upload_gb_s, l.download_gb_s];
         std::iter::once(device.name.clone()).chain(numbers.map(number)).collect::<Vec<_>>()
     });
-    println!(
+    say!(
         "{}",
         text::table(&["limits", "copy GB/s", "read", "fill", "GFLOP/s", "upload GB/s", "download"], &limits.collect::<Vec<_>>())
     );
@@ -163,29 +163,29 @@ fn print(report: &Report) {
             gpu::Clock::Timestamps => "the device's timestamps",
             gpu::Clock::Wall => "wall time",
         };
-        println!("{}: medians by {clock}", device.name);
+        say!("{}: medians by {clock}", device.name);
         let header = ["kernel", "ms", "± %", "cold ms", "call ms", "Mvoxel/s", "GB/s", "of copy", "of GFLOP/s"];
-        println!("{}", text::table(&header, &rows.collect::<Vec<_>>()));
+        say!("{}", text::table(&header, &rows.collect::<Vec<_>>()));
     }
     for run in &report.runs {
         let [i, j, k] = run.dims;
-        println!("{} on {}, network by {}, {i} x {j} x {k}; opening took {} ms", run.package, run.device, run.provider, short(run.open_ms));
+        say!("{} on {}, network by {}, {i} x {j} x {k}; opening took {} ms", run.package, run.device, run.provider, short(run.open_ms));
         let rows = run.stages.iter().map(|stage| {
             std::iter::once(stage.stage.clone())
                 .chain([stage.median_ms, stage.spread_percent, stage.cold_ms].map(short))
                 .collect::<Vec<_>>()
         });
-        println!("{}", text::table(&["stage", "ms", "± %", "cold ms"], &rows.collect::<Vec<_>>()));
+        say!("{}", text::table(&["stage", "ms", "± %", "cold ms"], &rows.collect::<Vec<_>>()));
     }
-    report.left_out.iter().for_each(|what| println!("left out: {what}"));
+    report.left_out.iter().for_each(|what| say!("left out: {what}"));
 }
 
 fn print_changes(changes: &[Change]) {
     let of = |is: fn(&Change) -> bool| changes.iter().filter(|change| is(change)).collect::<Vec<_>>();
     for (word, changed) in [("slower", of(Change::is_slower)), ("faster", of(Change::is_faster))] {
-        println!("\n{} of {} measurements are {word} beyond the noise", changed.len(), changes.len());
+        say!("\n{} of {} measurements are {word} beyond the noise", changed.len(), changes.len());
         for change in changed {
-            println!("  {:.2}  {}: {} ms, was {}", change.ratio, change.what, short(change.new_ms), short(change.old_ms));
+            say!("  {:.2}  {}: {} ms, was {}", change.ratio, change.what, short(change.new_ms), short(change.old_ms));
         }
     }
 }

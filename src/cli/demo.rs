@@ -99,14 +99,14 @@ impl Demo {
             text::print_json(&comparisons)?;
         } else {
             print(&report, &comparisons);
-            println!(
+            say!(
                 "\nstudy    {}\nresults  {}\npicture  {}",
                 study.display(),
                 folder.display(),
                 folder.join(results::PNG_FILE).display()
             );
             if self.output_args.timings {
-                print!("\n{}", text::timings(stages_s));
+                text::print(&format!("\n{}", text::timings(stages_s)));
                 outcome::print_peak_memory(&report);
             }
         }
@@ -135,8 +135,8 @@ impl Demo {
             text::print_json(&findings)?;
         } else {
             outcome::print(report, self.output_args.timings);
-            println!("\nThe phantom has four nodules of 10 to 24 mm, no fluid and a heart of normal width.");
-            println!("picture  {}", folder.join(results::PNG_FILE).display());
+            say!("\nThe phantom has four nodules of 10 to 24 mm, no fluid and a heart of normal width.");
+            say!("picture  {}", folder.join(results::PNG_FILE).display());
         }
         Ok(Outcome::AllDone)
     }
@@ -176,7 +176,7 @@ fn number(found: &FindingRecord, name: &str) -> Option<f64> {
 }
 
 fn print(report: &Report, comparisons: &[Comparison]) {
-    println!("{}\n", outcome::headline(report));
+    say!("{}\n", outcome::headline(report));
     let rows: Vec<_> = comparisons
         .iter()
         .map(|c| {
@@ -186,5 +186,5 @@ fn print(report: &Report, comparisons: &[Comparison]) {
             vec![c.tissue.clone(), ml(c.found_ml), ml(c.truth_ml), difference, mean, format!("{:.0}", c.truth_hu)]
         })
         .collect();
-    print!("{}", text::table(&["tissue", "found ml", "truth ml", "difference", "found HU", "truth HU"], &rows));
+    text::print(&text::table(&["tissue", "found ml", "truth ml", "difference", "found HU", "truth HU"], &rows));
 }

@@ -110,36 +110,36 @@ fn open_vino(named: Option<&Path>) -> Option<OnnxRuntime> {
 
 impl Diagnosis {
     fn print(&self) {
-        println!("roentgen {}\n\nCPU: {} threads", self.roentgen_version, self.cpu_threads);
-        println!("\ngraphics adapters:");
+        say!("roentgen {}\n\nCPU: {} threads", self.roentgen_version, self.cpu_threads);
+        say!("\ngraphics adapters:");
         if self.adapters.is_empty() {
-            println!("  none (no Vulkan, Metal or DirectX 12 driver): kernels run on the CPU");
+            say!("  none (no Vulkan, Metal or DirectX 12 driver): kernels run on the CPU");
         }
         for adapter in &self.adapters {
-            println!("  {adapter}");
+            say!("  {adapter}");
         }
-        println!("\nONNX Runtime:");
+        say!("\nONNX Runtime:");
         match &self.onnxruntime {
-            Some(found) => println!(
+            Some(found) => say!(
                 "  {} from {} ({})\n  providers: {}",
                 found.version,
                 found.library.display(),
                 found.found_as,
                 found.providers.join(", ")
             ),
-            None => println!("  not found"),
+            None => say!("  not found"),
         }
-        self.onnxruntime_looked_at.iter().for_each(|candidate| println!("  looked at {candidate}"));
+        self.onnxruntime_looked_at.iter().for_each(|candidate| say!("  looked at {candidate}"));
         match &self.openvino {
-            Some(found) => println!("  with OpenVINO: {} from {} ({})", found.version, found.library.display(), found.found_as),
-            None => println!("  with OpenVINO: none (`roentgen setup --provider openvino` fetches it)"),
+            Some(found) => say!("  with OpenVINO: {} from {} ({})", found.version, found.library.display(), found.found_as),
+            None => say!("  with OpenVINO: none (`roentgen setup --provider openvino` fetches it)"),
         }
-        println!("\npackages:");
+        say!("\npackages:");
         for package in &self.packages {
             let verdict = package.version.as_deref().unwrap_or("cannot be used");
-            println!("  {}  {verdict}", package.folder.display());
+            say!("  {}  {verdict}", package.folder.display());
         }
-        println!("\n{}", if self.problems.is_empty() { "no problem found" } else { "problems:" });
-        self.problems.iter().for_each(|problem| println!("  - {problem}"));
+        say!("\n{}", if self.problems.is_empty() { "no problem found" } else { "problems:" });
+        self.problems.iter().for_each(|problem| say!("  - {problem}"));
     }
 }

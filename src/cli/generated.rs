@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, Outcome, show};
+use super::{Cli, Outcome, text};
 
 /// Print completions for a shell: `roentgen completions bash > /etc/bash_completion.d/roentgen`.
 #[derive(Args)]
@@ -21,7 +21,7 @@ impl Completions {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "roentgen", &mut script);
-        show::print(&String::from_utf8(script)?)?;
+        text::print(&String::from_utf8(script)?);
         Ok(Outcome::AllDone)
     }
 }
@@ -46,7 +46,7 @@ impl Man {
             None => {
                 let mut page = Vec::new();
                 clap_mangen::Man::new(command).render(&mut page)?;
-                show::print(&String::from_utf8(page)?)?;
+                text::print(&String::from_utf8(page)?);
             }
         }
         Ok(Outcome::AllDone)

@@ -331,27 +331,27 @@ fn is_code(text: &str) -> bool {
 impl Inspection {
     fn print(&self) {
         for (n, patient) in self.patients.iter().enumerate() {
-            println!("patient {}", n + 1);
+            say!("patient {}", n + 1);
             for (study, series) in &patient.studies {
-                println!("  study {study}");
+                say!("  study {study}");
                 series.iter().for_each(SeriesEntry::print);
             }
         }
         self.volumes.iter().for_each(VolumeEntry::print);
         for file in &self.files_left_out {
-            println!("left out: {}", file.problem);
+            say!("left out: {}", file.problem);
         }
     }
 }
 
 impl SeriesEntry {
     fn print(&self) {
-        println!("    {} series {}, {} instances", self.modality, self.series_instance_uid, self.instances);
-        self.warnings.iter().for_each(|warning| println!("      warning: {warning}"));
+        say!("    {} series {}, {} instances", self.modality, self.series_instance_uid, self.instances);
+        self.warnings.iter().for_each(|warning| say!("      warning: {warning}"));
         for (n, part) in self.parts.iter().enumerate() {
             if self.parts.len() > 1 {
                 let label = if part.label.is_empty() { String::new() } else { format!(" ({})", part.label) };
-                println!("      part {} of {}{label}, {} instances", n + 1, self.parts.len(), part.instances);
+                say!("      part {} of {}{label}, {} instances", n + 1, self.parts.len(), part.instances);
             }
             part.print();
         }
@@ -362,8 +362,8 @@ impl SeriesEntry {
 impl PackageEntry {
     fn print(&self, indent: &str) {
         let part = self.part.as_ref().map_or_else(String::new, |part| format!(" on {part}"));
-        println!("{indent}package {}: {}{part}", self.package, if self.takes_it { "would run" } else { "would not run" });
-        self.lines.iter().for_each(|line| println!("{indent}  {line}"));
+        say!("{indent}package {}: {}{part}", self.package, if self.takes_it { "would run" } else { "would not run" });
+        self.lines.iter().for_each(|line| say!("{indent}  {line}"));
     }
 }
 
@@ -371,9 +371,9 @@ impl VolumeEntry {
     fn print(&self) {
         let Self { path, format, grid, spacing_mm: [x, y, z], orientation, notes, packages } = self;
         let [i, j, k] = grid.dims();
-        println!("{} volume {}", format.name(), path.display());
-        println!("  geometry: volume, {i} x {j} x {k} voxels of {x:.3} x {y:.3} x {z:.3} mm, {orientation}");
-        notes.iter().for_each(|note| println!("  note: {note}"));
+        say!("{} volume {}", format.name(), path.display());
+        say!("  geometry: volume, {i} x {j} x {k} voxels of {x:.3} x {y:.3} x {z:.3} mm, {orientation}");
+        notes.iter().for_each(|note| say!("  note: {note}"));
         packages.iter().for_each(|package| package.print("  "));
     }
 }
@@ -387,27 +387,27 @@ impl PartEntry {
                 let unit = if *space == Space::Pixels { "pixels" } else { "mm" };
                 match kind {
                     Kind::Volume => {
-                        println!("      geometry: volume, {i} x {j} x {k} voxels of {x:.3} x {y:.3} x {z:.3} mm, {orientation}{colour}")
+                        say!("      geometry: volume, {i} x {j} x {k} voxels of {x:.3} x {y:.3} x {z:.3} mm, {orientation}{colour}")
                     }
-                    Kind::Image => println!("      geometry: image, {i} x {j} pixels of {x:.3} x {y:.3} {unit}{colour}"),
-                    Kind::Cine => println!("      geometry: cine, {k} frames of {i} x {j} pixels of {x:.3} x {y:.3} {unit}{colour}"),
+                    Kind::Image => say!("      geometry: image, {i} x {j} pixels of {x:.3} x {y:.3} {unit}{colour}"),
+                    Kind::Cine => say!("      geometry: cine, {k} frames of {i} x {j} pixels of {x:.3} x {y:.3} {unit}{colour}"),
                 }
-                notes.iter().for_each(|note| println!("      note: {note}"));
+                notes.iter().for_each(|note| say!("      note: {note}"));
             }
             Geometry::Segmentation { segmentation_type, grid, spacing_mm: [x, y, z], orientation, segments, notes } => {
                 let [i, j, k] = grid.dims();
                 let count = if segments.len() == 1 { "1 segment".to_owned() } else { format!("{} segments", segments.len()) };
-                println!(
+                say!(
                     "      segmentation: {segmentation_type}, {count} on {i} x {j} x {k} voxels of {x:.3} x {y:.3} x {z:.3} mm, {orientation}"
                 );
                 for segment in segments {
                     let what = segment.property_type.as_deref().unwrap_or("no code that can be shown");
                     let frames = if segment.frames > 0 { format!(", {} frames", segment.frames) } else { String::new() };
-                    println!("        segment {}: {what}, {}{frames}", segment.number, segment.algorithm_type);
+                    say!("        segment {}: {what}, {}{frames}", segment.number, segment.algorithm_type);
                 }
-                notes.iter().for_each(|note| println!("      note: {note}"));
+                notes.iter().for_each(|note| say!("      note: {note}"));
             }
-            Geometry::Refused { reasons } => reasons.iter().for_each(|reason| println!("      geometry: refused: {reason}")),
+            Geometry::Refused { reasons } => reasons.iter().for_each(|reason| say!("      geometry: refused: {reason}")),
         }
     }
 }

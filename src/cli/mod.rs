@@ -1,5 +1,10 @@
 //! Commands: arguments, output, exit codes. Results go to stdout, talk to stderr.
 
+/// Prints a line to stdout: [`text::print`].
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::text::print(&(format!($($text)*) + "\n")) };
+}
+
 mod batch;
 mod bench;
 mod demo;
@@ -161,6 +166,10 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     };
+    let done = done.and_then(|outcome| match text::lost() {
+        Some(error) => Err(anyhow::anyhow!("cannot print all of the result: {error}")),
+        None => Ok(outcome),
+    });
     match done {
         Ok(Outcome::AllDone) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),

@@ -207,8 +207,8 @@ impl List {
             let row = |(id, path): (&model::PackageId, &PathBuf)| {
                 vec![id.name.clone(), id.version_string(), id.intended_use.clone(), path.display().to_string()]
             };
-            print!("{}", text::table(&["package", "version", "intended use", "path"], &usable.map(row).collect::<Vec<_>>()));
-            listed.iter().filter_map(|one| one.problem.as_ref()).for_each(|problem| println!("cannot be used: {problem}"));
+            text::print(&text::table(&["package", "version", "intended use", "path"], &usable.map(row).collect::<Vec<_>>()));
+            listed.iter().filter_map(|one| one.problem.as_ref()).for_each(|problem| say!("cannot be used: {problem}"));
         }
         Ok(if listed.iter().all(|one| one.problem.is_none()) { Outcome::AllDone } else { Outcome::SomeFailed })
     }
@@ -231,7 +231,7 @@ impl New {
         ] {
             fs::write(self.folder.join(file), bytes).with_context(|| format!("cannot write {file}"))?;
         }
-        println!("{}: fill in model.toml and MODEL_CARD.md, then: roentgen model check {0}", self.folder.display());
+        say!("{}: fill in model.toml and MODEL_CARD.md, then: roentgen model check {0}", self.folder.display());
         Ok(Outcome::AllDone)
     }
 }
@@ -255,24 +255,24 @@ impl ImportMonai {
 }
 
 fn say_written(Written { package, left_out }: &Written, output: &Path) {
-    left_out.iter().for_each(|line| println!("left out: {line}"));
-    println!("{}: {} {}; fill in model.toml and MODEL_CARD.md", output.display(), package.id.name, package.id.version_string());
+    left_out.iter().for_each(|line| say!("left out: {line}"));
+    say!("{}: {} {}; fill in model.toml and MODEL_CARD.md", output.display(), package.id.name, package.id.version_string());
 }
 
 impl Check {
     fn run(self) -> anyhow::Result<Outcome> {
         let package = super::packages().find(&self.package)?;
-        println!("{} {}: manifest and hashes hold", package.id.name, package.id.version_string());
+        say!("{} {}: manifest and hashes hold", package.id.name, package.id.version_string());
         let mut passed = true;
         if package.id.card.is_none() {
-            println!("no MODEL_CARD.md: people cannot read what it is good for");
+            say!("no MODEL_CARD.md: people cannot read what it is good for");
             passed = false;
         }
         passed &= match self.provider {
             Some(provider) => self.check_on(&package, provider)?,
             None => self.check_on_all(&package)?,
         };
-        println!("{}", if passed { "passed" } else { "failed" });
+        say!("{}", if passed { "passed" } else { "failed" });
         Ok(if passed { Outcome::AllDone } else { Outcome::SomeFailed })
     }
 
@@ -286,7 +286,7 @@ impl Check {
         }
         let open_vino = Provider::OpenVino(Precision::Float32);
         if !runtime.offers(open_vino) && runtime::find(self.ort_lib.as_deref(), open_vino).is_ok() {
-            println!("in a process of its own, which has another library:");
+            say!("in a process of its own, which has another library:");
             let mut command = std::process::Command::new(std::env::current_exe().context("this program does not know where it is")?);
             command.args(["model", "check", &self.package, "--provider", &open_vino.to_string(), "--device", &self.device.to_string()]);
             passed &= command.status().context("this program cannot be started again")?.success();
@@ -300,7 +300,7 @@ impl Check {
         match Engine::new(package.clone(), &options) {
             Ok(mut engine) => check_reference(&mut engine, provider),
             Err(EngineError::Infer(error)) => {
-                println!("{}: {error}", provider.name());
+                say!("{}: {error}", provider.name());
                 Ok(false)
             }
             Err(error) => Err(error.into()),
@@ -311,7 +311,7 @@ impl Check {
 /// Runs the package's reference case; whether it comes out as it must.
 fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bool> {
     let Some(reference) = engine.package().manifest.reference.clone() else {
-        println!("{}: the graph fits the manifest; no reference case", provider.name());
+        say!("{}: the graph fits the manifest; no reference case", provider.name());
         return Ok(true);
     };
     let folder = tempfile::tempdir().context("no temporary folder")?;
@@ -319,7 +319,7 @@ fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bo
     let findings = match engine.analyse(input, &AtomicBool::new(false), &mut |_| {}) {
         Ok(analysis) => analysis.findings,
         Err(error) => {
-            println!("{}: the reference case fails: {error}", provider.name());
+            say!("{}: the reference case fails: {error}", provider.name());
             return Ok(false);
         }
     };
@@ -336,8 +336,8 @@ fn check_reference(engine: &mut Engine, provider: Provider) -> anyhow::Result<bo
             if fits(line) { "passed" } else { "FAILED" }.to_owned(),
         ]
     };
-    println!("{} on {}:", provider.name(), engine.device());
-    print!("{}", text::table(&["finding", "measurement", "expected", "found", ""], &rows.iter().map(row).collect::<Vec<_>>()));
+    say!("{} on {}:", provider.name(), engine.device());
+    text::print(&text::table(&["finding", "measurement", "expected", "found", ""], &rows.iter().map(row).collect::<Vec<_>>()));
     Ok(rows.iter().all(fits))
 }
 
@@ -375,9 +375,9 @@ impl Pack {
         Package::read(&self.folder)?;
         let packed = File::create(&self.output).with_context(|| format!("cannot write {}", self.output.display()))?;
         model::pack(&self.folder, packed)?;
-        println!("{}", self.output.display());
+        say!("{}", self.output.display());
         if let Some(key) = &self.sign {
-            println!("{}", signature::sign(&self.output, key)?.display());
+            say!("{}", signature::sign(&self.output, key)?.display());
         }
         Ok(Outcome::AllDone)
     }
@@ -387,7 +387,7 @@ impl Verify {
     fn run(self) -> anyhow::Result<Outcome> {
         signature::verify(&self.packed, &self.key)?;
         let package = Package::read(&self.packed)?;
-        println!("{} {}: signature and hashes hold", package.id.name, package.id.version_string());
+        say!("{} {}: signature and hashes hold", package.id.name, package.id.version_string());
         Ok(Outcome::AllDone)
     }
 }

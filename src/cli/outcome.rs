@@ -18,27 +18,27 @@ pub(super) fn headline(report: &Report) -> String {
 
 /// The whole report; of many studies only what failed, and how many did not.
 pub(super) fn print(report: &Report, with_timings: bool) {
-    println!("{}", headline(report));
+    say!("{}", headline(report));
     let many = report.series.len() + report.volumes.len() > MOST_IN_FULL;
     let is_told = |verdict: &Verdict| !many || verdict.is_failure();
     for series in report.series.iter().filter(|series| is_told(&series.verdict)) {
         let head = &series.head;
-        println!("\n{} {}, {} instances", head.modality, head.series_instance_uid, head.instances);
+        say!("\n{} {}, {} instances", head.modality, head.series_instance_uid, head.instances);
         if let Some(PartRecord { number, of, label }) = &head.part {
-            println!("  part {number} of {of}{}{label}", if label.is_empty() { "" } else { ": " });
+            say!("  part {number} of {of}{}{label}", if label.is_empty() { "" } else { ": " });
         }
-        head.warnings.iter().for_each(|warning| println!("  warning: {warning}"));
+        head.warnings.iter().for_each(|warning| say!("  warning: {warning}"));
         print_verdict(&series.verdict, with_timings);
     }
     for volume in report.volumes.iter().filter(|volume| is_told(&volume.verdict)) {
-        println!("\n{} {}", volume.format.name(), volume.path.display());
-        volume.warnings.iter().for_each(|warning| println!("  warning: {warning}"));
+        say!("\n{} {}", volume.format.name(), volume.path.display());
+        volume.warnings.iter().for_each(|warning| say!("  warning: {warning}"));
         print_verdict(&volume.verdict, with_timings);
     }
     for file in report.files.iter().filter(|file| !many || file.unreadable) {
-        println!("\n{}: {}", if file.unreadable { "unreadable" } else { "left out" }, file.problem);
+        say!("\n{}: {}", if file.unreadable { "unreadable" } else { "left out" }, file.problem);
     }
-    println!("\n{}", summary(report));
+    say!("\n{}", summary(report));
     if with_timings {
         print_engine(report);
         print_peak_memory(report);
@@ -70,27 +70,27 @@ fn print_engine(report: &Report) {
     let time = &report.engine;
     if let Some(idle) = time.idle_percent() {
         let (reading, writing) = (time.waited_for_reading_s, time.waited_for_writing_s);
-        println!("engine busy {:.3} s, idle {idle:.1} %: waited {reading:.3} s for reading, {writing:.3} s for writing", time.busy_s);
+        say!("engine busy {:.3} s, idle {idle:.1} %: waited {reading:.3} s for reading, {writing:.3} s for writing", time.busy_s);
     }
 }
 
 /// For `--timings`.
 pub(super) fn print_peak_memory(report: &Report) {
     match report.peak_memory_mb {
-        Some(mb) => println!("peak memory {mb:.0} MB"),
-        None => println!("peak memory: this system does not say"),
+        Some(mb) => say!("peak memory {mb:.0} MB"),
+        None => say!("peak memory: this system does not say"),
     }
 }
 
 fn print_verdict(verdict: &Verdict, with_timings: bool) {
     if let Verdict::Done(Done { folder, findings, preferred, stages_s, .. }) = verdict {
-        preferred.iter().for_each(|line| println!("  taken {line}"));
-        println!("  done: {}", folder.display());
+        preferred.iter().for_each(|line| say!("  taken {line}"));
+        say!("  done: {}", folder.display());
         let text = findings_table(findings) + &if with_timings { text::timings(stages_s) } else { String::new() };
-        text.lines().for_each(|line| println!("    {line}"));
+        text.lines().for_each(|line| say!("    {line}"));
     }
     let word = verdict.outcome().replace('-', " ");
-    verdict.reasons().iter().for_each(|reason| println!("  {word}: {reason}"));
+    verdict.reasons().iter().for_each(|reason| say!("  {word}: {reason}"));
 }
 
 /// UCUM writes for programs.

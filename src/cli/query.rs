@@ -49,11 +49,11 @@ impl Query {
             show::write(path, &list)?;
         }
         if self.json {
-            show::print(&(serde_json::to_string_pretty(&answer.json())? + "\n"))?;
+            text::print(&(serde_json::to_string_pretty(&answer.json())? + "\n"));
         } else if self.csv {
-            show::print(&answer.csv())?;
+            text::print(&answer.csv());
         } else {
-            show::print(&table(&answer))?;
+            text::print(&table(&answer));
         }
         Ok(Outcome::AllDone)
     }

@@ -102,7 +102,7 @@ impl Run {
         } else {
             outcome::print(&report, self.output_args.timings);
             if report.has_failures() {
-                println!("\nagain, those alone: {}", self.command_for_failures());
+                say!("\nagain, those alone: {}", self.command_for_failures());
             }
         }
         if report.is_stopped() {
@@ -183,35 +183,35 @@ fn print_plan(plan: &Plan) {
             None if study_instance_uid.is_empty() => "study without UID".to_owned(),
             None => format!("study {study_instance_uid}"),
         };
-        println!("{name}, {}{}", bytes_for_people(*bytes), if *is_done { ", done" } else { "" });
+        say!("{name}, {}{}", bytes_for_people(*bytes), if *is_done { ", done" } else { "" });
         for PlannedSeries { series_instance_uid, part, modality, instances, reasons, is_refused } in series {
             let part = part.map_or_else(String::new, |part| format!(" part {part}"));
             if !series_instance_uid.is_empty() {
-                println!("  {modality} {series_instance_uid}{part}, {instances} instances");
+                say!("  {modality} {series_instance_uid}{part}, {instances} instances");
             }
             if reasons.is_empty() {
-                println!("    {}", if *is_done { "is done" } else { "would be analysed" });
+                say!("    {}", if *is_done { "is done" } else { "would be analysed" });
             }
             let word = if *is_refused { "refused" } else { "not eligible" };
-            reasons.iter().for_each(|reason| println!("    {word}: {reason}"));
+            reasons.iter().for_each(|reason| say!("    {word}: {reason}"));
         }
     }
     let done = plan.studies.iter().filter(|study| study.is_done).count();
     let bytes = plan.studies.iter().map(|study| study.bytes).sum();
     let (studies, to_analyse) = (plan.studies.len(), plan.to_analyse());
-    println!("\n{studies} studies, {}, {done} of them done; {to_analyse} series would be analysed", bytes_for_people(bytes));
-    println!("{} files unreadable, {} left out", plan.unreadable, plan.left_out);
+    say!("\n{studies} studies, {}, {done} of them done; {to_analyse} series would be analysed", bytes_for_people(bytes));
+    say!("{} files unreadable, {} left out", plan.unreadable, plan.left_out);
     match &plan.estimate {
-        Some(estimate) => println!(
+        Some(estimate) => say!(
             "at most {} and {} of disk, from the {} that are done",
             time_for_people(Duration::try_from_secs_f64(estimate.at_most_s).unwrap_or_default()),
             bytes_for_people(estimate.result_bytes),
             estimate.from
         ),
-        None => println!("time and disk are known once some are done: the run says so after three studies"),
+        None => say!("time and disk are known once some are done: the run says so after three studies"),
     }
     if let Some(free) = plan.free_bytes {
-        println!("{} are free", bytes_for_people(free));
+        say!("{} are free", bytes_for_people(free));
     }
 }
 

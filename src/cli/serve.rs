@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::Outcome;
+use super::{Outcome, text};
 use super::notify::notify;
 use crate::engine::Options;
 use crate::geometry::Coded;
@@ -54,7 +54,7 @@ impl Serve {
             None => anyhow::bail!("no configuration: begin with `roentgen serve --print-config > node.toml`"),
         };
         if self.print_config {
-            print!("{}", config.to_toml());
+            text::print(&config.to_toml());
             return Ok(Outcome::AllDone);
         }
         let filter = EnvFilter::try_from_env("ROENTGEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

@@ -33,7 +33,7 @@ impl Setup {
             Some(file) => fetch::install_from(self.provider, file, &mut say)?,
             None => fetch::fetch(self.provider, &mut say)?,
         };
-        println!("{}", library.display());
+        say!("{}", library.display());
         Ok(Outcome::AllDone)
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::Outcome;
+use super::{Outcome, text};
 use crate::cohort::Problem;
 use crate::dataset::write_atomically;
 use crate::results::JSON_FILE;
@@ -77,7 +77,7 @@ impl Show {
         };
         match &self.output {
             Some(path) => write(path, &printed)?,
-            None => print(&printed)?,
+            None => text::print(&printed),
         }
         shown.failed.iter().for_each(|problem| eprintln!("error: {problem}"));
         Ok(if shown.failed.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed })
@@ -114,12 +114,4 @@ pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         writer.write_all(text.as_bytes()).map_err(|source| crate::dataset::WriteError::Io { file: name.clone(), source })
     };
     write_atomically(path, fill).with_context(|| format!("cannot write {name}"))
-}
-
-/// To stdout; a reader that has seen enough (`| head`) is no error.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -1,6 +1,7 @@
-//! Text for people: tables, progress, memory.
+//! What commands print: text for people, JSON for programs.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -8,9 +9,30 @@ use serde::Serialize;
 
 use crate::engine::Timings;
 
+/// Why stdout took no more, if it did not.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints text to stdout. Where that fails, what is under way goes on; [`lost`] says so at the end.
+pub(super) fn print(text: &str) {
+    if LOST.get().is_none()
+        && let Err(error) = io::stdout().lock().write_all(text.as_bytes())
+    {
+        let _ = LOST.set(error); // the first one says why
+    }
+}
+
+/// Why some of the output is missing; a reader that has seen enough (`| head`) is no error.
+pub(super) fn lost() -> Option<&'static io::Error> {
+    let flushed = io::stdout().flush();
+    if let Err(error) = flushed {
+        let _ = LOST.set(error); // as above
+    }
+    LOST.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+}
+
 /// Prints a result as the JSON that `--json` promises.
 pub(super) fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(result)?);
+    say!("{}", serde_json::to_string_pretty(result)?);
     Ok(())
 }
 

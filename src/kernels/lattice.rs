@@ -72,6 +72,26 @@ impl AxisTable {
         let lower = self.lower[n];
         (lower as usize, (lower + 1).min(self.last) as usize, self.weight[n])
     }
+
+    /// The runs of neighbouring target indices in the same cell.
+    pub(super) fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (n, &lower) in self.lower.iter().enumerate() {
+            match runs.last_mut() {
+                Some(run) if run.lower == lower as usize => run.target.end = n + 1,
+                _ => runs.push(Run { target: n..n + 1, lower: lower as usize, upper: (lower + 1).min(self.last) as usize }),
+            }
+        }
+        runs
+    }
+}
+
+/// Neighbouring target indices in the same cell.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) target: Range<usize>,
+    pub(super) lower: usize,
+    pub(super) upper: usize,
 }
 
 /// Positions of a whole target grid in a source grid.

@@ -1,10 +1,9 @@
 //! Values on the source grid made of all class scores at each voxel, interpolated as for labels: everywhere, or in some regions.
 
-use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lattice::{AxisTable, Cell};
+use super::lattice::Cell;
 use super::regions::{RegionRuns, Run as VoxelRun};
 use super::rows::{fill_rows, zeroed_voxels};
 use super::scores_to_labels::{Rule, Scores, ScoresToLabels, lerp};
@@ -42,7 +41,7 @@ pub fn map_scores_cpu(scores: &[f32], p: &ScoresToLabels<'_>, value: impl Fn(&mu
         value(between)
     };
     if let Some((along, [x, y, z])) = lattice.tables() {
-        let runs = runs(&x);
+        let runs = x.runs();
         let scratch = || (Columns::new(field.channels), vec![0.0; field.channels]);
         fill_rows(&mut out, p.target_dims, along, scratch, |(columns, between), j, k, range, values| {
             let (j0, j1, wj) = y.cell(j);
@@ -53,8 +52,7 @@ pub fn map_scores_cpu(scores: &[f32], p: &ScoresToLabels<'_>, value: impl Fn(&mu
                 if target.is_empty() {
                     continue;
                 }
-                let upper = (run.lower + 1).min(field.dims[0] - 1);
-                let (left, right) = columns.at(run.lower, upper, |i, column| field.column(column, i, [j0, j1], [k0, k1], [wj, wk]));
+                let (left, right) = columns.at(run.lower, run.upper, |i, column| field.column(column, i, [j0, j1], [k0, k1], [wj, wk]));
                 let values = &mut values[target.start - range.start..target.end - range.start];
                 for (value, &weight) in values.iter_mut().zip(&x.weight[target]) {
                     *value = value_between(between, left, right, weight);
@@ -176,22 +174,4 @@ impl Columns {
         }
         (&self.columns[0], &self.columns[1])
     }
-}
-
-/// Neighbouring target voxels in the same cell.
-struct Run {
-    target: Range<usize>,
-    lower: usize,
-}
-
-/// The runs of a row.
-fn runs(table: &AxisTable) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for (n, &lower) in table.lower.iter().enumerate() {
-        match runs.last_mut() {
-            Some(run) if run.lower == lower as usize => run.target.end = n + 1,
-            _ => runs.push(Run { target: n..n + 1, lower: lower as usize }),
-        }
-    }
-    runs
 }

@@ -4,12 +4,13 @@
 //! edges continued; or, for regions, `label_of_channel[last c with interpolated(scores[c]) > above]`. No array of classes times target voxels is ever made. Shader: `shaders/scores_to_labels.wgsl`.
 //!
 //! The CPU implementation uses an exact shortcut: where one channel wins (or ties) at all 8 corners of a cell it wins everywhere
-//! inside, since interpolation keeps the order. Only the cells that a boundary crosses are interpolated.
+//! inside, since interpolation keeps the order. Only the cells that a boundary crosses are interpolated, and of them only the channels
+//! that can win (`label_rows.rs`).
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::label_rows::{LabelRows, RowScratch};
+use super::label_rows::LabelRows;
 use super::lattice::{Cell, Interpolation, Lattice};
 use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
@@ -107,28 +108,37 @@ pub fn scores_to_labels_cpu(scores: &[f32], p: &ScoresToLabels<'_>) -> Vec<u8> {
     let lattice = p.lattice(scores);
     let field = p.scores(scores);
     let cells = Cells::new(&field, p);
-    let [nx, ny, _] = field.dims;
     let mut out = zeroed_voxels(p.target_dims);
-    if let Some((along, [x, y, z])) = lattice.tables() {
-        let rows = LabelRows::new(&field, &cells, &x);
-        fill_rows(&mut out, p.target_dims, along, RowScratch::default, |scratch, j, k, range, labels| {
-            rows.fill(scratch, y.cell(j), z.cell(k), range, labels);
+    if let Some((along, tables)) = lattice.tables() {
+        let rows = LabelRows::new(&field, &cells, &tables);
+        if along == [0, 1, 2] {
+            rows.fill(&mut out);
+            return out;
+        }
+        let dims = along.map(|axis| p.target_dims[axis]);
+        let mut turned: Vec<u8> = zeroed_voxels(dims);
+        rows.fill(&mut turned);
+        let [nx, ny, _] = dims.map(|n| n as usize);
+        fill_rows(&mut out, p.target_dims, along, || (), |(), j, k, range, labels| {
+            labels.copy_from_slice(&turned[(k * ny + j) * nx..][range]);
         });
-    } else {
-        let scratch = || (vec![0.0; field.channels], vec![0.0; field.channels]);
-        fill_rows(&mut out, p.target_dims, [0, 1, 2], scratch, |(left, right), j, k, range, labels| {
-            let row = lattice.row(j, k);
-            for (i, label) in range.zip(labels) {
-                let cell = lattice.cell(i, &row);
-                let [i0, j0, k0] = cell.lower;
-                *label = cells.labels[(k0 * ny + j0) * nx + i0];
-                if *label == cells.mixed {
-                    field.both_columns(left, right, &cell);
-                    *label = cells.label_of_channel[winner_between(left, right, cell.weight[0], p.rule)];
-                }
-            }
-        });
+        return out;
     }
+    let [nx, ny, _] = field.dims;
+    let labels_of_cells = cells.labels_of_all(&field);
+    let scratch = || (vec![0.0; field.channels], vec![0.0; field.channels]);
+    fill_rows(&mut out, p.target_dims, [0, 1, 2], scratch, |(left, right), j, k, range, labels| {
+        let row = lattice.row(j, k);
+        for (i, label) in range.zip(labels) {
+            let cell = lattice.cell(i, &row);
+            let [i0, j0, k0] = cell.lower;
+            *label = labels_of_cells[(k0 * ny + j0) * nx + i0];
+            if *label == cells.mixed {
+                field.both_columns(left, right, &cell);
+                *label = cells.label_of_channel[winner_between(left, right, cell.weight[0], p.rule)];
+            }
+        }
+    });
     out
 }
 
@@ -202,34 +212,32 @@ pub fn scores_to_labels_gpu(gpu: &Gpu, scores: &[f32], p: &ScoresToLabels<'_>) -
     Ok(out)
 }
 
-/// The channel that wins each network voxel; the number of channels where none does.
-fn winners(field: &Scores<'_>, dims: [u32; 3], rule: Rule) -> Vec<u8> {
-    const BLOCK: usize = 4096; // the running best stays in the first-level cache
+/// Voxels of which the running best stays in the first-level cache.
+const BLOCK: usize = 4096;
+
+/// The channel that wins each network voxel from the one of number `first` on; the number of channels where none does.
+pub(super) fn winners(field: &Scores<'_>, rule: Rule, first: usize, out: &mut [u8]) {
     let Scores { scores, channels, .. } = *field;
     let voxels = scores.len() / channels;
-    let mut out: Vec<u8> = zeroed_voxels(dims);
-    out.par_chunks_mut(BLOCK).enumerate().for_each_init(
-        || ([0.0f32; BLOCK], [0u32; BLOCK]),
-        |(best, channel), (n, winners)| {
-            let (best, channel) = (&mut best[..winners.len()], &mut channel[..winners.len()]);
-            let block = |c: usize| &scores[c * voxels + n * BLOCK..][..winners.len()];
-            match rule {
-                Rule::Highest => {
-                    best.copy_from_slice(block(0));
-                    channel.fill(0);
-                    (1..channels).for_each(|c| challenge(best, channel, block(c), c as u32));
-                }
-                Rule::LastAbove(above) => {
-                    channel.fill(channels as u32);
-                    (0..channels).for_each(|c| overtake(channel, block(c), above, c as u32));
-                }
+    let (mut best, mut channel) = ([0.0f32; BLOCK], [0u32; BLOCK]);
+    for (n, winners) in out.chunks_mut(BLOCK).enumerate() {
+        let (best, channel) = (&mut best[..winners.len()], &mut channel[..winners.len()]);
+        let block = |c: usize| &scores[c * voxels + first + n * BLOCK..][..winners.len()];
+        match rule {
+            Rule::Highest => {
+                best.copy_from_slice(block(0));
+                channel.fill(0);
+                (1..channels).for_each(|c| challenge(best, channel, block(c), c as u32));
             }
-            for (winner, &channel) in winners.iter_mut().zip(channel.iter()) {
-                *winner = channel as u8;
+            Rule::LastAbove(above) => {
+                channel.fill(channels as u32);
+                (0..channels).for_each(|c| overtake(channel, block(c), above, c as u32));
             }
-        },
-    );
-    out
+        }
+        for (winner, &channel) in winners.iter_mut().zip(channel.iter()) {
+            *winner = channel as u8;
+        }
+    }
 }
 
 wide! {
@@ -252,14 +260,12 @@ wide! {
     }
 }
 
-/// The cells of the network's grid, each by its lower corner.
+/// What the cells of the network's grid, each named by its lower corner, are labelled with.
 pub(super) struct Cells {
-    /// The label of the channel that wins at all corners, or `mixed`.
-    pub(super) labels: Vec<u8>,
-    /// Stands for no label: there are at most 255.
-    pub(super) mixed: u8,
     /// With 0 for the one after the last: no channel.
     pub(super) label_of_channel: [u8; 256],
+    /// Stands for no label, where not all corners have one winner: there are at most 255.
+    pub(super) mixed: u8,
     pub(super) rule: Rule,
     /// Axes along which a cell has two corners.
     pub(super) linear: [bool; 3],
@@ -267,7 +273,6 @@ pub(super) struct Cells {
 
 impl Cells {
     fn new(field: &Scores<'_>, p: &ScoresToLabels<'_>) -> Self {
-        let [nx, ny, nz] = field.dims;
         let of_none = (p.rule != Rule::Highest).then_some(0);
         let is_used = |label: &u8| p.label_of_channel.contains(label) || of_none == Some(*label);
         let mixed = (0..=255).find(|label| !is_used(label)).expect("fewer channels than numbers");
@@ -275,18 +280,31 @@ impl Cells {
         label_of_channel[..field.channels].copy_from_slice(p.label_of_channel);
         label_of_channel[field.channels] = of_none.unwrap_or(mixed);
         let linear = p.interpolation.map(|along| along == Interpolation::Linear);
-        let winners = winners(field, p.network_dims, p.rule);
-        let mut labels: Vec<u8> = zeroed_voxels(p.network_dims);
+        Self { label_of_channel, mixed, rule: p.rule, linear }
+    }
+
+    /// The labels of a row of cells, from the winners in the four rows around it.
+    pub(super) fn label(&self, labels: &mut [u8], [a, b, c, d]: [&[u8]; 4]) {
+        uniform_cells(labels, a, b, c, d, self.linear[0]);
+        labels.iter_mut().for_each(|cell| *cell = self.label_of_channel[usize::from(*cell)]);
+    }
+
+    /// Those of all cells.
+    fn labels_of_all(&self, field: &Scores<'_>) -> Vec<u8> {
+        let [nx, ny, nz] = field.dims;
+        let dims = field.dims.map(|n| n as u32);
+        let mut winning: Vec<u8> = zeroed_voxels(dims);
+        winning.par_chunks_mut(BLOCK).enumerate().for_each(|(n, out)| winners(field, self.rule, n * BLOCK, out));
+        let mut labels: Vec<u8> = zeroed_voxels(dims);
         labels.par_chunks_mut(nx * ny).enumerate().for_each(|(k, slice)| {
             for (j, cells) in slice.chunks_mut(nx).enumerate() {
                 let upper = |n: usize, size: usize, linear: bool| if linear { (n + 1).min(size - 1) } else { n };
-                let (j1, k1) = (upper(j, ny, linear[1]), upper(k, nz, linear[2]));
-                let row = |j: usize, k: usize| &winners[(k * ny + j) * nx..][..nx];
-                uniform_cells(cells, row(j, k), row(j1, k), row(j, k1), row(j1, k1), linear[0]);
-                cells.iter_mut().for_each(|cell| *cell = label_of_channel[usize::from(*cell)]);
+                let (j1, k1) = (upper(j, ny, self.linear[1]), upper(k, nz, self.linear[2]));
+                let row = |j: usize, k: usize| &winning[(k * ny + j) * nx..][..nx];
+                self.label(cells, [row(j, k), row(j1, k), row(j, k1), row(j1, k1)]);
             }
         });
-        Self { labels, mixed, label_of_channel, rule: p.rule, linear }
+        labels
     }
 }
 

@@ -1,6 +1,8 @@
 //! The main job on data of our own: found beside truth, CPU beside GPU, once beside again.
 
+use std::io::Read;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 
 use roentgen::codes::sop_class;
@@ -170,4 +172,20 @@ fn runs_without_any_graphics_driver() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["device"], "cpu");
+}
+
+#[test]
+fn output_that_cannot_be_written() {
+    let ran_into = |stdout: Stdio| {
+        let mut ran = command().arg("man").stdout(stdout).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        drop(ran.stdout.take()); // who reads has seen enough
+        let code = ran.wait().expect("it ends").code();
+        let mut stderr = String::new();
+        ran.stderr.take().expect("piped").read_to_string(&mut stderr).expect("UTF-8");
+        (code, stderr)
+    };
+    assert_eq!(ran_into(Stdio::piped()), (Some(0), String::new()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has one");
+    let (code, stderr) = ran_into(full.into());
+    assert!(code == Some(2) && stderr.contains("cannot print all of the result"), "{stderr}");
 }
