@@ -144,10 +144,7 @@ fn print(report: &Report) {
         let numbers = [Some(l.copy_gb_s), Some(l.read_gb_s), Some(l.fill_gb_s), Some(l.compute_gflop_s), l.upload_gb_s, l.download_gb_s];
         std::iter::once(device.name.clone()).chain(numbers.map(number)).collect::<Vec<_>>()
     });
-    say!(
-        "{}",
-        text::table(&["limits", "copy GB/s", "read", "fill", "GFLOP/s", "upload GB/s", "download"], &limits.collect::<Vec<_>>())
-    );
+    say!("{}", text::table(&["limits", "copy GB/s", "read", "fill", "GFLOP/s", "upload GB/s", "download"], &limits.collect::<Vec<_>>()));
     for device in &report.devices {
         let kernels: Vec<_> = report.kernels.iter().filter(|kernel| kernel.device == device.name).collect();
         let Some(clock) = kernels.first().map(|kernel| kernel.clock) else { continue };

@@ -99,12 +99,7 @@ impl Demo {
             text::print_json(&comparisons)?;
         } else {
             print(&report, &comparisons);
-            say!(
-                "\nstudy    {}\nresults  {}\npicture  {}",
-                study.display(),
-                folder.display(),
-                folder.join(results::PNG_FILE).display()
-            );
+            say!("\nstudy    {}\nresults  {}\npicture  {}", study.display(), folder.display(), folder.join(results::PNG_FILE).display());
             if self.output_args.timings {
                 text::print(&format!("\n{}", text::timings(stages_s)));
                 outcome::print_peak_memory(&report);

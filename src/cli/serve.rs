@@ -6,8 +6,8 @@ use anyhow::Context;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{Outcome, text};
 use super::notify::notify;
+use super::{Outcome, text};
 use crate::engine::Options;
 use crate::geometry::Coded;
 use crate::node::{Config, LogFormat, Node};

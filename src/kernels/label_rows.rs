@@ -2,19 +2,17 @@
 //!
 //! Scores are read from memory once: a band of rows is followed from slice to slice, and what a slice needs of the one before is still in
 //! the second-level cache. Where one channel wins (or ties) at all corners of a cell, it has the whole cell. In the other cells a channel
-//! whose highest corner lies below the lowest one of another channel can win nowhere, and is left out. Those that are left are interpolated
-//! at 8 network columns of each target row: where one channel wins (or ties) at two neighbouring columns, it wins between them. Only between
-//! columns of different winners are voxels interpolated.
+//! whose highest corner lies below the lowest one of another channel can win nowhere, and is left out; the others are interpolated, 8 network
+//! columns and 8 target voxels at a time.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 use rayon::prelude::*;
 
 use super::lattice::{AxisTable, Run};
 use super::scores_to_labels::{Cells, Rule, Scores, lerp, winners};
-use super::simd::wide;
 use super::spread::{PADDING, Spread};
 
 /// Network columns, or target voxels, that are interpolated together: one vector of AVX2.
@@ -40,7 +38,8 @@ pub(super) struct LabelRows<'a> {
     scores: Cow<'a, [f32]>,
     /// Columns of a row, of which there are `field.dims[0]`, and zeros where those are fewer than a vector.
     row_length: usize,
-    /// `x.weight`, and zeros to fill the last vector.
+    /// `x.lower` and `x.weight`, and zeros to fill the last vector.
+    lowers: Vec<u32>,
     weights: Vec<f32>,
     /// The target voxels in the cell of each network column.
     targets: Vec<Range<usize>>,
@@ -55,29 +54,29 @@ struct Scratch {
     /// The label of each cell of the row.
     row: Vec<u8>,
     lines: Vec<Line>,
-    /// The same as each line has it, one behind the other.
-    rows: Vec<u8>,
     /// Least and greatest score at the four corners of a column, of each channel.
     extremes: Vec<[[f32; WIDTH]; 2]>,
     rivals: Vec<Rival>,
     /// Scores of each rival at the columns at hand.
     columns: Vec<[f32; WIDTH]>,
-    patches: Vec<Patch>,
+    groups: Vec<Group>,
     spread: Spread,
 }
 
 /// A channel that may win somewhere in the cells at hand.
 struct Rival {
-    channel: u32,
+    label: u32,
     /// Its scores at 8 columns of the four rows around.
     corners: [[f32; WIDTH]; 4],
 }
 
-/// Labels of up to 8 target voxels between two columns of different winners.
-struct Patch {
-    line: usize,
+/// Up to 8 target voxels of a row.
+struct Group {
     target: Range<usize>,
-    labels: [u8; WIDTH],
+    /// Their left and right columns, as lanes of a vector of columns.
+    lanes: [[u32; WIDTH]; 2],
+    /// Of the right column.
+    weights: [f32; WIDTH],
 }
 
 /// A target row between four network rows.
@@ -102,8 +101,9 @@ impl<'a> LabelRows<'a> {
         }
         let ends = [&runs[0], &runs[runs.len() - 1]].map(|run| run.lower);
         let columns = ends[0].min(ends[1])..ends[0].max(ends[1]) + 1;
+        let lowers = x.lower.iter().copied().chain([0; WIDTH]).collect();
         let weights = x.weight.iter().copied().chain([0.0; WIDTH]).collect();
-        Self { field, cells, tables, scores, row_length, weights, targets, columns }
+        Self { field, cells, tables, scores, row_length, lowers, weights, targets, columns }
     }
 
     /// Fills the target grid.
@@ -144,19 +144,10 @@ impl<'a> LabelRows<'a> {
             let of_row = |j: usize| Line { weights: [self.tables[1].weight[j], of_slice], place: (k * rows + j) * length };
             scratch.lines.extend(y.target.clone().map(of_row));
         }
-        scratch.rows.clear();
-        scratch.patches.clear();
-        if memchr(self.cells.mixed, &scratch.row[self.columns.clone()]).is_some() {
-            scratch.lines.iter().for_each(|_| scratch.rows.extend(&scratch.row));
-            settle_lines(self, scratch, y, z);
-        }
-        let mut own_rows = scratch.rows.chunks_exact(nx + PADDING);
         for line in &scratch.lines {
-            scratch.spread.fill(&mut out[line.place..][..length], own_rows.next().unwrap_or(&scratch.row), &self.tables[0].lower);
+            scratch.spread.fill(&mut out[line.place..][..length], &scratch.row, &self.tables[0].lower);
         }
-        for Patch { line, target, labels } in &scratch.patches {
-            out[scratch.lines[*line].place..][target.clone()].copy_from_slice(&labels[..target.len()]);
-        }
+        interpolate_mixed(self, scratch, y, z, out);
     }
 }
 
@@ -200,90 +191,171 @@ impl Winners {
     }
 }
 
-wide! {
-    /// Gives the mixed cells of each target row that have one winner there its label, and makes patches of the others.
-    fn settle_lines(this: &LabelRows<'_>, scratch: &mut Scratch, y: &Run, z: &Run) {
-        let Scratch { row, lines, rows, extremes, rivals, columns, patches, .. } = scratch;
-        let Cells { mixed, label_of_channel, linear: [linear, ..], .. } = this.cells;
-        let [nx, ny, _] = this.field.dims;
-        let contest = Contest::new(this.cells.rule, this.field.channels);
+/// Overwrites what the mixed cells of a row of cells have in `out`, in each target row between the four network rows.
+fn interpolate_mixed(this: &LabelRows<'_>, scratch: &mut Scratch, y: &Run, z: &Run, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn avx2(this: &LabelRows<'_>, scratch: &mut Scratch, y: &Run, z: &Run, out: &mut [u8]) {
+            this.interpolate(scratch, y, z, out, |contest, columns, rivals, group| labels_of_avx2(contest, columns, rivals, group));
+        }
+        // SAFETY: the processor has AVX2, the only requirement of this function.
+        #[allow(unsafe_code, reason = "calling a function compiled for more instructions")]
+        return unsafe { avx2(this, scratch, y, z, out) };
+    }
+    this.interpolate(scratch, y, z, out, labels_of);
+}
+
+/// The labels of a group's voxels.
+fn labels_of(contest: &Contest, columns: &[[f32; WIDTH]], rivals: &[Rival], group: &Group) -> [u8; WIDTH] {
+    let Contest { mut best, mut labels, rises } = *contest;
+    let Group { lanes: [left, right], weights, .. } = group;
+    for (column, rival) in columns.iter().zip(rivals) {
+        for n in 0..WIDTH {
+            let score = lerp(column[left[n] as usize % WIDTH], column[right[n] as usize % WIDTH], weights[n]);
+            let wins = score > best[n];
+            labels[n] = if wins { rival.label } else { labels[n] };
+            best[n] = if wins && rises { score } else { best[n] };
+        }
+    }
+    labels.map(|label| label as u8)
+}
+
+/// The same, to the bit.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn labels_of_avx2(contest: &Contest, columns: &[[f32; WIDTH]], rivals: &[Rival], group: &Group) -> [u8; WIDTH] {
+    use std::arch::x86_64::*;
+
+    use bytemuck::cast;
+    const LOW_BYTES: [u32; WIDTH] = [0x0c08_0400, 0, 0, 0, 0x0c08_0400, 0, 0, 0];
+    let [left, right]: [__m256i; 2] = group.lanes.map(cast);
+    let (weights, mut best, mut labels): (__m256, __m256, __m256) = (cast(group.weights), cast(contest.best), cast(contest.labels));
+    let rises = cast([if contest.rises { u32::MAX } else { 0 }; WIDTH]);
+    for (column, rival) in columns.iter().zip(rivals) {
+        let column = cast(*column);
+        let (a, b) = (_mm256_permutevar8x32_ps(column, left), _mm256_permutevar8x32_ps(column, right));
+        let score = _mm256_add_ps(a, _mm256_mul_ps(weights, _mm256_sub_ps(b, a)));
+        let wins = _mm256_cmp_ps::<_CMP_GT_OQ>(score, best);
+        labels = _mm256_blendv_ps(labels, cast([rival.label; WIDTH]), wins);
+        best = _mm256_blendv_ps(best, score, _mm256_and_ps(wins, rises));
+    }
+    let bytes: [u32; WIDTH] = cast(_mm256_shuffle_epi8(cast(labels), cast(LOW_BYTES)));
+    cast([bytes[0], bytes[4]])
+}
+
+impl LabelRows<'_> {
+    /// With [`labels_of`] or what does the same.
+    #[inline(always)]
+    fn interpolate(
+        &self,
+        scratch: &mut Scratch,
+        y: &Run,
+        z: &Run,
+        out: &mut [u8],
+        labels_of: impl Fn(&Contest, &[[f32; WIDTH]], &[Rival], &Group) -> [u8; WIDTH],
+    ) {
+        let Scratch { row, lines, extremes, rivals, columns, groups, .. } = scratch;
+        let [nx, ny, _] = self.field.dims;
         let starts = [(y.lower, z.lower), (y.upper, z.lower), (y.lower, z.upper), (y.upper, z.upper)];
-        let mut first = this.columns.start;
-        while let Some(found) = memchr(*mixed, &row[first..this.columns.end]) {
+        let mut first = self.columns.start;
+        while let Some(found) = memchr(self.cells.mixed, &row[first..self.columns.end]) {
             first += found;
-            let at = first.min(this.row_length - WIDTH);
+            let at = first.min(self.row_length - WIDTH);
             let next = if at + WIDTH >= nx { nx } else { at + WIDTH - 1 }; // the last column is the upper one of a cell
-            let is_open = std::array::from_fn(|n| n < next - at && row[at + n] == *mixed);
-            find_rivals(this, starts.map(|(j, k)| (k * ny + j) * this.row_length + at), is_open, extremes, rivals);
+            let last = memrchr(self.cells.mixed, &row[first..next.min(self.columns.end)]).map_or(first, |last| first + last);
+            self.find_rivals(starts.map(|(j, k)| (k * ny + j) * self.row_length + at), first - at..last + 1 - at, extremes, rivals);
             columns.resize(rivals.len(), [0.0; WIDTH]);
-            let right_of = |n: usize| if *linear { (n + 1).min(nx - 1 - at) } else { n };
-            let end = next.min(this.columns.end);
-            for (line, (line_row, of_line)) in rows.chunks_exact_mut(nx + PADDING).zip(&*lines).enumerate() {
-                let winners = winning_columns(contest, columns, rivals, of_line.weights);
-                let rights = std::array::from_fn(|n| if n < next - at { winners[right_of(n) % WIDTH] } else { u32::MAX });
-                let labels = winners.map(|channel| label_of_channel[channel as usize % 256]);
-                settle((&mut line_row[at..][..WIDTH]).try_into().expect("padded"), *mixed, &labels, &winners, &rights);
-                for i in (first..end).filter(|&i| line_row[i] == *mixed) {
-                    let target = this.targets[i].clone();
-                    for start in target.clone().step_by(WIDTH) {
-                        let weights = this.weights[start..][..WIDTH].try_into().expect("as many");
-                        let winners = winning_voxels(contest, columns, rivals, [i - at, right_of(i - at)], weights);
-                        let labels = winners.map(|channel| label_of_channel[channel as usize % 256]);
-                        patches.push(Patch { line, target: start..target.end.min(start + WIDTH), labels });
+            self.find_groups(first..last + 1, at, groups);
+            let contest = Contest::new(self.cells, self.field.channels);
+            for Line { weights: [wj, wk], place } in lines.iter() {
+                for (values, rival) in columns.iter_mut().zip(&*rivals) {
+                    let [a, b, c, d] = rival.corners;
+                    *values = std::array::from_fn(|n| lerp(lerp(a[n], b[n], *wj), lerp(c[n], d[n], *wj), *wk));
+                }
+                for group in groups.iter() {
+                    let (target, labels) = (&group.target, labels_of(&contest, columns, rivals, group));
+                    let out = &mut out[place + target.start..place + target.end];
+                    match out.first_chunk_mut() {
+                        Some(out) => *out = labels,
+                        None => out.copy_from_slice(&labels[..out.len()]),
                     }
                 }
             }
-            first = end;
+            first = last + 1;
+        }
+    }
+
+    /// The target voxels in these cells, by vectors, where column `at` is lane 0. The last vector may hold some of the one before again.
+    #[inline(always)]
+    fn find_groups(&self, cells: Range<usize>, at: usize, groups: &mut Vec<Group>) {
+        groups.clear();
+        let filled = self.targets[cells].iter().filter(|target| !target.is_empty());
+        let Some(target) = filled.cloned().reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)) else { return };
+        let right = u32::from(self.cells.linear[0]);
+        for start in target.clone().step_by(WIDTH) {
+            let start = if target.len() < WIDTH { start } else { start.min(target.end - WIDTH) };
+            let left: [u32; WIDTH] = std::array::from_fn(|n| self.lowers[start + n].wrapping_sub(at as u32).min(WIDTH as u32 - 1));
+            let lanes = [left, left.map(|lane| (lane + right).min(WIDTH as u32 - 1))];
+            let weights = self.weights[start..][..WIDTH].try_into().expect("padded");
+            groups.push(Group { target: start..target.end.min(start + WIDTH), lanes, weights });
         }
     }
 }
 
-/// The channels that may win in the cells that are open, out of 8 whose rows start at `starts` in each channel.
+impl LabelRows<'_> {
+    /// The channels that may win somewhere in cells `open`, out of 8 whose rows start at `starts` in each channel.
+    #[inline(always)]
+    fn find_rivals(&self, starts: [usize; 4], open: Range<usize>, extremes: &mut Vec<[[f32; WIDTH]; 2]>, rivals: &mut Vec<Rival>) {
+        let [_, ny, nz] = self.field.dims;
+        let channels = self.scores.chunks_exact(self.row_length * ny * nz);
+        let [a, b, c, d] = starts;
+        let vector = |values: &[f32]| -> [f32; WIDTH] { values[..WIDTH].try_into().expect("as many") };
+        let corners_of = |channel: &[f32]| [vector(&channel[a..]), vector(&channel[b..]), vector(&channel[c..]), vector(&channel[d..])];
+        // What a channel must reach at a corner of each cell.
+        let (mut bar, rises) = match self.cells.rule {
+            Rule::Highest => ([f32::NEG_INFINITY; WIDTH], true),
+            Rule::LastAbove(above) => ([above; WIDTH], false),
+        };
+        let mut largest = [0.0f32; WIDTH];
+        extremes.resize(self.field.channels, [[0.0; WIDTH]; 2]);
+        for ([least, greatest], channel) in extremes.iter_mut().zip(channels.clone()) {
+            let [a, b, c, d] = corners_of(channel);
+            let (low, high) = (
+                std::array::from_fn(|n| less(less(a[n], b[n]), less(c[n], d[n]))),
+                std::array::from_fn(|n| more(more(a[n], b[n]), more(c[n], d[n]))),
+            );
+            largest = std::array::from_fn(|n: usize| more(largest[n], more(f32::abs(low[n]), f32::abs(high[n]))));
+            (*least, *greatest) = (low, high);
+            if rises {
+                let next = next(least);
+                bar = std::array::from_fn(|n| more(bar[n], less(least[n], next[n])));
+            }
+        }
+        let beside = next(&largest);
+        let bar: [f32; WIDTH] = std::array::from_fn(|n| {
+            let slack = less(more(largest[n], beside[n]) * ROUNDING, f32::MAX);
+            if open.contains(&n) { bar[n] - slack } else { f32::INFINITY }
+        });
+        rivals.clear();
+        for ((&label, [_, greatest]), channel) in self.cells.label_of_channel.iter().zip(&*extremes).zip(channels) {
+            let next = next(greatest);
+            let mut may_win = false;
+            for n in 0..WIDTH {
+                may_win |= more(greatest[n], next[n]) >= bar[n];
+            }
+            if may_win {
+                rivals.push(Rival { label: label.into(), corners: corners_of(channel) });
+            }
+        }
+    }
+}
+
+/// What each column's right neighbour has; the last one itself.
 #[inline(always)]
-fn find_rivals(
-    rows: &LabelRows<'_>,
-    starts: [usize; 4],
-    is_open: [bool; WIDTH],
-    extremes: &mut Vec<[[f32; WIDTH]; 2]>,
-    rivals: &mut Vec<Rival>,
-) {
-    let [_, ny, nz] = rows.field.dims;
-    let channels = rows.scores.chunks_exact(rows.row_length * ny * nz);
-    let corners_of = |channel: &[f32]| starts.map(|start| -> [f32; WIDTH] { channel[start..][..WIDTH].try_into().expect("as many") });
-    // What a channel must reach at a corner of each cell.
-    let mut bar = match rows.cells.rule {
-        Rule::Highest => [f32::NEG_INFINITY; WIDTH],
-        Rule::LastAbove(above) => [above; WIDTH],
-    };
-    let rises = rows.cells.rule == Rule::Highest;
-    let mut largest = [0.0f32; WIDTH];
-    extremes.resize(rows.field.channels, [[0.0; WIDTH]; 2]);
-    for ([least, greatest], channel) in extremes.iter_mut().zip(channels.clone()) {
-        let [a, b, c, d] = corners_of(channel);
-        for n in 0..WIDTH {
-            least[n] = less(less(a[n], b[n]), less(c[n], d[n]));
-            greatest[n] = more(more(a[n], b[n]), more(c[n], d[n]));
-            largest[n] = more(largest[n], more(least[n].abs(), greatest[n].abs()));
-        }
-        for n in 0..WIDTH {
-            let of_cell = less(least[n], least[(n + 1).min(WIDTH - 1)]);
-            bar[n] = if rises { more(bar[n], of_cell) } else { bar[n] };
-        }
-    }
-    let slack = (largest.into_iter().fold(0.0, more) * ROUNDING).min(f32::MAX);
-    for n in 0..WIDTH {
-        bar[n] = if is_open[n] { bar[n] - slack } else { f32::INFINITY };
-    }
-    rivals.clear();
-    for (n, ([_, greatest], channel)) in (0..).zip(extremes.iter().zip(channels)) {
-        let mut may_win = false;
-        for n in 0..WIDTH {
-            may_win |= more(greatest[n], greatest[(n + 1).min(WIDTH - 1)]) >= bar[n];
-        }
-        if may_win {
-            rivals.push(Rival { channel: n, corners: corners_of(channel) });
-        }
-    }
+fn next(columns: &[f32; WIDTH]) -> [f32; WIDTH] {
+    let [_, b, c, d, e, f, g, h] = *columns;
+    [b, c, d, e, f, g, h, h]
 }
 
 #[inline(always)]
@@ -296,68 +368,50 @@ fn more(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// Scores of every rival at 8 columns, interpolated along j, then k, and who wins there.
-#[inline(always)]
-fn winning_columns(mut contest: Contest, columns: &mut [[f32; WIDTH]], rivals: &[Rival], [wj, wk]: [f32; 2]) -> [u32; WIDTH] {
-    for (values, Rival { channel, corners: [a, b, c, d] }) in columns.iter_mut().zip(rivals) {
-        for n in 0..WIDTH {
-            values[n] = lerp(lerp(a[n], b[n], wj), lerp(c[n], d[n], wj), wk);
-        }
-        contest.challenge(values, *channel);
-    }
-    contest.winners
-}
-
-/// Gives mixed cells the label of their left column, where the right one has the same winner.
-#[inline(always)]
-fn settle(cells: &mut [u8; WIDTH], mixed: u8, labels: &[u8; WIDTH], winners: &[u32; WIDTH], rights: &[u32; WIDTH]) {
-    for n in 0..WIDTH {
-        let settled = (winners[n] == rights[n]) & (cells[n] == mixed);
-        cells[n] = if settled { labels[n] } else { cells[n] };
-    }
-}
-
-/// Who wins at each weight of the right one of two columns.
-#[inline(always)]
-fn winning_voxels(
-    mut contest: Contest,
-    columns: &[[f32; WIDTH]],
-    rivals: &[Rival],
-    [left, right]: [usize; 2],
-    weights: [f32; WIDTH],
-) -> [u32; WIDTH] {
-    for (column, rival) in columns.iter().zip(rivals) {
-        let (a, b) = (column[left % WIDTH], column[right % WIDTH]);
-        contest.challenge(&weights.map(|weight| lerp(a, b, weight)), rival.channel);
-    }
-    contest.winners
-}
-
 /// Who wins 8 places, as far as channels have been looked at.
 #[derive(Clone, Copy)]
 struct Contest {
     /// What a score must be above.
     best: [f32; WIDTH],
-    winners: [u32; WIDTH],
+    labels: [u32; WIDTH],
     /// Whether a winner raises that to its own.
     rises: bool,
 }
 
 impl Contest {
-    fn new(rule: Rule, channels: usize) -> Self {
-        match rule {
-            Rule::Highest => Self { best: [f32::NEG_INFINITY; WIDTH], winners: [0; WIDTH], rises: true },
-            Rule::LastAbove(above) => Self { best: [above; WIDTH], winners: [channels as u32; WIDTH], rises: false },
+    fn new(cells: &Cells, channels: usize) -> Self {
+        match cells.rule {
+            Rule::Highest => Self { best: [f32::NEG_INFINITY; WIDTH], labels: [0; WIDTH], rises: true },
+            Rule::LastAbove(above) => Self { best: [above; WIDTH], labels: [cells.label_of_channel[channels].into(); WIDTH], rises: false },
         }
     }
+}
 
-    /// Gives `channel` the places where its `scores` are above the best: ties stay with the lower one.
-    #[inline(always)]
-    fn challenge(&mut self, scores: &[f32; WIDTH], channel: u32) {
-        for ((best, winner), &score) in self.best.iter_mut().zip(&mut self.winners).zip(scores) {
-            let wins = score > *best;
-            *winner = if wins { channel } else { *winner };
-            *best = if wins & self.rises { score } else { *best };
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn both_ways_give_the_same_labels() {
+        use super::super::tests::noise;
+        use super::*;
+
+        if !std::arch::is_x86_feature_detected!("avx2") {
+            return;
+        }
+        for case in 0..200 {
+            let number = |n: usize| noise(1000 * case + n) as f32;
+            let columns: Vec<[f32; WIDTH]> = (0..5).map(|c| std::array::from_fn(|n| (number(8 * c + n) * 4.0).round())).collect();
+            let rivals: Vec<_> = [0, 7, 200, 254, 3].map(|label| Rival { label, corners: [[0.0; WIDTH]; 4] }).into();
+            let left: [u32; WIDTH] = std::array::from_fn(|n| (number(100 + n) * 7.9) as u32);
+            let lanes = [left, left.map(|lane| (lane + 1).min(7))];
+            let group = Group { target: 0..WIDTH, lanes, weights: std::array::from_fn(|n| number(200 + n)) };
+            for (best, rises) in [(f32::NEG_INFINITY, true), (1.5, false)] {
+                let contest = Contest { best: [best; WIDTH], labels: [9; WIDTH], rises };
+                // SAFETY: the processor has AVX2.
+                #[allow(unsafe_code, reason = "calling a function compiled for more instructions")]
+                let wide = unsafe { labels_of_avx2(&contest, &columns, &rivals, &group) };
+                assert_eq!(wide, labels_of(&contest, &columns, &rivals, &group), "case {case}");
+            }
         }
     }
 }

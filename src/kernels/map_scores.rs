@@ -1,6 +1,5 @@
 //! Values on the source grid made of all class scores at each voxel, interpolated as for labels: everywhere, or in some regions.
 
-
 use rayon::prelude::*;
 
 use super::lattice::Cell;

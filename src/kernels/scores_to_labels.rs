@@ -119,9 +119,15 @@ pub fn scores_to_labels_cpu(scores: &[f32], p: &ScoresToLabels<'_>) -> Vec<u8> {
         let mut turned: Vec<u8> = zeroed_voxels(dims);
         rows.fill(&mut turned);
         let [nx, ny, _] = dims.map(|n| n as usize);
-        fill_rows(&mut out, p.target_dims, along, || (), |(), j, k, range, labels| {
-            labels.copy_from_slice(&turned[(k * ny + j) * nx..][range]);
-        });
+        fill_rows(
+            &mut out,
+            p.target_dims,
+            along,
+            || (),
+            |(), j, k, range, labels| {
+                labels.copy_from_slice(&turned[(k * ny + j) * nx..][range]);
+            },
+        );
         return out;
     }
     let [nx, ny, _] = field.dims;
@@ -266,6 +272,8 @@ pub(super) struct Cells {
     pub(super) label_of_channel: [u8; 256],
     /// Stands for no label, where not all corners have one winner: there are at most 255.
     pub(super) mixed: u8,
+    /// Whether each channel's label is its number.
+    are_channels: bool,
     pub(super) rule: Rule,
     /// Axes along which a cell has two corners.
     pub(super) linear: [bool; 3],
@@ -275,18 +283,22 @@ impl Cells {
     fn new(field: &Scores<'_>, p: &ScoresToLabels<'_>) -> Self {
         let of_none = (p.rule != Rule::Highest).then_some(0);
         let is_used = |label: &u8| p.label_of_channel.contains(label) || of_none == Some(*label);
-        let mixed = (0..=255).find(|label| !is_used(label)).expect("fewer channels than numbers");
+        let mixed = (0..=255).rev().find(|label| !is_used(label)).expect("fewer channels than numbers");
         let mut label_of_channel = [mixed; 256];
         label_of_channel[..field.channels].copy_from_slice(p.label_of_channel);
         label_of_channel[field.channels] = of_none.unwrap_or(mixed);
         let linear = p.interpolation.map(|along| along == Interpolation::Linear);
-        Self { label_of_channel, mixed, rule: p.rule, linear }
+        let are_channels =
+            mixed == MIXED && (0..).zip(&label_of_channel[..=field.channels]).all(|(n, &label)| u16::from(label) == n || label == MIXED);
+        Self { label_of_channel, mixed, are_channels, rule: p.rule, linear }
     }
 
     /// The labels of a row of cells, from the winners in the four rows around it.
     pub(super) fn label(&self, labels: &mut [u8], [a, b, c, d]: [&[u8]; 4]) {
         uniform_cells(labels, a, b, c, d, self.linear[0]);
-        labels.iter_mut().for_each(|cell| *cell = self.label_of_channel[usize::from(*cell)]);
+        if !self.are_channels {
+            labels.iter_mut().for_each(|cell| *cell = self.label_of_channel[usize::from(*cell)]);
+        }
     }
 
     /// Those of all cells.
@@ -377,8 +389,8 @@ impl Scores<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::scores_margin_cpu;
     use super::super::tests::{LINEARS, any_linear, covering, interpolated, noise, voxels};
+    use super::super::{map_scores_cpu, scores_margin_cpu};
     use super::*;
     use crate::gpu;
 
@@ -414,6 +426,16 @@ mod tests {
     fn check(scores: &[f32], p: &ScoresToLabels<'_>) -> Result<(), TestCaseError> {
         let labels = scores_to_labels_cpu(scores, p);
         let margins = scores_margin_cpu(scores, p);
+        // Every channel at every voxel, without a shortcut.
+        let first_of = |scores: &[f32]| (0..scores.len()).fold(0, |w, c| if scores[c] > scores[w] { c } else { w });
+        let winner_of = |scores: &mut [f32]| match p.rule {
+            Rule::Highest => first_of(scores) as f32,
+            Rule::LastAbove(above) => scores.iter().rposition(|&score| score > above).map_or(-1.0, |c| c as f32),
+        };
+        for ((&label, winner), &margin) in labels.iter().zip(map_scores_cpu(scores, p, winner_of)).zip(&margins) {
+            let expected = if winner < 0.0 { 0 } else { p.label_of_channel[winner as usize] };
+            prop_assert!(label == expected || margin < 1e-6, "{} is not {}, margin {}", label, expected, margin);
+        }
         for ((label, margin), voxel) in labels.into_iter().zip(margins).zip(voxels(p.target_dims)) {
             let Some(values) = oracle(scores, p, voxel) else { continue };
             if let Rule::LastAbove(above) = p.rule {
