@@ -113,7 +113,7 @@ fn findings_table(findings: &[FindingRecord]) -> String {
     }
     let headings = columns.iter().map(|[name, unit]| format!("{} {}", name.to_lowercase(), unit_for_people(unit)).trim_end().to_owned());
     let has_certainty = findings.iter().any(|f| f.certainty_percent.is_some());
-    let of_certainty = ["present", "certainty %"].into_iter().filter(|_| has_certainty).map(str::to_owned);
+    let of_certainty = ["present", "probability of presence %"].into_iter().filter(|_| has_certainty).map(str::to_owned);
     let header: Vec<String> = std::iter::once("finding".to_owned()).chain(of_certainty).chain(headings).collect();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let cell = |f: &FindingRecord, n: usize| match f.measurements.iter().find(|m| [&m.name, &m.unit] == columns[n]).and_then(|m| m.value) {

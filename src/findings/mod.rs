@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::codes::{Code, Uid};
+use crate::codes::{Code, Uid, dcm, other};
 use crate::dataset::{Frame, Instance};
 pub use crate::model::PackageId;
 use crate::research::Format;
@@ -117,6 +117,11 @@ impl Finding {
     /// The numbers that mean something: those of a region that does not exist are none, not 0 ml, and no mean of nothing.
     pub fn numbers(&self) -> &[Measurement] {
         if self.present || self.segment.is_none() { &self.measurements } else { &[] }
+    }
+
+    /// What [`Finding::certainty_percent`] is: of a finding that is there, the certainty of that; of one that is not, the probability that it is.
+    pub fn certainty_concept(&self) -> Code {
+        if self.present { dcm::CERTAINTY_OF_FINDING } else { other::PROBABILITY_OF_PRESENCE }
     }
 }
 

@@ -225,7 +225,7 @@ fn people_read_the_certainty() {
     let ran = roentgen(&["run", "--device", "cpu", "--model", &path("package"), "--output", &path("results"), &path("study")]);
     assert_eq!(ran.code, 0, "{}", ran.all());
     let row = |name: &str| ran.stdout.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
-    assert!(row("finding").contains("certainty %"), "{}", ran.stdout);
+    assert!(row("finding").contains("probability of presence %"), "{}", ran.stdout);
     assert!(row("nodule 1").contains(" 87.5 ") && row("nodule 2").contains(" 75.0 "), "{}", ran.stdout);
     let shown = roentgen(&["show", results(&folder.path().join("results")).to_str().expect("ASCII")]);
     assert_eq!(shown.code, 0, "{}", shown.all());

@@ -47,7 +47,8 @@ for group, finding in zip(groups, listed):
     need(group.finding_type.value == finding["finding_type"]["value"], f"{name}: another type")
     items = list(group[0].ContentSequence)
     numbers = [item for item in items if item.ValueType == "NUM"]
-    certainty = [item.MeasuredValueSequence[0].FloatingPointValue for item in numbers if item.ConceptNameCodeSequence[0].CodeValue == "111012"]
+    code = "111012" if finding["present"] else "PRESENCE-PROB"
+    certainty = [item.MeasuredValueSequence[0].FloatingPointValue for item in numbers if item.ConceptNameCodeSequence[0].CodeValue == code]
     need(len(certainty) == 1 and abs(certainty[0] - finding["certainty_percent"]) < 1e-6, f"{name}: certainty {certainty}")
     presence = [item.ConceptCodeSequence[0].CodeValue for item in items
                 if item.ValueType == "CODE" and item.ConceptNameCodeSequence[0].CodeMeaning == "Presence of property"]

@@ -118,7 +118,8 @@ def check_findings(where, bundle, document, folder, release):
         need(same_code(group['code'], finding['finding_type']), f'{name}: code')
         need(same_code(group['category'][2], finding['category']), f'{name}: category')
         need(group['valueCodeableConcept']['coding'][0]['code'] == ('52101004' if finding['present'] else '272519000'), f'{name}: presence')
-        certainty = [float(c['valueQuantity']['value']) for c in group.get('component', []) if c['code']['coding'][0]['code'] == '111012']
+        certainty_code = '111012' if finding['present'] else 'PRESENCE-PROB'
+        certainty = [float(c['valueQuantity']['value']) for c in group.get('component', []) if c['code']['coding'][0]['code'] == certainty_code]
         need(certainty == [c for c in [finding['certainty_percent']] if c is not None], f'{name}: certainty {certainty}')
         structure = None
         if release == 'R5' and 'bodyStructure' in group:

@@ -58,7 +58,7 @@ def check_table(where, headings, rows, findings):
         need(row[0][0] == finding['name'], f'{name}: called {row[0]}')
         need(row[place['Presence']] == ['present' if finding['present'] else 'absent'], f'{name}: {row[place["Presence"]]}')
         if finding['certainty_percent'] is not None:
-            text = row[place['Certainty']][0]
+            text = row[place['Probability of presence']][0]
             need(text.endswith(' %') and is_number(text[:-2], finding['certainty_percent']), f'{name}: certainty {text}')
         if finding['site'] and finding['site'] != finding['finding_type']:
             need(row[place['Site']][0].startswith(finding['site']['meaning']), f'{name}: site {row[place["Site"]]}')

@@ -91,9 +91,10 @@ def check_group(where, group, finding, kind, seg, segment_of):
         same('laterality', code(sites[0].laterality), wanted(finding['laterality']))
     group_items = list(group[0].ContentSequence)
     numbers = [i for i in group_items if i.ValueType == 'NUM']
-    certainty = [i for i in numbers if i.name.value == '111012']
+    certainty_code = '111012' if finding['present'] else 'PRESENCE-PROB'
+    certainty = [i for i in numbers if i.name.value == certainty_code]
     same('certainty', [number(i)[0] for i in certainty], [finding['certainty_percent']] if finding['certainty_percent'] is not None else [])
-    rest = [i for i in numbers if i.name.value != '111012']
+    rest = [i for i in numbers if i.name.value != certainty_code]
     if kind != '1410':
         counted = finding['measurements'] if finding['present'] or finding['segment'] is None else []
         same('number of numbers', len(rest), len(counted))

@@ -71,7 +71,7 @@ fn check_group(
 
     let numbers: Vec<&InMemDicomObject> =
         items(group, tags::CONTENT_SEQUENCE).iter().filter(|i| i.text(tags::VALUE_TYPE) == "NUM").collect();
-    let (certainty, numbers): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|i| is_named(i, &dcm::CERTAINTY_OF_FINDING));
+    let (certainty, numbers): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|i| is_named(i, &finding.certainty_concept()));
     is("another certainty", certainty.first().and_then(|i| measured(i)) == finding.certainty_percent);
     let presence = value(group, &dcm::PRESENCE_OF_PROPERTY);
     match template.as_str() {

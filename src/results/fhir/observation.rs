@@ -72,7 +72,7 @@ pub(super) fn of_finding(job: &Job<'_>, finding: &Finding) -> Made {
     group["hasMember"] = members.iter().map(|member| reference(member)).collect();
     if finding.certainty_percent.is_some() {
         let (field, certainty) = quantity(finding.certainty_percent, &ucum::PERCENT);
-        let mut component = json!({ "code": concept(&dcm::CERTAINTY_OF_FINDING) });
+        let mut component = json!({ "code": concept(&finding.certainty_concept()) });
         component[field] = certainty;
         group["component"] = json!([component]);
     }

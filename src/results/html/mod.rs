@@ -158,7 +158,7 @@ fn table(page: &mut Markup, table: &Table<'_>) {
                 }
                 page.element("th scope=\"col\"", "Presence");
                 if table.has_certainty {
-                    page.element(number, "Certainty");
+                    page.element(number, "Probability of presence");
                 }
                 for [name, unit] in &table.columns {
                     page.element(number, &if unit.is_empty() { name.clone() } else { format!("{name}, {unit}") });

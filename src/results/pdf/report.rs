@@ -128,7 +128,7 @@ impl<'a> Grid<'a> {
         let mut headings = vec![("Finding".to_owned(), 1.7, false)];
         headings.extend(table.has_site.then(|| ("Site".to_owned(), 1.3, false)));
         headings.push(("Presence".to_owned(), 0.9, false));
-        headings.extend(table.has_certainty.then(|| ("Certainty".to_owned(), 0.9, true)));
+        headings.extend(table.has_certainty.then(|| ("Probability of presence".to_owned(), 1.1, true)));
         headings.extend(table.columns.iter().map(|[name, unit]| {
             let separator = if unit.is_empty() { "" } else { ", " };
             (format!("{name}{separator}{unit}"), 1.3, true)

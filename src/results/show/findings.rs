@@ -68,7 +68,7 @@ fn of(document: &Value) -> Page {
             rows.push(row(String::new(), String::new(), String::new()));
         }
     }
-    page.table("findings", &["finding", "side", "presence", "certainty %", "measurement", "value", "unit"], rows);
+    page.table("findings", &["finding", "side", "presence", "probability of presence %", "measurement", "value", "unit"], rows);
     let object = |object: &Value| vec![text(&object["file"]), text(&object["modality"]), text(&object["sop_instance_uid"])];
     page.table("objects", &["file", "modality", "SOP instance"], list(&document["results"]).iter().map(object).collect());
     list(&document["warnings"]).iter().for_each(|warning| page.note(text(warning)));

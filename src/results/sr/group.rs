@@ -104,7 +104,7 @@ fn measurement(measurement: &Measurement) -> Item {
 
 fn certainty(finding: &Finding) -> Option<Item> {
     let percent = finding.certainty_percent?;
-    Some(content::number(Relationship::Contains, &dcm::CERTAINTY_OF_FINDING, Some(percent), &ucum::PERCENT, Vec::new()))
+    Some(content::number(Relationship::Contains, &finding.certainty_concept(), Some(percent), &ucum::PERCENT, Vec::new()))
 }
 
 fn evaluations(finding: &Finding) -> impl Iterator<Item = Item> {

@@ -85,7 +85,7 @@ pub(super) fn value_with_unit(measurement: &Measurement) -> String {
     if unit.is_empty() || value == NOT_COMPUTABLE { value } else { format!("{value} {unit}") }
 }
 
-/// The certainty of a finding; a dash where the model states none.
+/// How probable it is that a finding is there; a dash where the model does not say.
 pub(super) fn certainty(finding: &Finding) -> String {
     let trimmed = |text: String| if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
     finding.certainty_percent.map_or_else(|| NONE.to_owned(), |percent| format!("{} %", trimmed(number(percent))))
