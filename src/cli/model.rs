@@ -363,8 +363,11 @@ fn reference_input(package: &Package, input: &ReferenceInput, folder: &Path) -> 
 
 fn measured(package: &Package, findings: &Findings, expected: &Expected) -> Option<f64> {
     let finding = findings.findings.iter().find(|finding| finding.name == expected.finding)?;
-    let Some(wanted) = expected.measurement else { return finding.certainty_percent.map(|percent| percent / 100.0) };
     let described = package.manifest.finding_named(&expected.finding)?;
+    let Some(wanted) = expected.measurement else {
+        let probability = finding.certainty_percent.map(|percent| percent / 100.0);
+        return if described.estimate.is_some() { finding.measurements.first()?.value } else { probability };
+    };
     let place = described.measurements.iter().position(|kind| *kind == wanted)?;
     finding.measurements.get(place)?.value
 }

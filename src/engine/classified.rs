@@ -1,4 +1,4 @@
-//! Classification: each finding's probability for an image as a whole, and what of the image it rests on.
+//! Classification and regression: each finding's probability, or number, for an image as a whole; and what of the image it rests on.
 
 use std::sync::atomic::AtomicBool;
 
@@ -6,7 +6,7 @@ use super::input::{Closed, Voxels};
 use super::timings::{Stage, Timings};
 use super::{Analysis, Engine, EngineError, without_findings};
 use crate::codes::{other, ucum};
-use crate::findings::{Finding, Findings, ValueMap};
+use crate::findings::{Finding, Findings, Measurement, ValueMap};
 use crate::infer::{Cover, InferError};
 use crate::model::{self, Explanation, Fill, NamedFill};
 use crate::postprocess::{probability_of, values_on};
@@ -28,8 +28,10 @@ impl Engine {
         on_stage: &mut dyn FnMut(Stage),
     ) -> Result<Analysis, EngineError> {
         let manifest = &self.package.manifest;
-        let kind = manifest.output.scores.expect("the manifest was checked: a classification says what its scores are");
-        let probabilities = |scores: &[f32]| probability_of(scores, kind).map_err(|value| InferError::NotProbability { value });
+        let answers = |outputs: &[f32]| match manifest.output.scores {
+            Some(kind) => probability_of(outputs, kind).map_err(|value| InferError::NotProbability { value }),
+            None => estimates(manifest, outputs),
+        };
         let grid = *opened.image().grid();
         let turned = opened.is_monochrome1().then(|| turned_round(opened.image()));
         let seen = turned.as_ref().unwrap_or(opened.image());
@@ -38,7 +40,7 @@ impl Engine {
             timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), || plan.run(&self.backend, seen)));
         let input = input?;
         let (found, effects) = timings.time(Stage::Infer, on_stage, || {
-            let found = probabilities(&self.network.classify(&input, cancel)?)?;
+            let found = answers(&self.network.classify(&input, cancel)?)?;
             let effects = match manifest.explanation.as_ref().filter(|_| self.maps) {
                 None => Vec::new(),
                 Some(Explanation::Occlusion { patch, stride, fill }) => {
@@ -47,8 +49,7 @@ impl Engine {
                         Fill::Named(NamedFill::Mean) => mean_of(&input, &plan.content(&grid)),
                     };
                     let cover = Cover { patch: *patch, stride: *stride, value };
-                    let fall =
-                        |scores: &[f32]| Ok(found.iter().zip(probabilities(scores)?).map(|(whole, covered)| whole - covered).collect());
+                    let fall = |scores: &[f32]| Ok(found.iter().zip(answers(scores)?).map(|(whole, covered)| whole - covered).collect());
                     self.network.covered(&input, &cover, found.len(), fall, cancel)?
                 }
             };
@@ -76,8 +77,34 @@ impl Engine {
     }
 }
 
-fn finding(described: &model::Finding, probability: f64, findings: &Findings) -> Finding {
-    let threshold = described.threshold.as_ref().expect("the manifest was checked: each finding of a classification has a threshold");
+/// The number of each channel.
+fn estimates(manifest: &model::Manifest, outputs: &[f32]) -> Result<Vec<f64>, InferError> {
+    let mut numbers = vec![0.0; outputs.len()];
+    for finding in &manifest.finding {
+        let estimate = finding.estimate.as_ref().expect("the manifest was checked: each finding of a regression has an estimate");
+        let unit = || estimate.unit.value.to_string();
+        let out_of_range = |value| InferError::OutOfRange {
+            finding: finding.name.clone(),
+            value,
+            unit: unit(),
+            least: estimate.least,
+            most: estimate.most,
+        };
+        numbers[finding.channel] = estimate.of(outputs[finding.channel]).map_err(out_of_range)?;
+    }
+    Ok(numbers)
+}
+
+/// A finding of which the network has said `answer`: a probability, or a number.
+fn finding(described: &model::Finding, answer: f64, findings: &Findings) -> Finding {
+    let probability = described.threshold.as_ref().map(|threshold| (answer, answer >= threshold.at));
+    let estimate = described.estimate.as_ref().map(|estimate| Measurement {
+        concept: estimate.concept.clone(),
+        derivation: None,
+        method: None,
+        value: Some(answer),
+        unit: estimate.unit.clone(),
+    });
     Finding {
         name: described.name.clone(),
         tracking_uid: findings.result_uid(&format!("tracking/channel {}", described.channel)),
@@ -87,10 +114,10 @@ fn finding(described: &model::Finding, probability: f64, findings: &Findings) ->
         finding_type: described.finding_type.clone(),
         site: described.site.clone(),
         laterality: described.laterality.clone(),
-        present: probability >= threshold.at,
-        certainty_percent: Some(100.0 * probability),
+        present: probability.is_none_or(|(_, is_present)| is_present),
+        certainty_percent: probability.map(|(probability, _)| 100.0 * probability),
         evaluations: Vec::new(),
-        measurements: Vec::new(),
+        measurements: estimate.into_iter().collect(),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::infer::runtime::{self, RuntimeError};
 use crate::infer::{InferError, Network, Provider, Scores};
 use crate::kernels::{Backend, Interpolation};
 use crate::measure::MeasureError;
-use crate::model::{Manifest, MapOf, Package, Task};
+use crate::model::{Manifest, MapOf, Package};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{Plan, PreprocessError, source_box};
 use crate::research::ResearchError;
@@ -215,7 +215,7 @@ impl Engine {
     ) -> Result<Analysis, EngineError> {
         let Opened { voxels: opened, started, load } = opened;
         let mut timings = Timings(vec![(Stage::Load, load)]);
-        if self.package.manifest.model.task == Task::Classification {
+        if self.package.manifest.model.task.is_of_whole() {
             return self.classify(opened, started, timings, cancel, on_stage);
         }
         let manifest = &self.package.manifest;
@@ -342,6 +342,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
     for finding in &manifest.finding {
         if let Some(threshold) = &finding.threshold {
             add_fields(format!("finding.{}.threshold", finding.name), json(serde_json::to_value(threshold)));
+        }
+        if let Some(estimate) = &finding.estimate {
+            add_fields(format!("finding.{}.estimate", finding.name), json(serde_json::to_value(estimate)));
         }
     }
     if let Some(explanation) = &manifest.explanation {

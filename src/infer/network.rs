@@ -82,6 +82,20 @@ pub enum InferError {
         /// The first such value.
         value: f32,
     },
+    /// A number that the manifest says is none for such an image.
+    #[error("the network says {value} {unit} for `{finding}`, and the package takes nothing outside {least} to {most} for a result")]
+    OutOfRange {
+        /// Name of the finding.
+        finding: String,
+        /// The number.
+        value: f64,
+        /// Its unit, UCUM.
+        unit: String,
+        /// Of the manifest.
+        least: f64,
+        /// Of the manifest.
+        most: f64,
+    },
     /// Stopped because the caller asked for it.
     #[error("cancelled")]
     Cancelled,
@@ -101,6 +115,7 @@ impl Coded for InferError {
             Self::NotFinite { .. } => "infer.not-finite",
             Self::Memory { .. } => "infer.memory",
             Self::NotProbability { .. } => "infer.not-probability",
+            Self::OutOfRange { .. } => "infer.out-of-range",
             Self::Cancelled => "infer.cancelled",
             Self::Ort(_) => "infer.onnxruntime",
         }

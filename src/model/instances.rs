@@ -70,10 +70,10 @@ impl Manifest {
             Task::Detection if with_objects().next().is_none() => {
                 return Err("`task` is \"detection\", and no finding has `instances`".to_owned());
             }
-            Task::Segmentation | Task::Classification if with_objects().next().is_some() => {
+            Task::Segmentation | Task::Classification | Task::Regression if with_objects().next().is_some() => {
                 return Err("a finding has `instances`: `task` must be \"detection\"".to_owned());
             }
-            Task::Detection | Task::Segmentation | Task::Classification => {}
+            _ => {}
         }
         for (finding, instances) in with_objects() {
             let wrong = |what: &str| Err(format!("the `instances` of `{}` {what}", finding.name));

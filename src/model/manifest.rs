@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
 use super::select::Kind;
-use super::{Axes, Explanation, Inference, Instances, ModelError, Select, Threshold};
+use super::{Axes, Estimate, Explanation, Inference, Instances, ModelError, Select, Threshold};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -42,7 +42,7 @@ pub struct Manifest {
     pub inference: Inference,
     /// The network's output.
     pub output: Output,
-    /// From class scores to the label map, in order; none of a classification.
+    /// From class scores to the label map, in order; none of an image as a whole.
     #[serde(default)]
     pub postprocess: Vec<PostprocessStep>,
     /// What the labels mean.
@@ -86,6 +86,15 @@ pub enum Task {
     Detection,
     /// A probability for the whole image for each finding.
     Classification,
+    /// A number for the whole image for each finding.
+    Regression,
+}
+
+impl Task {
+    /// Whether its answers are of the image as a whole, and not of regions in it.
+    pub fn is_of_whole(self) -> bool {
+        matches!(self, Self::Classification | Self::Regression)
+    }
 }
 
 /// One file of the package.
@@ -240,8 +249,8 @@ fn is_off(switch: &bool) -> bool {
     !switch
 }
 
-/// The network's output tensor: class scores with the input's layout, one channel for each finding and the background. Of a classification
-/// batch and channel.
+/// The network's output tensor: class scores with the input's layout, one channel for each finding and the background. Of an image as a
+/// whole batch and channel.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
@@ -304,7 +313,7 @@ pub enum PostprocessStep {
 pub struct Finding {
     /// Channel of the output tensor.
     pub channel: usize,
-    /// Value in the label map, 1 to 255; 0 for a finding without region, as those of a classification are.
+    /// Value in the label map, 1 to 255; 0 for a finding without region, as those of an image as a whole are.
     #[serde(default)]
     pub segment: u8,
     /// For people.
@@ -327,6 +336,8 @@ pub struct Finding {
     pub instances: Option<Instances>,
     /// From which probability on it is present, in a classification.
     pub threshold: Option<Threshold>,
+    /// The number that it is, in a regression.
+    pub estimate: Option<Estimate>,
 }
 
 /// Values for each voxel of the source.
@@ -477,7 +488,7 @@ impl Manifest {
 
     /// Whether its result is a label map.
     fn has_labels(&self) -> bool {
-        self.model.task != Task::Classification
+        !self.model.task.is_of_whole()
     }
 
     /// Whether scores become probabilities on the network's grid.
@@ -608,7 +619,7 @@ impl Manifest {
         }
         self.check_instances()?;
         if !self.has_labels() {
-            self.check_classification()?;
+            self.check_whole()?;
         }
         self.reference.as_ref().map_or(Ok(()), |reference| reference.check(&self.finding))?;
         let inside = |path: &str| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
@@ -646,6 +657,7 @@ impl Manifest {
         require(!resizes, "`resize` is of classifications: give `resample` with a spacing")?;
         require(self.explanation.is_none(), "`explanation` is of classifications: a [[map]] shows a segmentation's probabilities")?;
         require(self.finding.iter().all(|f| f.threshold.is_none()), "`finding.threshold` is of classifications")?;
+        require(self.finding.iter().all(|f| f.estimate.is_none()), "`finding.estimate` is of regressions")?;
         require(self.finding.iter().all(|f| f.colour.is_some()), "a `finding` with a segment has no `colour`")
     }
 

@@ -3,7 +3,6 @@
 //! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, or these packed into one file, and no code. Its steps are a closed set.
 
 mod axes;
-mod classification;
 mod error;
 mod files;
 pub mod import;
@@ -14,9 +13,9 @@ mod package;
 mod reference;
 pub mod select;
 pub mod signature;
+mod whole;
 
 pub use axes::Axes;
-pub use classification::{Explanation, Fill, NamedFill, Threshold, patch_starts};
 pub use error::ModelError;
 pub use files::pack;
 pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles, Whole};
@@ -28,3 +27,4 @@ pub use manifest::{
 pub use package::{Installed, Package, PackageFolders, PackageId};
 pub use reference::{Expected, Reference, ReferenceInput};
 pub use select::{Assessment, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};
+pub use whole::{Estimate, Explanation, Fill, NamedFill, Threshold, patch_starts};

@@ -1,10 +1,12 @@
-//! `task = "classification"`: findings of an image as a whole, each with a probability; and what of the image it rests on.
+//! `task = "classification"` and `"regression"`: findings of an image as a whole, each with a probability, or each a number; and what of the
+//! image a probability rests on.
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Finding, Layout, Manifest, PreprocessStep};
+use super::manifest::{Finding, Layout, Manifest, PreprocessStep, Task};
 use super::select::Kind;
 use super::{Inference, Whole};
+use crate::codes::Code;
 
 /// Letters of an origin.
 const MOST_ORIGIN: usize = 200;
@@ -21,6 +23,58 @@ pub struct Threshold {
     pub at: f64,
     /// Where it comes from: the ROC of the card, for one. It is copied into every result.
     pub origin: String,
+}
+
+/// `[finding.estimate]`: a number that the network gives for the image as a whole, `scale` times its output plus `offset`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Estimate {
+    /// What the number is: the concept of a measurement.
+    pub concept: Code,
+    /// Its unit, UCUM.
+    pub unit: Code,
+    /// Units for 1 of the network's output, not 0.
+    #[serde(default = "one")]
+    pub scale: f64,
+    /// In the unit, where the network's output is 0.
+    #[serde(default)]
+    pub offset: f64,
+    /// In the unit. A number below it, or above `most`, is no result: the image is refused.
+    pub least: f64,
+    /// In the unit.
+    pub most: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Estimate {
+    /// The number that an output of the network stands for; the same as an error where there is no such thing.
+    ///
+    /// # Errors
+    /// The number, where it is not within `least` to `most`.
+    pub fn of(&self, output: f32) -> Result<f64, f64> {
+        let number = f64::from(output) * self.scale + self.offset;
+        if (self.least..=self.most).contains(&number) { Ok(number) } else { Err(number) }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let fits = |code: &Code| (1..=16).contains(&code.value.len()) && !code.scheme.is_empty() && (1..=64).contains(&code.meaning.len());
+        match () {
+            () if !fits(&self.concept) || !fits(&self.unit) => {
+                Err("has a code in its `estimate` with an empty part, or a value over 16 or a meaning over 64 characters")
+            }
+            () if self.unit.scheme != "UCUM" => Err("has an `estimate.unit` that is not of the scheme UCUM"),
+            () if !self.scale.is_normal() || !self.offset.is_finite() => {
+                Err("has an `estimate.scale` that is 0 or not finite, or an `offset` that is not finite")
+            }
+            () if !(self.least.is_finite() && self.most.is_finite() && self.least < self.most) => {
+                Err("has no `estimate.least` below `estimate.most`")
+            }
+            () => Ok(()),
+        }
+    }
 }
 
 /// `[explanation]`: how it is found out what of the image a probability rests on.
@@ -78,23 +132,35 @@ impl Manifest {
         })
     }
 
-    /// What a classification needs, and what it has no use for.
-    pub(super) fn check_classification(&self) -> Result<(), String> {
+    /// What a classification or regression needs, and what it has no use for.
+    pub(super) fn check_whole(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        require(self.postprocess.is_empty(), "`postprocess` makes label maps, and a classification has none")?;
+        require(self.postprocess.is_empty(), "`postprocess` makes label maps, and classifications and regressions have none")?;
         require(self.map.is_empty(), "a [[map]] is of a label map's classes: `explanation` explains a classification")?;
-        require(self.output.scores.is_some(), "`output.scores` says how scores become probabilities: it is missing")?;
-        require(self.inference == Inference::Whole(Whole {}), "a classification sees the image as a whole: give `[inference.whole]`")?;
-        let to = self.resized_to().ok_or("a classification's input has one size: give a `resize` step")?;
+        if self.model.task == Task::Regression {
+            require(
+                self.output.scores.is_none(),
+                "`output.scores` is of class scores: `finding.estimate` says what a regression's output is",
+            )?;
+            require(self.output.background.is_none(), "`output.background` is of class scores: a regression has none")?;
+            require(self.explanation.is_none(), "`explanation` is of the probabilities of a classification")?;
+        } else {
+            require(self.output.scores.is_some(), "`output.scores` says how scores become probabilities: it is missing")?;
+        }
+        require(
+            self.inference == Inference::Whole(Whole {}),
+            "a classification or regression sees the image as a whole: give `[inference.whole]`",
+        )?;
+        let to = self.resized_to().ok_or("the input of a classification or regression has one size: give a `resize` step")?;
         let crops = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Crop { .. }));
-        require(!crops, "`crop` is of segmentations and detections: a classification sees the image as a whole")?;
+        require(!crops, "`crop` is of segmentations and detections: a classification or regression sees the image as a whole")?;
         let is_flat = to[2] == 1;
         require(
             is_flat == (self.select.kind == Kind::Image),
             "`resize.to` has 1 along k for a `select.kind` of \"image\", and more for volumes",
         )?;
         require(is_flat || self.input.layout == Layout::Ncdhw, "`input.layout` of a volume as a whole is \"NCDHW\"")?;
-        self.finding.iter().try_for_each(check_finding)?;
+        self.finding.iter().try_for_each(|finding| check_finding(finding, self.model.task))?;
         match &self.explanation {
             Some(Explanation::Occlusion { patch, stride, fill }) => self.check_occlusion(to, *patch, *stride, *fill),
             None => Ok(()),
@@ -121,10 +187,20 @@ impl Manifest {
     }
 }
 
-fn check_finding(finding: &Finding) -> Result<(), String> {
+fn check_finding(finding: &Finding, task: Task) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("the finding `{}` {what}", finding.name));
     if finding.segment != 0 || finding.colour.is_some() || !finding.measurements.is_empty() {
-        return wrong("is one of a classification, which has no region: leave out `segment`, `colour` and `measurements`");
+        return wrong("is one of an image as a whole, which has no region: leave out `segment`, `colour` and `measurements`");
+    }
+    if task == Task::Regression {
+        return match &finding.estimate {
+            _ if finding.threshold.is_some() => wrong("is one of a regression: `threshold` is of classifications"),
+            None => wrong("has no `estimate`: nothing says which number it is, and in which unit"),
+            Some(estimate) => estimate.check().or_else(wrong),
+        };
+    }
+    if finding.estimate.is_some() {
+        return wrong("is one of a classification: `estimate` is of regressions");
     }
     match &finding.threshold {
         None => wrong("has no `threshold`: nothing says from which probability on it is present"),

@@ -131,6 +131,69 @@ fn a_map_says_how_far_the_probability_falls() {
     assert!(findings.labels.voxels().iter().all(|&label| label == 0) && findings.findings.iter().all(|f| f.segment.is_none()));
 }
 
+/// The package of the formula as a regression: what the graph says before the sigmoid, on a scale of months.
+fn regression(folder: &Path, changes: &[(&str, &str)]) -> Result<Package, roentgen::model::ModelError> {
+    let text = fs::read_to_string(package("quadrants").join("model.toml")).expect("readable");
+    let explanation = text.find("[explanation]").expect("it has one");
+    let estimate = "estimate = { concept = { value = \"BONE-AGE\", scheme = \"99TEST\", meaning = \"Bone age\" }, \
+                    unit = { value = \"mo\", scheme = \"UCUM\", meaning = \"month\" }, scale = 10.0, offset = 100.0, least = 0.0, most = 240.0 }";
+    let text = text[..explanation].replace("task = \"classification\"", "task = \"regression\"");
+    let text = text.replace("scores = \"independent-logits\"\n", "").replace("threshold = { at = 0.6, origin = \"a test\" }", estimate);
+    let change = |text: String, (from, to): &(&str, &str)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    };
+    fs::write(folder.join("model.toml"), changes.iter().fold(text, change)).expect("written");
+    fs::copy(package("quadrants").join("quadrants.onnx"), folder.join("quadrants.onnx")).expect("copied");
+    Package::read(folder)
+}
+
+#[test]
+fn a_regression_gives_numbers_with_units() {
+    let expected: Value = serde_json::from_slice(&fs::read(MADE.path().join("expected.json")).expect("readable")).expect("JSON");
+    let [folder, output] = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
+    regression(folder.path(), &[]).expect("a package");
+    let (code, report) = run(folder.path().to_str().expect("ASCII"), "tall", "all", output.path());
+    assert_eq!(code, 0, "{report}");
+    let findings = report["series"][0]["findings"].as_array().expect("findings");
+    assert_eq!(findings.len(), 2);
+    for (n, finding) in findings.iter().enumerate() {
+        let probability = expected["tall"][n].as_f64().expect("a number") / 100.0;
+        let months = 100.0 + 10.0 * (probability / (1.0 - probability)).ln();
+        let measured = &finding["measurements"][0];
+        let found = measured["value"].as_f64().expect("a number");
+        assert!((found - months).abs() < 1e-2, "{found} is not {months}");
+        assert!(measured["unit"]["value"] == "mo" && measured["concept"]["meaning"] == "Bone age", "{measured}");
+        assert!(finding["certainty_percent"].is_null(), "{finding}");
+    }
+    let results = PathBuf::from(report["series"][0]["folder"].as_str().expect("a folder"));
+    let report = crate::support::roentgen(&["show", results.join("sr.dcm").to_str().expect("ASCII")]);
+    assert!(report.code == 0 && report.stdout.matches("Bone age").count() == 2 && report.stdout.contains("mo"), "{}", report.all());
+    for file in ["findings.csv", "findings.json", "fhir-r4.json", "report.html"] {
+        let text = fs::read_to_string(results.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(text.contains("Bone age"), "{file}");
+    }
+}
+
+#[test]
+fn a_regression_that_is_out_of_range_is_no_result() {
+    let [folder, output] = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
+    regression(folder.path(), &[("most = 240.0", "most = 1.0")]).expect("a package");
+    let (code, report) = run(folder.path().to_str().expect("ASCII"), "tall", "json", output.path());
+    assert_eq!((code, outcomes(&report)), (1, vec![("failed".to_owned(), vec!["infer.out-of-range".to_owned()])]));
+    for (from, to) in [
+        ("scale = 10.0", "scale = 0.0"),
+        ("least = 0.0", "least = 300.0"),
+        ("scheme = \"UCUM\"", "scheme = \"SCT\""),
+        ("meaning = \"Bone age\"", "meaning = \"\""),
+        ("[output]\n", "[output]\nscores = \"logits\"\n"),
+        ("task = \"regression\"", "task = \"classification\""),
+    ] {
+        let error = regression(folder.path(), &[(from, to)]).expect_err(to);
+        assert_eq!(error.code(), "model.unsupported", "{from} -> {to}: {error}");
+    }
+}
+
 #[test]
 fn black_and_white_must_not_contradict_each_other() {
     let output = tempfile::tempdir().expect("a temporary folder");
