@@ -101,6 +101,7 @@ pub(crate) fn findings(stack: &Stack, loaded: &Loaded, segments: u8) -> Findings
         frames: stack.frames.clone(),
         slice_of_frame: stack.slice_of_frame.clone(),
         file: None,
+        channels: Vec::new(),
     };
     let provenance = Provenance {
         roentgen_version: env!("CARGO_PKG_VERSION").into(),

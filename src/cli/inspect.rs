@@ -199,7 +199,8 @@ impl Inspect {
             found.series.iter().enumerate().flat_map(|(n, one)| one.parts(policy).into_iter().map(move |part| (n, part))).collect();
         let (checks, answers): (Vec<_>, Vec<_>) =
             parts.iter().map(|(_, part)| package.assess(part)).map(|a| (a.checks.clone(), a.answer())).unzip();
-        let answered = parts.iter().zip(checks).zip(package.take(answers));
+        let alone: Vec<Part<'_>> = parts.iter().map(|(_, part)| part.clone()).collect();
+        let answered = parts.iter().zip(checks).zip(package.take(&alone, answers));
         let entry = |(((n, part), checks), answer): ((&(usize, Part<'_>), _), Result<Eligible, _>)| {
             let part = (part.of > 1).then(|| format!("part {} of {}", part.number, part.of));
             (*n, PackageEntry { part, ..self.entry(package, checks, answer.map(|e| e.preferred), found) })

@@ -37,6 +37,9 @@ use crate::model::Package;
 /// of the DICOM objects. Such a file says neither what it shows nor what its values are: the
 /// package's rules on that are not checked, which the results repeat.
 ///
+/// A package that sees several series at once (multi-channel MR) finds them in the study; of
+/// files NAME_0000.nii.gz is its first channel, NAME_0001.nii.gz the second, in one folder.
+///
 /// DIR/report.json lists every series, volume and file with its outcome. A second run over the
 /// same input with the same package and device writes the same objects under the same UIDs.
 ///

@@ -254,13 +254,17 @@ impl Reader<'_> {
         let files = &cohort.inventory.studies[study];
         let found = cohort.inventory.open(files);
         let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(package.manifest.select.geometry)).collect();
-        let answers = package.take(parts.iter().map(|part| package.eligible(part)).collect());
+        let answers = package.take(&parts, parts.iter().map(|part| package.eligible(part)).collect());
         for (part, answer) in parts.iter().zip(answers) {
             let head = head_of(part, answer.as_ref().ok());
             if self.knows_series(files, &head) {
                 continue;
             }
-            let job = answer.map(|Eligible { stack, checks, preferred, .. }| (Input::from(stack), checks, preferred));
+            let job = answer.map(|mut eligible| {
+                let because = because(&eligible.checks, eligible.others.iter().map(|other| other.why.clone()));
+                let preferred = std::mem::take(&mut eligible.preferred);
+                (Input::from(eligible), because, preferred)
+            });
             if !self.hand_over(study, Subject::Series(Box::new(head)), job) {
                 return;
             }
@@ -270,7 +274,11 @@ impl Reader<'_> {
                 continue;
             }
             let answer = package.assess_volume(file).answer();
-            let job = answer.map(|volume| (Input::from(volume.clone()), volume.checks, Vec::new()));
+            let job = answer.map(|volume| {
+                let because =
+                    because(&volume.checks, volume.others.iter().map(|other| format!("channel {}: a file beside it", other.name)));
+                (Input::from(volume), because, Vec::new())
+            });
             if !self.hand_over(study, Subject::Volume { path: file.shown.clone(), format: file.header.format }, job) {
                 return;
             }
@@ -295,13 +303,13 @@ impl Reader<'_> {
     }
 
     /// Reads the voxels and hands them to the engine; false where the run ends.
-    fn hand_over(&mut self, study: usize, subject: Subject, job: Result<(Input, Vec<Check>, Vec<String>), Vec<Ineligible>>) -> bool {
+    fn hand_over(&mut self, study: usize, subject: Subject, job: Result<(Input, Vec<String>, Vec<String>), Vec<Ineligible>>) -> bool {
         if (self.ends)() {
             return false;
         }
         let inventory = &self.cohort.inventory;
         let shown = |message: &str| inventory.shown_in(message);
-        let (input, checks, preferred) = match job {
+        let (input, because, preferred) = match job {
             Ok(job) => job,
             Err(reasons) => {
                 let refused = reasons.iter().all(Ineligible::is_refusal);
@@ -316,7 +324,6 @@ impl Reader<'_> {
         match guarded(|| input.open()) {
             Ok(Ok(opened)) => {
                 self.room.fill();
-                let because = checks.iter().map(Check::short).collect();
                 self.send(Step::Series { study, subject, because, preferred, value: Box::new(opened) })
             }
             Ok(Err(error)) => self.send(Step::ended(study, subject, failure(Problem::of(&error, shown)))),
@@ -327,6 +334,11 @@ impl Reader<'_> {
     fn send(&self, step: Step<Opened>) -> bool {
         self.to_engine.send(step).is_ok()
     }
+}
+
+/// Each rule that holds, in short, and what the other channels are.
+fn because(checks: &[Check], others: impl Iterator<Item = String>) -> Vec<String> {
+    checks.iter().map(Check::short).chain(others).collect()
 }
 
 fn head_of(part: &Part<'_>, eligible: Option<&Eligible>) -> SeriesHead {

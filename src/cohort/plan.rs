@@ -107,7 +107,7 @@ pub fn plan(package: &Package, asked: &Asked<'_>) -> Result<Plan, CohortError> {
 fn planned(package: &Package, cohort: &Cohort<'_>, files: &StudyFiles, is_done: bool) -> PlannedStudy {
     let found = cohort.inventory.open(files);
     let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(package.manifest.select.geometry)).collect();
-    let answers = package.take(parts.iter().map(|part| package.eligible(part)).collect());
+    let answers = package.take(&parts, parts.iter().map(|part| package.eligible(part)).collect());
     let reasons = |answer: Result<(), &Vec<Ineligible>>| -> (Vec<Problem>, bool) {
         let reasons = answer.err().map(Vec::as_slice).unwrap_or_default();
         let problems = reasons.iter().map(|reason| Problem::of(reason, |message| cohort.inventory.shown_in(message))).collect();

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::EngineError;
-use crate::findings::{Source, SourceFile};
-use crate::model::EligibleVolume;
+use crate::findings::{Source, SourceChannel, SourceFile};
+use crate::model::{ChannelFile, ChannelSeries, Eligible, EligibleVolume};
 use crate::research::{self, ResearchError, ResearchVolume};
-use crate::series::{Kind, Loaded, Stack};
+use crate::series::{Kind, Loaded, Stack, VolumeFile};
 use crate::volume::{ImageVolume, Quantity};
 
 /// Air is -1000 HU. Where nothing in a volume is below this, its values are hardly Hounsfield units.
@@ -15,15 +15,21 @@ const LEAST_HU: f64 = -500.0;
 /// What can be analysed.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// Part of a DICOM series that passed the gate.
-    Series(Box<Stack>),
+    /// Part of a DICOM series that passed the gate, and the other channels of a package with several.
+    Series(Box<Stack>, Vec<ChannelSeries>),
     /// A NIfTI or NRRD file that a package takes.
     File(Box<EligibleVolume>),
 }
 
 impl From<Stack> for Input {
     fn from(stack: Stack) -> Self {
-        Self::Series(Box::new(stack))
+        Self::Series(Box::new(stack), Vec::new())
+    }
+}
+
+impl From<Eligible> for Input {
+    fn from(eligible: Eligible) -> Self {
+        Self::Series(Box::new(eligible.stack), eligible.others)
     }
 }
 
@@ -37,10 +43,22 @@ impl From<EligibleVolume> for Input {
 #[derive(Debug)]
 pub struct Opened {
     pub(super) voxels: Voxels,
+    /// The other channels of a package with several.
+    pub(super) others: Vec<OpenedChannel>,
     /// When reading began.
     pub(super) started: jiff::ZonedDateTime,
     /// How long it took.
     pub(super) load: Duration,
+}
+
+/// A channel beside the reference, with its voxels in memory.
+#[derive(Debug)]
+pub(super) struct OpenedChannel {
+    /// Which channel of the input.
+    pub(super) channel: usize,
+    /// Its name in the package.
+    pub(super) name: String,
+    pub(super) voxels: Voxels,
 }
 
 #[derive(Debug)]
@@ -64,19 +82,31 @@ impl Input {
     /// [`EngineError::Series`] or [`EngineError::Research`] where they cannot be read.
     pub fn open(self) -> Result<Opened, EngineError> {
         let (started, clock) = (jiff::ZonedDateTime::now(), Instant::now());
-        let voxels = match self {
-            Self::Series(stack) => {
-                let loaded = stack.load()?;
-                Voxels::Series(stack, loaded)
+        let (voxels, others) = match self {
+            Self::Series(stack, others) => {
+                let others = others.into_iter().map(|ChannelSeries { channel, name, stack, .. }| {
+                    Ok(OpenedChannel { channel, name, voxels: open_series(Box::new(stack))? })
+                });
+                (open_series(stack)?, others.collect::<Result<_, EngineError>>()?)
             }
-            Self::File(volume) => open_file(*volume)?,
+            Self::File(volume) => {
+                let EligibleVolume { file, quantity, warnings, others, .. } = *volume;
+                let others = others.into_iter().map(|ChannelFile { channel, name, file, quantity }| {
+                    Ok(OpenedChannel { channel, name, voxels: open_file(file, quantity, Vec::new())? })
+                });
+                (open_file(file, quantity, warnings)?, others.collect::<Result<_, EngineError>>()?)
+            }
         };
-        Ok(Opened { voxels, started, load: clock.elapsed() })
+        Ok(Opened { voxels, others, started, load: clock.elapsed() })
     }
 }
 
-fn open_file(volume: EligibleVolume) -> Result<Voxels, ResearchError> {
-    let EligibleVolume { file, quantity, mut warnings, .. } = volume;
+fn open_series(stack: Box<Stack>) -> Result<Voxels, EngineError> {
+    let loaded = stack.load()?;
+    Ok(Voxels::Series(stack, loaded))
+}
+
+fn open_file(file: VolumeFile, quantity: Quantity, mut warnings: Vec<String>) -> Result<Voxels, ResearchError> {
     let ResearchVolume { stored, rescale, sha256, notes } = research::read_volume(&file.path)?;
     if *stored.grid() != file.header.grid {
         return Err(ResearchError::Changed { path: file.path });
@@ -119,12 +149,24 @@ impl Voxels {
         match self {
             Self::Series(stack, Loaded { image, instances, .. }) => {
                 let Stack { frames, slice_of_frame, notes, warnings, .. } = *stack;
-                Closed { image, source: Source { instances, content_sha256, frames, slice_of_frame, file: None }, notes, warnings }
+                let source = Source { instances, content_sha256, frames, slice_of_frame, file: None, channels: Vec::new() };
+                Closed { image, source, notes, warnings }
             }
             Self::File { image, file, notes, warnings } => {
                 let (instances, frames, slice_of_frame) = (Vec::new(), Vec::new(), Vec::new());
-                Closed { image, source: Source { instances, content_sha256, frames, slice_of_frame, file: Some(file) }, notes, warnings }
+                let source = Source { instances, content_sha256, frames, slice_of_frame, file: Some(file), channels: Vec::new() };
+                Closed { image, source, notes, warnings }
             }
         }
+    }
+}
+
+impl OpenedChannel {
+    /// As a source, with what the reader of a result should know of it.
+    pub(super) fn close(self, content_sha256: Vec<String>) -> (SourceChannel, Vec<String>) {
+        let Closed { source, notes, warnings, .. } = self.voxels.close(content_sha256);
+        let Source { instances, content_sha256, file, .. } = source;
+        let of_channel = notes.into_iter().chain(warnings).map(|text| format!("channel {}: {text}", self.name)).collect();
+        (SourceChannel { name: self.name, instances, content_sha256, file }, of_channel)
     }
 }

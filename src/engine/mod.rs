@@ -5,11 +5,12 @@ mod found;
 mod input;
 mod intensity;
 mod measured;
+mod networks;
 mod timings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
@@ -17,6 +18,7 @@ use found::{Found, found};
 use input::Closed;
 pub use input::{Input, Opened};
 use measured::{Measured, measured};
+use networks::{Course, Subject, ask};
 pub use timings::{Stage, Timings, peak_memory_mb};
 
 use crate::codes::{dcm, other, ucum};
@@ -24,12 +26,12 @@ use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, Source, 
 use crate::geometry::Coded;
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
-use crate::infer::{InferError, Network, Provider, Scores};
+use crate::infer::{InferError, Network, Provider};
 use crate::kernels::{Backend, Interpolation};
 use crate::measure::MeasureError;
 use crate::model::{Manifest, MapOf, Package};
 use crate::postprocess::{self, PostprocessError};
-use crate::preprocess::{Plan, PreprocessError, source_box};
+use crate::preprocess::{PreprocessError, Previous};
 use crate::research::ResearchError;
 use crate::series::SeriesError;
 use crate::volume::{ImageVolume, LabelMap, Quantity, Volume};
@@ -50,6 +52,14 @@ pub enum EngineError {
     /// A researcher's volume could not be read.
     #[error(transparent)]
     Research(#[from] ResearchError),
+    /// Other channels than the package has.
+    #[error("the package sees {needed} series at once, and was given {given}: select them by `Package::take`")]
+    Channels {
+        /// Channels of the package.
+        needed: usize,
+        /// Series or files, the reference among them.
+        given: usize,
+    },
     /// Preprocessing failed.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
@@ -71,6 +81,7 @@ impl Coded for EngineError {
             Self::Device(e) => e.code(),
             Self::Series(e) => e.code(),
             Self::Research(e) => e.code(),
+            Self::Channels { .. } => "engine.channels",
             Self::Preprocess(e) => e.code(),
             Self::Infer(e) => e.code(),
             Self::Postprocess(e) => e.code(),
@@ -120,6 +131,8 @@ pub struct Engine {
     package: Arc<Package>,
     backend: Backend,
     network: Network,
+    /// The networks that are asked before it, each with what it is as a package of its own.
+    stages: Vec<(Package, Network)>,
     provider: Provider,
     onnxruntime_version: String,
     maps: bool,
@@ -144,11 +157,17 @@ impl Engine {
     pub fn new(package: Package, options: &Options) -> Result<Self, EngineError> {
         let backend = Backend::open(&options.device)?;
         let runtime = runtime::load(options.onnxruntime_library.as_deref(), options.provider)?;
-        let mut network = Network::load(runtime, &package, options.provider)?;
-        network.limit_memory(options.most_memory_bytes);
+        let load = |package: &Package| {
+            let mut network = Network::load(runtime, package, options.provider)?;
+            network.limit_memory(options.most_memory_bytes);
+            Ok::<_, InferError>(network)
+        };
+        let network = load(&package)?;
+        let stages = package.stages().into_iter().map(|stage| Ok((Package { graphs: Vec::new(), ..stage.clone() }, load(&stage)?)));
+        let stages = stages.collect::<Result<_, InferError>>()?;
         let (provider, onnxruntime_version, maps) = (options.provider, runtime.version.clone(), options.maps);
         let package = Arc::new(package);
-        Ok(Self { package, backend, network, provider, onnxruntime_version, maps })
+        Ok(Self { package, backend, network, stages, provider, onnxruntime_version, maps })
     }
 
     /// The package that it runs.
@@ -213,33 +232,33 @@ impl Engine {
         cancel: &AtomicBool,
         on_stage: &mut dyn FnMut(Stage),
     ) -> Result<Analysis, EngineError> {
-        let Opened { voxels: opened, started, load } = opened;
+        let Opened { voxels: opened, others, started, load } = opened;
         let mut timings = Timings(vec![(Stage::Load, load)]);
         if self.package.manifest.model.task.is_of_whole() {
             return self.classify(opened, started, timings, cancel, on_stage);
         }
         let manifest = &self.package.manifest;
         let image = opened.image();
-        let preprocessed = || {
-            let source_box = source_box(&manifest.preprocess, &self.backend, image)?;
-            let plan = Plan::new(&manifest.preprocess, image.grid(), source_box)?;
-            self.network.afford(plan.network_grid().voxel_count() as u64)?;
-            let input = plan.run(&self.backend, image)?;
-            Ok::<_, EngineError>((plan, input))
-        };
-        let (content_sha256, preprocessed) =
-            timings.time(Stage::Preprocess, on_stage, || rayon::join(|| opened.content_sha256(), preprocessed));
-        let (plan, input) = preprocessed?;
-        let scores = timings.time(Stage::Infer, on_stage, || self.network.run(&input, cancel))?;
-        let interpolation = match manifest.output.interpolation {
-            Interpolation::Nearest => [Interpolation::Nearest; 3],
-            _ => plan.scores_interpolation(),
-        };
-        let mut scores = Scores { interpolation, source_box: plan.source_box(), ..scores };
-        drop(input);
-        if cancel.load(Ordering::Relaxed) {
-            return Err(InferError::Cancelled.into());
+        let mut course = Course { backend: &self.backend, cancel, timings: &mut timings, on_stage: &mut *on_stage };
+        let mut notes_of_networks = Vec::new();
+        let mut found_before = None;
+        for (n, (stage, network)) in self.stages.iter_mut().enumerate() {
+            let names = n.checked_sub(1).map_or(&[][..], |before| &manifest.stage[before].label);
+            let previous = found_before.as_ref().map(|labels| Previous { labels, names });
+            let stage = &stage.manifest;
+            let (mut scores, notes, ()) = ask(stage, network, Subject { image, others: &others, previous }, &mut course, || ())?;
+            notes_of_networks.extend(notes.into_iter().map(|note| format!("stage {}: {note}", manifest.stage[n].name)));
+            found_before = Some(course.timings.time(Stage::Postprocess, &mut *course.on_stage, || {
+                postprocess::activate(&mut scores, &stage.postprocess);
+                postprocess::labels_on(image.grid(), &scores, &stage.label_of_channel(), &stage.postprocess, &self.backend)
+            })?);
         }
+        let previous = found_before.as_ref().map(|labels| Previous { labels, names: manifest.last_labels() });
+        let hashed = || (opened.content_sha256(), others.iter().map(|other| other.voxels.content_sha256()).collect::<Vec<_>>());
+        let (mut scores, notes, hashes) =
+            ask(manifest, &mut self.network, Subject { image, others: &others, previous }, &mut course, hashed)?;
+        notes_of_networks.extend(notes);
+        drop(found_before);
         let label_of_channel = manifest.label_of_channel();
         let (labels, objects, maps) = timings.time(Stage::Postprocess, on_stage, || {
             postprocess::activate(&mut scores, &manifest.postprocess);
@@ -255,9 +274,15 @@ impl Engine {
         let (found, left_out) = found(&manifest.finding, &objects);
         let measured = timings.time(Stage::Measure, on_stage, || measured(&found, &labels, image))?;
 
-        let Closed { image, source, notes, mut warnings } = opened.close(content_sha256);
+        let (content_sha256, of_others) = hashes;
+        let Closed { image, mut source, mut notes, mut warnings } = opened.close(content_sha256);
+        for (other, content_sha256) in others.into_iter().zip(of_others) {
+            let (channel, of_channel) = other.close(content_sha256);
+            source.channels.push(channel);
+            notes.extend(of_channel);
+        }
         warnings.extend(left_out);
-        let provenance = self.provenance(notes.into_iter().chain(plan.note()).collect(), started);
+        let provenance = self.provenance(notes.into_iter().chain(notes_of_networks).collect(), started);
         let mut findings = without_findings(source, labels, provenance, warnings, maps);
         findings.findings =
             found.into_iter().zip(&measured).map(|(found, measured)| finding(found, measured, image.quantity, &findings)).collect();
@@ -326,15 +351,25 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
         }
     };
     let json = |step: Result<_, serde_json::Error>| step.expect("steps hold finite numbers and text only");
-    let preprocess = manifest.preprocess.iter().map(|step| ("preprocess", json(serde_json::to_value(step))));
-    let postprocess = manifest.postprocess.iter().map(|step| ("postprocess", json(serde_json::to_value(step))));
-    for (stage, mut step) in preprocess.chain(postprocess) {
-        let name = step.as_object_mut().and_then(|fields| fields.remove("step"));
-        let name = name.as_ref().and_then(serde_json::Value::as_str).expect("steps are tagged with their name");
-        add_fields(format!("{stage}.{name}"), step);
-    }
-    if let serde_json::Value::Object(method) = json(serde_json::to_value(&manifest.inference)) {
-        method.into_iter().for_each(|(name, fields)| add_fields(format!("inference.{name}"), fields));
+    let stages = manifest.stage.iter().enumerate().map(|(n, stage)| (format!("stage.{}.", stage.name), manifest.of_stage(n)));
+    for (of_stage, manifest) in stages.chain([(String::new(), manifest.clone())]) {
+        let preprocess = manifest.preprocess.iter().map(|step| ("preprocess".to_owned(), json(serde_json::to_value(step))));
+        let own = manifest.input.channel.iter().filter_map(|channel| Some((channel, channel.preprocess.as_ref()?)));
+        let of_channels = own.flat_map(|(channel, steps)| {
+            steps.iter().map(move |step| (format!("channel.{}.preprocess", channel.name), json(serde_json::to_value(step))))
+        });
+        let postprocess = manifest.postprocess.iter().map(|step| ("postprocess".to_owned(), json(serde_json::to_value(step))));
+        for (what, mut step) in preprocess.chain(of_channels).chain(postprocess) {
+            let name = step.as_object_mut().and_then(|fields| fields.remove("step"));
+            let name = name.as_ref().and_then(serde_json::Value::as_str).expect("steps are tagged with their name");
+            add_fields(format!("{of_stage}{what}.{name}"), step);
+        }
+        if let serde_json::Value::Object(method) = json(serde_json::to_value(&manifest.inference)) {
+            method.into_iter().for_each(|(name, fields)| add_fields(format!("{of_stage}inference.{name}"), fields));
+        }
+        if let Some(previous) = &manifest.input.previous {
+            add_fields(format!("{of_stage}input.previous"), json(serde_json::to_value(previous)));
+        }
     }
     for (finding, instances) in manifest.finding.iter().filter_map(|finding| Some((finding, finding.instances.as_ref()?))) {
         add_fields(format!("finding.{}.instances", finding.name), json(serde_json::to_value(instances)));

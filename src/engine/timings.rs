@@ -57,12 +57,16 @@ impl From<Timings> for BTreeMap<Stage, f64> {
 }
 
 impl Timings {
-    /// Announces `stage`, runs `work` and notes how long it took.
+    /// Announces `stage`, runs `work` and notes how long it took, with what it took before.
     pub fn time<T>(&mut self, stage: Stage, on_stage: &mut dyn FnMut(Stage), work: impl FnOnce() -> T) -> T {
         on_stage(stage);
         let start = Instant::now();
         let result = work();
-        self.0.push((stage, start.elapsed()));
+        let took = start.elapsed();
+        match self.0.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, time)) => *time += took,
+            None => self.0.push((stage, took)),
+        }
         result
     }
 

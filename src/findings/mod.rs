@@ -40,6 +40,13 @@ impl Findings {
         let mut parts = vec!["result", RESULT_FORMAT, slot, &self.provenance.package.sha256];
         parts.extend(inputs.iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]));
         parts.extend(self.source.file.iter().flat_map(|file| ["file", &file.sha256]));
+        for channel in &self.source.channels {
+            parts.extend(["channel", &channel.name]);
+            let mut inputs: Vec<_> = channel.instances.iter().zip(&channel.content_sha256).collect();
+            inputs.sort_by(|a, b| a.0.sop_instance_uid.cmp(&b.0.sop_instance_uid));
+            parts.extend(inputs.iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]));
+            parts.extend(channel.file.iter().flat_map(|file| ["file", &file.sha256]));
+        }
         // Two parts of one multi-frame instance are two inputs.
         let numbers: Vec<String> = self.source.frames.iter().filter(|f| !f.is_whole_instance()).map(|f| f.number.to_string()).collect();
         parts.extend(numbers.iter().map(String::as_str));
@@ -66,9 +73,39 @@ pub struct Source {
     pub slice_of_frame: Vec<u32>,
     /// The file, where a researcher's volume was analysed: there are neither instances nor frames then, and no DICOM objects are written.
     pub file: Option<SourceFile>,
+    /// The other series or files that the network saw, where it sees several at once; what is above is the reference then.
+    pub channels: Vec<SourceChannel>,
+}
+
+/// A series or file that the network saw beside the reference.
+#[derive(Debug, Clone)]
+pub struct SourceChannel {
+    /// What it was, in the package's words: "FLAIR".
+    pub name: String,
+    /// What was read, in the order of the first frame of each.
+    pub instances: Vec<Arc<Instance>>,
+    /// SHA-256 of each instance as it was read, hex.
+    pub content_sha256: Vec<String>,
+    /// The file, where it was one.
+    pub file: Option<SourceFile>,
 }
 
 impl Source {
+    /// The instances of every series that was analysed, series by series and each once, the reference's first. Nothing of files.
+    pub fn series(&self) -> Vec<Vec<&Instance>> {
+        let mut all: Vec<Vec<&Instance>> = Vec::new();
+        for instance in self.instances.iter().chain(self.channels.iter().flat_map(|channel| &channel.instances)) {
+            let instance: &Instance = instance;
+            match all.iter_mut().find(|series| series[0].series_uid == instance.series_uid) {
+                // Parts of a series may share instances of several frames.
+                Some(series) if series.iter().any(|known| known.sop_instance_uid == instance.sop_instance_uid) => {}
+                Some(series) => series.push(instance),
+                None => all.push(vec![instance]),
+            }
+        }
+        all
+    }
+
     /// Whether its images lie in the patient: slices do, radiographs and ultrasound do not.
     pub fn lies_in_patient(&self) -> bool {
         self.frames.first().is_some_and(|frame| frame.position_mm.is_some())

@@ -1,5 +1,6 @@
 //! ONNX graphs in sessions, and what they answer.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -156,6 +157,9 @@ pub struct Network {
     input: String,
     output: String,
     layout: Layout,
+    /// Channels of the input.
+    seen: usize,
+    /// Channels of the output.
     channels: usize,
     inference: Inference,
     /// Memory that this process may have, in bytes.
@@ -176,9 +180,10 @@ impl Network {
         let manifest = &package.manifest;
         let channels = manifest.channels();
         let layout = manifest.input.layout;
+        let seen = manifest.input_channels();
         let load = |graph: &Vec<u8>| {
             let session = session(runtime, provider, graph)?;
-            check_tensor(session.inputs(), &manifest.input.tensor, layout, 1)?;
+            check_tensor(session.inputs(), &manifest.input.tensor, layout, seen)?;
             match manifest.resized_to() {
                 Some(to) => whole::check(&session, manifest, to)?,
                 None => check_tensor(session.outputs(), &manifest.output.tensor, layout, channels)?,
@@ -195,6 +200,7 @@ impl Network {
             input: manifest.input.tensor.clone(),
             output: manifest.output.tensor.clone(),
             layout,
+            seen,
             channels,
             inference: manifest.inference.clone(),
             most_bytes: None,
@@ -212,12 +218,12 @@ impl Network {
     /// What the sessions take for themselves is not among them: they keep it from their first answer on, and then it is loaded.
     pub fn needed_bytes(&self, voxels: u64) -> u64 {
         let part = |shape: [u32; 3], halo: u32| shape.iter().map(|&n| u64::from(n) + 2 * u64::from(halo)).product::<u64>().min(voxels);
-        let channels = self.channels as u64;
+        let (seen, channels) = (self.seen as u64, self.channels as u64);
         let values = match &self.inference {
-            Inference::Tiles(tiles) => voxels * (1 + channels) + part(tiles.tile, tiles.halo) * (1 + 2 * channels),
+            Inference::Tiles(tiles) => voxels * (seen + channels) + part(tiles.tile, tiles.halo) * (seen + 2 * channels),
             // Weights are summed up beside the scores; a patch waits on each side of the network.
             Inference::SlidingWindow(window) => {
-                voxels * (2 + channels) + window.patch.iter().map(|&n| u64::from(n)).product::<u64>() * 3 * (1 + channels)
+                voxels * (1 + seen + channels) + window.patch.iter().map(|&n| u64::from(n)).product::<u64>() * 3 * (seen + channels)
             }
             Inference::Whole(_) => voxels * (1 + self.batch as u64), // covered in many places at a time
         };
@@ -232,24 +238,29 @@ impl Network {
         memory::afford(self.needed_bytes(voxels), self.most_bytes)
     }
 
-    /// The network's answer for the whole of `input`.
+    /// The network's answer for the whole of `input`: a volume for each channel that it sees, on one grid.
     ///
     /// # Errors
     /// [`InferError::Cancelled`] soon after `cancel` is set: at the next operator of the graph, loops within it included; with providers that
     /// run a graph as a whole, at the next part of the volume. [`InferError::Memory`] where, after the first answer of all, there is not
     /// enough left for the rest. Otherwise what the network did wrong.
-    pub fn run(&mut self, input: &Volume<f32>, cancel: &AtomicBool) -> Result<Scores, InferError> {
+    ///
+    /// # Panics
+    /// Where there are other channels than the manifest has, or on different grids: broken promises of the caller.
+    pub fn run(&mut self, input: &[Volume<f32>], cancel: &AtomicBool) -> Result<Scores, InferError> {
+        assert_eq!(input.len(), self.seen, "a volume for each channel");
+        let grid = *input[0].grid();
+        assert!(input.iter().all(|channel| *channel.grid() == grid), "channels lie on one grid");
         let inference = self.inference.clone();
-        let voxels = input.voxels().len() as u64;
-        let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels);
-        let values = self.watched(rest_bytes, cancel, |asked| match &inference {
-            Inference::Tiles(tiles) => tiles::run(asked, tiles, input),
-            Inference::SlidingWindow(window) => window::run(asked, window, input),
+        let voxels = grid.voxel_count() as u64;
+        let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels * self.seen as u64);
+        self.watched(rest_bytes, cancel, |asked| match &inference {
+            Inference::Tiles(tiles) => Ok(Scores::linear(grid, tiles::run(asked, tiles, input)?)),
+            Inference::SlidingWindow(window) => Ok(Scores::linear(grid, window::run(asked, window, input)?)),
             Inference::Whole(_) => {
                 Err(InferError::Contract { what: "it sees images as a whole, and gives no scores for voxels".to_owned() })
             }
-        })?;
-        Ok(Scores::linear(*input.grid(), values))
+        })
     }
 
     /// `work` with a thread beside it that ends a run when `cancel` is set; `rest_bytes` is what it takes beside its input and the sessions' own.
@@ -300,14 +311,20 @@ impl Asked<'_> {
         self.network.batch
     }
 
-    /// The answer for a box of `shape` (i, j, k): the mean over the graphs, channel by channel.
+    /// The answer for a box of `shape` (i, j, k): the mean over the graphs. Input and answer are channel by channel.
     pub(super) fn answer(&mut self, input: &[f32], [i, j, k]: [usize; 3], scores: &mut Vec<f32>) -> Result<(), InferError> {
-        let shape = |channels: usize| match self.network.layout {
-            Layout::Ncdhw => vec![1, channels, k, j, i],
-            Layout::Nchw => vec![k, channels, j, i],
-        };
-        let shapes = [shape(1), shape(self.network.channels)];
-        self.run(input, shapes, scores)
+        let (seen, channels) = (self.network.seen, self.network.channels);
+        match self.network.layout {
+            Layout::Ncdhw => self.run(input, [seen, channels].map(|channels| vec![1, channels, k, j, i]), scores),
+            Layout::Nchw => {
+                let by_slice = exchanged(input, [seen, k], i * j);
+                self.run(&by_slice, [seen, channels].map(|channels| vec![k, channels, j, i]), scores)?;
+                if let Cow::Owned(by_channel) = exchanged(scores, [k, channels], i * j) {
+                    *scores = by_channel;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// The answer of the second of these shapes to an input of the first: the mean over the graphs.
@@ -343,6 +360,15 @@ impl Asked<'_> {
         }
         Ok(())
     }
+}
+
+/// Planes of `plane` values that lie as `[a, b]`, as `[b, a]`.
+fn exchanged(values: &[f32], [a, b]: [usize; 2], plane: usize) -> Cow<'_, [f32]> {
+    if a == 1 || b == 1 {
+        return Cow::Borrowed(values);
+    }
+    let planes = (0..b).flat_map(|of_b| (0..a).map(move |of_a| of_a * b + of_b));
+    Cow::Owned(planes.flat_map(|n| &values[n * plane..][..plane]).copied().collect())
 }
 
 /// A session of `provider` alone: what it has no operator for is not left to the CPU's.
@@ -386,5 +412,20 @@ fn check_tensor(outlets: &[ort::value::Outlet], name: &str, layout: Layout, chan
         (Layout::Nchw, &[_, c, _, _]) if fixed_or(c, channels) => Ok(()),
         (Layout::Ncdhw, _) => broken(format!("`{name}` has shape {:?}, expected [1, {channels}, D, H, W]", &**shape)),
         (Layout::Nchw, _) => broken(format!("`{name}` has shape {:?}, expected [N, {channels}, H, W]", &**shape)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_of_slices_and_slices_of_channels() {
+        // Two channels of three slices of two voxels.
+        let by_channel: Vec<f32> = (0..12).map(|n| n as f32).collect();
+        let by_slice = exchanged(&by_channel, [2, 3], 2);
+        assert_eq!(&*by_slice, [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.]);
+        assert_eq!(&*exchanged(&by_slice, [3, 2], 2), by_channel);
+        assert!(matches!(exchanged(&by_channel, [1, 6], 2), Cow::Borrowed(_)));
     }
 }

@@ -7,10 +7,11 @@ use super::network::Asked;
 use crate::model::Tiles;
 use crate::volume::Volume;
 
-/// Scores of the whole of `input`, channel by channel.
-pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &Volume<f32>) -> Result<Vec<f32>, InferError> {
-    let dims = input.grid().dims();
-    let mut values = vec![0.0; network.channels() * input.voxels().len()];
+/// Scores of the whole of `input`, a volume for each channel, channel by channel.
+pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &[Volume<f32>]) -> Result<Vec<f32>, InferError> {
+    let dims = input[0].grid().dims();
+    let volume = input[0].voxels().len();
+    let mut values = vec![0.0; network.channels() * volume];
     let [xs, ys, zs]: [Vec<Span>; 3] = std::array::from_fn(|axis| spans(dims[axis], tiles.tile[axis], tiles.halo));
     let (mut tile_input, mut scores) = (Vec::new(), Vec::new());
     for z in &zs {
@@ -19,11 +20,13 @@ pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &Volume<f32>) -
                 let outer = [&x.outer, &y.outer, &z.outer];
                 let shape = outer.map(|r| r.len());
                 tile_input.clear();
-                for_rows(dims, outer, |row| tile_input.extend_from_slice(&input.voxels()[row]));
+                for channel in input {
+                    for_rows(dims, outer, |row| tile_input.extend_from_slice(&channel.voxels()[row]));
+                }
                 network.answer(&tile_input, shape, &mut scores)?;
                 let inner = [&x.inner, &y.inner, &z.inner];
                 let voxels = shape.iter().product::<usize>();
-                for (from, to) in scores.chunks_exact(voxels).zip(values.chunks_exact_mut(input.voxels().len())) {
+                for (from, to) in scores.chunks_exact(voxels).zip(values.chunks_exact_mut(volume)) {
                     for_rows(dims, inner, |row| {
                         let row_of_tile = row_within(dims, shape, outer, &row);
                         to[row].copy_from_slice(&from[row_of_tile]);

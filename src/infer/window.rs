@@ -12,14 +12,14 @@ use crate::volume::Volume;
 /// Value of what a patch has beyond the volume, where edges do not continue.
 const OUTSIDE: f32 = 0.0;
 
-/// Scores of the whole of `input`, channel by channel.
-pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &Volume<f32>) -> Result<Vec<f32>, InferError> {
-    let volume_dims = input.grid().dims();
+/// Scores of the whole of `input`, a volume for each channel, channel by channel.
+pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &[Volume<f32>]) -> Result<Vec<f32>, InferError> {
+    let volume_dims = input[0].grid().dims();
     let patches = patches(window, volume_dims);
     let weights = weighting(window).weights(window.patch);
     let shape = window.patch.map(|n| n as usize);
-    let mut sums = vec![0.0; network.channels() * input.voxels().len()];
-    let mut weight_sums = vec![0.0; input.voxels().len()];
+    let mut sums = vec![0.0; network.channels() * input[0].voxels().len()];
+    let mut weight_sums = vec![0.0; input[0].voxels().len()];
     thread::scope(|scope| {
         // One patch waits on each side of the network: memory is that of a few patches, however many there are.
         let (gathered, inputs) = sync_channel::<Vec<f32>>(1);
@@ -27,10 +27,12 @@ pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &Volum
         scope.spawn(|| {
             let gathered = gathered; // moved in: it ends with this thread
             for patch in &patches {
-                let mut values = vec![0.0; weights.len()];
-                gather_patch_cpu(input.voxels(), volume_dims, patch, OUTSIDE, &mut values);
-                if window.beyond == Beyond::Edge {
-                    continue_edges(&mut values, patch, volume_dims);
+                let mut values = vec![0.0; weights.len() * input.len()];
+                for (channel, values) in input.iter().zip(values.chunks_exact_mut(weights.len())) {
+                    gather_patch_cpu(channel.voxels(), volume_dims, patch, OUTSIDE, values);
+                    if window.beyond == Beyond::Edge {
+                        continue_edges(values, patch, volume_dims);
+                    }
                 }
                 if gathered.send(values).is_err() {
                     return; // the network failed

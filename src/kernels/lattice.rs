@@ -254,7 +254,7 @@ impl Lattice {
 /// Beyond every grid, and three of them still fit an `i32`.
 const FAR: f64 = (1 << 29) as f64;
 
-fn parallel_axes(rows: &[[f64; 4]; 3], target_dims: [u32; 3]) -> Option<[usize; 3]> {
+pub(super) fn parallel_axes(rows: &[[f64; 4]; 3], target_dims: [u32; 3]) -> Option<[usize; 3]> {
     const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]];
     ORDERS.into_iter().find(|axes| {
         (0..3).all(|s| {

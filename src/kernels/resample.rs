@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use super::area;
 use super::bounding_box::Bounds;
 use super::half::{Output, half_gpu};
-use super::lattice::{Interpolation, Lattice, Step};
+use super::lattice::{Interpolation, Lattice, Step, parallel_axes};
 use super::rows::{fill_rows, zeroed_voxels};
 use super::simd::wide;
 use super::slabs::{self, Slab};
@@ -147,6 +147,11 @@ impl Resample {
             || self.nearest_along.is_some()
             || self.source_box.is_some()
             || (of_values && self.interpolation != Interpolation::Cubic)
+    }
+
+    /// Whether the axes of both grids are parallel.
+    pub fn has_parallel_axes(&self) -> bool {
+        parallel_axes(&self.source_from_target.rows(), self.target_dims).is_some()
     }
 
     /// How it is computed.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
 use super::select::Kind;
-use super::{Axes, Estimate, Explanation, Inference, Instances, ModelError, Select, Threshold};
+use super::{Axes, Channel, Estimate, Explanation, Inference, Instances, ModelError, PreviousLabels, Select, Stage, Threshold};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -50,6 +50,9 @@ pub struct Manifest {
     /// Maps of values beside the labels, which are computed where they are asked for.
     #[serde(default)]
     pub map: Vec<Map>,
+    /// Networks that are asked before this one, in order.
+    #[serde(default)]
+    pub stage: Vec<Stage>,
     /// What of the image a classification rests on, which is computed where maps are asked for.
     pub explanation: Option<Explanation>,
     /// A case with known result, which `roentgen model check` runs.
@@ -117,6 +120,11 @@ pub struct Input {
     pub dtype: Dtype,
     /// Axis order.
     pub layout: Layout,
+    /// The series that it is made of, where these are several, in the order of its channels.
+    #[serde(default)]
+    pub channel: Vec<Channel>,
+    /// What it sees of the stage before.
+    pub previous: Option<PreviousLabels>,
 }
 
 /// Element type of a tensor.
@@ -148,7 +156,7 @@ pub enum PreprocessStep {
         /// `LPS` or another of the 48 orientations, or axes as they are stored: `kji`.
         to: Axes,
     },
-    /// Only the box around the foreground of the source image is analysed; what lies outside is background. By `to` or by `above`.
+    /// Only the box around the foreground of the source image is analysed; what lies outside is background. By `to`, `above` or `labelled`.
     Crop {
         /// What the foreground is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,9 +164,15 @@ pub enum PreprocessStep {
         /// The foreground is what is above this value, physical units.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         above: Option<f64>,
+        /// The foreground is what the stage before has given one of these labels, by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        labelled: Vec<String>,
         /// Voxels more on each side, as far as the image goes.
         #[serde(default)]
         margin: u32,
+        /// The same in mm, rounded up to voxels; the larger of the two counts.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        margin_mm: f64,
     },
     /// Another spacing, same centre.
     Resample {
@@ -230,6 +244,11 @@ pub enum PreprocessStep {
 }
 
 impl PreprocessStep {
+    /// Whether it decides where the voxels of the network's grid lie.
+    pub fn is_geometry(&self) -> bool {
+        matches!(self, Self::Orient { .. } | Self::Crop { .. } | Self::Resample { .. } | Self::Resize { .. })
+    }
+
     /// Whether it measures what the steps before it have made, on the network's grid.
     pub fn measures_resampled(&self) -> bool {
         matches!(self, Self::ZScore { resampled: true, .. } | Self::Percentiles { resampled: true, .. })
@@ -242,6 +261,11 @@ impl PreprocessStep {
 pub enum Foreground {
     /// What is not 0, with its holes filled: nnU-Net's.
     Nonzero,
+}
+
+/// Whether a length is as it was before it was there.
+fn is_zero(length: &f64) -> bool {
+    *length == 0.0
 }
 
 /// Whether a switch is as it was before it was there.
@@ -448,13 +472,13 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Every file that the manifest names with its hash: the graphs, and the image of the reference case.
+    /// Every file that the manifest names with its hash: the graphs, those of stages among them, and the image of the reference case.
     pub fn files(&self) -> impl Iterator<Item = &File> {
         let image = self.reference.as_ref().and_then(|reference| match &reference.input {
             ReferenceInput::File(file) => Some(file),
             ReferenceInput::Phantom => None,
         });
-        self.file.iter().chain(image)
+        self.file.iter().chain(self.stage.iter().flat_map(|stage| &stage.file)).chain(image)
     }
 
     /// Channels of the output: one for each finding and the background.
@@ -498,6 +522,12 @@ impl Manifest {
 
     /// What TOML's types cannot say.
     fn check(&self) -> Result<(), String> {
+        self.check_stages()?;
+        self.check_network()
+    }
+
+    /// What holds of the package's own network, and of each stage by itself.
+    pub(super) fn check_network(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         let tidy = |s: &str| !s.is_empty() && s.len() <= 32 && s.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c));
         require(self.format == FORMAT, "`format` is not 1")?;
@@ -511,19 +541,19 @@ impl Manifest {
         if self.has_labels() {
             self.check_labels()?;
         }
-        self.check_preprocess()?;
+        self.check_channels()?;
+        self.steps_of_images().into_iter().try_for_each(Self::check_preprocess)?;
         self.check_findings()?;
         self.check_maps()
     }
 
     /// Numbers and order of the preprocessing steps.
-    fn check_preprocess(&self) -> Result<(), String> {
+    fn check_preprocess(steps: &[PreprocessStep]) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         let is_resample = |s: &PreprocessStep| matches!(s, PreprocessStep::Resample { .. } | PreprocessStep::Resize { .. });
-        let is_geometry = |s: &PreprocessStep| is_resample(s) || matches!(s, PreprocessStep::Orient { .. } | PreprocessStep::Crop { .. });
-        let of_values = self.preprocess.iter().position(|s| !is_geometry(s));
-        let resample_comes_first = self.preprocess.iter().position(is_resample).is_some_and(|n| of_values.is_none_or(|first| n < first));
-        for step in &self.preprocess {
+        let of_values = steps.iter().position(|s| !s.is_geometry());
+        let resample_comes_first = steps.iter().position(is_resample).is_some_and(|n| of_values.is_none_or(|first| n < first));
+        for step in steps {
             match step {
                 PreprocessStep::Orient { .. } => {}
                 PreprocessStep::Resample { spacing_mm, within, from_first, nearest_beyond, .. } => {
@@ -538,9 +568,11 @@ impl Manifest {
                 PreprocessStep::Resize { to, .. } => {
                     require(to.iter().all(|n| (1..=1 << 12).contains(n)), "`resize.to` has an axis outside 1 to 4096")?;
                 }
-                PreprocessStep::Crop { to, above, .. } => {
-                    require(to.is_some() != above.is_some(), "`crop` takes one of `to` and `above`")?;
+                PreprocessStep::Crop { to, above, labelled, margin_mm, .. } => {
+                    let given = [to.is_some(), above.is_some(), !labelled.is_empty()].into_iter().filter(|is| *is).count();
+                    require(given == 1, "`crop` takes one of `to`, `above` and `labelled`")?;
                     require(above.is_none_or(f64::is_finite), "`crop.above` is not finite")?;
+                    require((0.0..=1000.0).contains(margin_mm), "`crop.margin_mm` is outside 0 to 1000 mm")?;
                 }
                 PreprocessStep::Clip { min, max } => require(min < max, "`clip` has min >= max")?,
                 PreprocessStep::Normalize { divide, .. } => require(divide.is_normal(), "`normalize.divide` is 0 or not finite")?,
@@ -580,8 +612,8 @@ impl Manifest {
             PreprocessStep::Clip { .. } => 3,
             PreprocessStep::Normalize { .. } | PreprocessStep::ZScore { .. } | PreprocessStep::Percentiles { .. } => 4,
         };
-        let first_resampled = self.preprocess.iter().position(PreprocessStep::measures_resampled).unwrap_or(self.preprocess.len());
-        let (fused, later) = self.preprocess.split_at(first_resampled);
+        let first_resampled = steps.iter().position(PreprocessStep::measures_resampled).unwrap_or(steps.len());
+        let (fused, later) = steps.split_at(first_resampled);
         require(
             fused.is_sorted_by(|a, b| rank(a) < rank(b)),
             "`preprocess` steps come at most once each and in the order orient, crop, resample or resize, clip, and one of normalize, z-score, \
@@ -599,6 +631,10 @@ impl Manifest {
     fn check_findings(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         require(!self.finding.is_empty(), "no `finding`")?;
+        require(
+            self.output.background.is_none_or(|background| background < self.channels()),
+            "`output.background` is beyond the channels of the output: one for each finding and the background",
+        )?;
         for (n, finding) in self.finding.iter().enumerate() {
             require(finding.segment > 0 || !self.has_labels(), "`finding.segment` 0 is background")?;
             let before = self.finding[..n].iter().map(|other| other.channel).chain(self.output.background);
@@ -819,7 +855,8 @@ mod tests {
         };
         let check = |fields: &str, to, above, margin| {
             let manifest = with(fields).expect("a manifest");
-            assert_eq!(manifest.preprocess[1], PreprocessStep::Crop { to, above, margin });
+            let crop = PreprocessStep::Crop { to, above, labelled: Vec::new(), margin, margin_mm: 0.0 };
+            assert_eq!(manifest.preprocess[1], crop);
         };
         check("to = \"nonzero\"", Some(Foreground::Nonzero), None, 0);
         check("above = -500\nmargin = 3", None, Some(-500.0), 3);

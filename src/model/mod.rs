@@ -3,6 +3,7 @@
 //! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, or these packed into one file, and no code. Its steps are a closed set.
 
 mod axes;
+mod channels;
 mod error;
 mod files;
 pub mod import;
@@ -13,9 +14,11 @@ mod package;
 mod reference;
 pub mod select;
 pub mod signature;
+mod stage;
 mod whole;
 
 pub use axes::Axes;
+pub use channels::Channel;
 pub use error::ModelError;
 pub use files::pack;
 pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles, Whole};
@@ -26,5 +29,6 @@ pub use manifest::{
 };
 pub use package::{Installed, Package, PackageFolders, PackageId};
 pub use reference::{Expected, Reference, ReferenceInput};
-pub use select::{Assessment, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};
+pub use select::{Answer, Assessment, ChannelFile, ChannelSeries, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};
+pub use stage::{PreviousLabels, Stage, StageLabel};
 pub use whole::{Estimate, Explanation, Fill, NamedFill, Threshold, patch_starts};

@@ -55,6 +55,8 @@ pub struct Package {
     pub path: PathBuf,
     /// The ONNX graphs, whose answers are averaged: the bytes that were hashed are the bytes that run.
     pub graphs: Vec<Vec<u8>>,
+    /// The same of each stage before.
+    pub stage_graphs: Vec<Vec<Vec<u8>>>,
 }
 
 impl Package {
@@ -66,7 +68,9 @@ impl Package {
         let mut files = Files::open(path)?;
         let text = files.read(MANIFEST, MOST_TEXT_BYTES)?;
         let manifest = Manifest::parse(&String::from_utf8_lossy(&text), &files.path_of(MANIFEST))?;
-        let graphs = manifest.file.iter().map(|file| files.read_checked(file)).collect::<Result<_, _>>()?;
+        let mut read = |named: &[File]| named.iter().map(|file| files.read_checked(file)).collect::<Result<Vec<_>, _>>();
+        let graphs = read(&manifest.file)?;
+        let stage_graphs = manifest.stage.iter().map(|stage| read(&stage.file)).collect::<Result<_, _>>()?;
         let id = PackageId {
             name: manifest.model.name.clone(),
             version: manifest.model.version.clone(),
@@ -77,7 +81,19 @@ impl Package {
             regulatory_status: manifest.model.regulatory_status.clone(),
             card: files.read(CARD, MOST_TEXT_BYTES).ok().map(|bytes| String::from_utf8_lossy(&bytes).into()),
         };
-        Ok(Self { manifest, id, path: path.to_owned(), graphs })
+        Ok(Self { manifest, id, path: path.to_owned(), graphs, stage_graphs })
+    }
+
+    /// Each stage before the package's own network, as a package of that network alone.
+    pub fn stages(&self) -> Vec<Self> {
+        let stage = |(n, graphs): (usize, &Vec<Vec<u8>>)| Self {
+            manifest: self.manifest.of_stage(n),
+            id: self.id.clone(),
+            path: self.path.clone(),
+            graphs: graphs.clone(),
+            stage_graphs: Vec::new(),
+        };
+        self.stage_graphs.iter().enumerate().map(stage).collect()
     }
 
     /// The bytes of a file that the manifest names.

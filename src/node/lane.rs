@@ -204,7 +204,7 @@ impl Track {
         })?;
         let found = discover(&files);
         let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(engine.package().manifest.select.geometry)).collect();
-        let answers = engine.package().take(parts.iter().map(|part| engine.package().eligible(part)).collect());
+        let answers = engine.package().take(&parts, parts.iter().map(|part| engine.package().eligible(part)).collect());
         let below = PathBuf::from("results").join(job.id.to_string());
         // What an attempt left that came to no end; nobody knows of it.
         match std::fs::remove_dir_all(self.store.folder().join(&below)) {
@@ -227,7 +227,8 @@ impl Track {
                 Ok(eligible) => {
                     let suffix = if part.of > 1 { format!(".part{}", part.number) } else { String::new() };
                     let folder = below.join(format!("{series_uid}{suffix}"));
-                    verdict["selected_because"] = eligible.checks.iter().map(Check::short).collect();
+                    let others = eligible.others.iter().map(|other| other.why.clone());
+                    verdict["selected_because"] = eligible.checks.iter().map(Check::short).chain(others).collect();
                     let context = Context {
                         earlier: &earlier,
                         priors: &priors,
@@ -284,7 +285,7 @@ struct Written {
 }
 
 fn analyse(engine: &mut Engine, eligible: Eligible, context: &Context<'_>) -> Result<Written, Failure> {
-    let Analysis { mut findings, image, mut timings } = engine.analyse(eligible.stack, context.cancel, &mut |_| {})?;
+    let Analysis { mut findings, image, mut timings } = engine.analyse(eligible, context.cancel, &mut |_| {})?;
     findings.predecessors = context.earlier.to_vec();
     findings.priors = context.priors.clone();
     findings.warnings.extend_from_slice(context.warnings);

@@ -1,9 +1,11 @@
 //! The manifest's preprocessing steps, composed into one pass from stored values to the network's input.
 
+mod channels;
 mod pass;
 
 use std::ops::Range;
 
+pub use channels::{Plans, Previous, Seen};
 use thiserror::Error;
 
 use crate::geometry::{Affine, Coded, GeometryError, Grid};
@@ -53,6 +55,24 @@ pub enum PreprocessError {
         /// Of the stack.
         angle_deg: f64,
     },
+    /// A stage that looks where an earlier one has found something, and that has found nothing.
+    #[error(
+        "an earlier stage of the package found no {} in the image, around which the next one is to look: the series shows nothing that it could \
+         analyse, or the earlier stage has missed it", labels.join(" or ")
+    )]
+    NothingLocated {
+        /// Names of the labels.
+        labels: Vec<String>,
+    },
+    /// A package that resamples axis by axis, and a channel whose axes run otherwise than the reference's.
+    #[error(
+        "the channel `{channel}` has axes at an angle to the reference's, and the package's resampling (`area`, `antialiased`, or values before \
+         a spacing that is not `cubic`) needs parallel ones: send it on the reference's grid, or use a package with `cubic`, or that resamples first"
+    )]
+    ObliqueChannel {
+        /// Its name.
+        channel: String,
+    },
     /// The device failed.
     #[error(transparent)]
     Kernel(#[from] GpuError),
@@ -66,6 +86,8 @@ impl Coded for PreprocessError {
             Self::NothingAbove { .. } => "preprocess.nothing-above",
             Self::AllZero => "preprocess.all-zero",
             Self::Sheared { .. } => "preprocess.sheared",
+            Self::NothingLocated { .. } => "preprocess.nothing-located",
+            Self::ObliqueChannel { .. } => "preprocess.oblique-channel",
             Self::Kernel(e) => e.code(),
         }
     }
@@ -88,6 +110,10 @@ pub struct Plan {
     straightened_from: Option<f64>,
     /// Whether the network's grid reaches beyond the image, where its input is then 0.
     is_padded: bool,
+    /// The voxels of the image that are measured; `None`: all of them.
+    measured_in: Option<Bounds>,
+    /// Whether the image is a channel on another grid than the one that the network's was made of.
+    is_elsewhere: bool,
 }
 
 /// Normalisation by what the source image itself holds. By what it is after resampling: [`pass`].
@@ -109,6 +135,9 @@ enum Over {
 /// Spacings that differ by less than this part are the same: positions in headers have six digits or more.
 const SAME_SPACING: f64 = 1e-6;
 
+/// Parts of labels in a voxel that differ by less are the same.
+const SAME_PART: f32 = 1e-5;
+
 /// Least divisor: an image of one value becomes 0. nnU-Net has the same.
 const LEAST_SPREAD: f64 = 1e-8;
 
@@ -118,17 +147,40 @@ const LEAST_SPREAD: f64 = 1e-8;
 /// [`PreprocessError::NothingAbove`] and [`PreprocessError::AllZero`] where there is no foreground, [`PreprocessError::Kernel`] where the device
 /// fails.
 pub fn source_box(steps: &[PreprocessStep], backend: &Backend, image: &ImageVolume) -> Result<Option<Bounds>, PreprocessError> {
-    let crop = steps.iter().find_map(|step| match *step {
-        PreprocessStep::Crop { above, margin, .. } => Some((above.map_or(Over::Nonzero, Over::Above), margin)),
-        _ => None,
-    });
-    let Some((over, margin)) = crop else { return Ok(None) };
+    let Some(crop) = Crop::among(steps) else { return Ok(None) };
     // Holes lie within the box of what is around them.
-    let [low, high] = backend.bounding_box(image, over.mask())?.ok_or_else(|| over.nothing())?;
-    let dims = image.grid().dims();
-    let low = low.map(|n| n.saturating_sub(margin));
-    let high = std::array::from_fn(|n| high[n].saturating_add(margin).min(dims[n] - 1));
-    Ok((low != [0; 3] || high != dims.map(|n| n - 1)).then_some([low, high]))
+    let around = backend.bounding_box(image, crop.over.mask())?.ok_or_else(|| crop.over.nothing())?;
+    Ok(crop.with_margin(around, image.grid()))
+}
+
+/// What a `crop` crops to.
+struct Crop<'a> {
+    /// Where it is no labels.
+    over: Over,
+    /// Names of labels of the stage before; none: by values.
+    labelled: &'a [String],
+    margin: u32,
+    margin_mm: f64,
+}
+
+impl<'a> Crop<'a> {
+    fn among(steps: &'a [PreprocessStep]) -> Option<Self> {
+        steps.iter().find_map(|step| match step {
+            PreprocessStep::Crop { above, labelled, margin, margin_mm, .. } => {
+                Some(Self { over: above.map_or(Over::Nonzero, Over::Above), labelled, margin: *margin, margin_mm: *margin_mm })
+            }
+            _ => None,
+        })
+    }
+
+    /// The box with the margin on each side, as far as the image goes; `None` where that is all of it.
+    fn with_margin(&self, [low, high]: Bounds, grid: &Grid) -> Option<Bounds> {
+        let (dims, spacing_mm) = (grid.dims(), grid.spacing_mm());
+        let margin: [u32; 3] = std::array::from_fn(|n| self.margin.max((self.margin_mm / spacing_mm[n]).ceil() as u32));
+        let low = std::array::from_fn(|n| low[n].saturating_sub(margin[n]));
+        let high = std::array::from_fn(|n| high[n].saturating_add(margin[n]).min(dims[n] - 1));
+        (low != [0; 3] || high != dims.map(|n| n - 1)).then_some([low, high])
+    }
 }
 
 impl Plan {
@@ -198,7 +250,30 @@ impl Plan {
             let axis = (0..3).max_by(|&a, &b| across[a].abs().total_cmp(&across[b].abs())).expect("three axes");
             scores_interpolation[axis] = Interpolation::Nearest;
         }
-        Ok(Self { network_grid, kernel, measured, passes: passes.to_vec(), scores_interpolation, straightened_from, is_padded })
+        let passes = passes.to_vec();
+        let (measured_in, is_elsewhere) = (source_box, false);
+        Ok(Self { network_grid, kernel, measured, passes, scores_interpolation, straightened_from, is_padded, measured_in, is_elsewhere })
+    }
+
+    /// The plan of `channel`, on a grid of its own in the same frame of reference: onto the network's grid of `reference` by its own affine.
+    /// `nearest_beyond` is a rule for the reference's slices, and holds for none of its.
+    ///
+    /// # Errors
+    /// [`PreprocessError::ObliqueChannel`].
+    fn onto(reference: &Self, steps: &[PreprocessStep], source: &Grid, channel: &str) -> Result<Self, PreprocessError> {
+        let mut plan = Self { is_elsewhere: true, straightened_from: None, ..Self::new(steps, source, None)? };
+        plan.network_grid = reference.network_grid;
+        plan.kernel.target_dims = plan.network_grid.dims();
+        plan.kernel.source_from_target = source.voxel_from_lps() * plan.network_grid.lps_from_voxel();
+        plan.kernel.nearest_along = None;
+        let dims = plan.network_grid.dims();
+        plan.measured_in = reference.source_box().and_then(|_| channels::moved([[0; 3], dims.map(|n| n - 1)], &plan.network_grid, source));
+        let masked = matches!(plan.measured, Some(Measured::ZScore { masked: true, .. }));
+        let needs_parallel = plan.kernel.needs_parallel_axes() || (masked && plan.kernel.interpolation != Interpolation::Cubic);
+        if needs_parallel && !plan.kernel.has_parallel_axes() {
+            return Err(PreprocessError::ObliqueChannel { channel: channel.to_owned() });
+        }
+        Ok(plan)
     }
 
     /// The grid of the network's input and output.
@@ -222,11 +297,16 @@ impl Plan {
     /// [`PreprocessError::Kernel`] where the device fails, [`PreprocessError::NothingAbove`] and [`PreprocessError::AllZero`] where the package
     /// normalises by voxels that the image does not have.
     pub fn run(&self, backend: &Backend, image: &ImageVolume) -> Result<Volume<f32>, PreprocessError> {
+        self.run_within(backend, image, None)
+    }
+
+    /// [`Self::run`], where `nonzero`, on the image's grid, is what is not 0 in any of several images.
+    fn run_within(&self, backend: &Backend, image: &ImageVolume, nonzero: Option<&LabelMap>) -> Result<Volume<f32>, PreprocessError> {
         let mut kernel = self.kernel.clone();
         if let Some(measured) = self.measured {
-            measured.normalise(&mut kernel, backend, image)?;
+            measured.normalise(&mut kernel, backend, image, self.measured_in, nonzero)?;
         }
-        if self.straightened_from.is_some() {
+        if self.straightened_from.is_some() || self.is_elsewhere {
             kernel.outside = Some(match (&kernel.background, kernel.clip) {
                 (Some(_), _) => kernel.subtract, // becomes 0, as all that does not count
                 (None, Some([low, _])) => low,
@@ -241,6 +321,39 @@ impl Plan {
             input = pass::run(step, input)?;
         }
         Ok(input)
+    }
+
+    /// `labels` of the source on the network's grid: of each label what is 1 where it is and 0 elsewhere is interpolated linearly (nearest across
+    /// slices as thick as those that nothing of the image was interpolated across), and the highest wins; of several that tie, that of the
+    /// nearest voxel where it is one of them, or else the lowest. nnU-Net's `resample_data_or_seg` with `is_seg` and `order = 1`.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn labels(&self, backend: &Backend, labels: &LabelMap) -> Result<LabelMap, PreprocessError> {
+        let kernel = |interpolation| Resample {
+            target_dims: self.kernel.target_dims,
+            source_box: self.kernel.source_box,
+            interpolation,
+            nearest_along: self.kernel.nearest_along,
+            outside: self.straightened_from.map(|_| 0.0),
+            ..Resample::new(self.kernel.target_dims, self.kernel.source_from_target)
+        };
+        let mut is_there = [false; 256];
+        labels.voxels().iter().for_each(|&label| is_there[usize::from(label)] = true);
+        let mut best = vec![0.0f32; self.network_grid.voxel_count()];
+        let mut won = vec![0u8; best.len()];
+        let nearest = backend.resample(&channels::as_image(labels, i16::from), &kernel(Interpolation::Nearest))?;
+        for label in (0..=255u8).filter(|&label| is_there[usize::from(label)]) {
+            let indicator = channels::as_image(labels, |other| (other == label).into());
+            let parts = backend.resample(&indicator, &kernel(Interpolation::Linear))?;
+            for ((best, won), (part, nearest)) in best.iter_mut().zip(&mut won).zip(parts.into_iter().zip(&nearest)) {
+                let ties = (part - *best).abs() <= SAME_PART;
+                if (ties && *nearest == f32::from(label)) || (!ties && part > *best) {
+                    (*best, *won) = (part, label);
+                }
+            }
+        }
+        Ok(LabelMap::new(self.network_grid, won))
     }
 
     /// Along i, j, k the network's voxels whose centres lie within the image: all of them, but for an image that was fitted into more.
@@ -265,16 +378,21 @@ impl Plan {
             ));
         }
         let angle_deg = self.straightened_from?.atan().to_degrees();
-        let outside = match (self.measured, self.kernel.clip) {
+        Some(format!(
+            "the series is sheared by {angle_deg:.2} degrees (gantry tilt): the network saw it resampled to a straight grid, with \
+             {} where the series has no voxels; labels and measurements lie on the series' own grid",
+            self.outside_in_words()
+        ))
+    }
+
+    /// What the network sees where the image has no voxels.
+    fn outside_in_words(&self) -> String {
+        match (self.measured, self.kernel.clip) {
             (Some(Measured::Percentiles { .. }), _) => "the lower percentile".to_owned(),
             (Some(Measured::ZScore { masked: true, .. }), _) => "the mean".to_owned(),
             (_, Some([low, _])) => format!("{low}"),
             (_, None) => "the lowest value of the image".to_owned(),
-        };
-        Some(format!(
-            "the series is sheared by {angle_deg:.2} degrees (gantry tilt): the network saw it resampled to a straight grid, with \
-             {outside} where the series has no voxels; labels and measurements lie on the series' own grid"
-        ))
+        }
     }
 }
 
@@ -307,11 +425,12 @@ impl Over {
         }
     }
 
-    /// The same in a box of the image, as labels; `None` where a mask alone says it.
-    fn labels(self, backend: &Backend, image: &ImageVolume, source_box: Option<Bounds>) -> Option<LabelMap> {
+    /// The same in a box of the image, as labels; `None` where a mask alone says it. `nonzero` as for [`Plan::run_within`].
+    fn labels(self, backend: &Backend, image: &ImageVolume, source_box: Option<Bounds>, nonzero: Option<&LabelMap>) -> Option<LabelMap> {
+        let nonzero = || nonzero.cloned().unwrap_or_else(|| backend.nonzero_filled(image));
         match (self, source_box) {
-            (Self::Nonzero, None) => Some(backend.nonzero_filled(image)),
-            (Self::Nonzero, Some(_)) => Some(Mask::Labelled(&backend.nonzero_filled(image)).label_map(image, source_box)),
+            (Self::Nonzero, None) => Some(nonzero()),
+            (Self::Nonzero, Some(_)) => Some(Mask::Labelled(&nonzero()).label_map(image, source_box)),
             (_, Some(_)) => Some(self.mask().label_map(image, source_box)),
             (_, None) => None,
         }
@@ -328,10 +447,18 @@ impl Over {
 }
 
 impl Measured {
-    /// Sets what `kernel` subtracts, divides by, clips to and takes for background.
-    fn normalise(self, kernel: &mut Resample, backend: &Backend, image: &ImageVolume) -> Result<(), PreprocessError> {
+    /// Sets what `kernel` subtracts, divides by, clips to and takes for background, by the voxels in `within`; `nonzero` as for
+    /// [`Plan::run_within`].
+    fn normalise(
+        self,
+        kernel: &mut Resample,
+        backend: &Backend,
+        image: &ImageVolume,
+        within: Option<Bounds>,
+        nonzero: Option<&LabelMap>,
+    ) -> Result<(), PreprocessError> {
         let (Self::ZScore { over, .. } | Self::Percentiles { over, .. }) = self;
-        let labels = over.labels(backend, image, kernel.source_box);
+        let labels = over.labels(backend, image, within, nonzero);
         let mask = labels.as_ref().map_or(over.mask(), Mask::Labelled);
         match self {
             Self::ZScore { masked, .. } => {

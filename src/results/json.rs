@@ -2,6 +2,8 @@
 //!
 //! `docs/findings.schema.json` says what is in it; `tests/it/exchange.rs` holds every document against it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::envelope::ResultObject;
@@ -26,6 +28,9 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     source_file: Option<&'a SourceFile>,
     source_instances: Vec<SourceInstance<'a>>,
+    /// The other series or files that the network saw, where it sees several at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    source_channels: Vec<Channel<'a>>,
     grid: GridDescription,
     findings: Vec<NumberedFinding<'a>>,
     provenance: &'a Provenance,
@@ -40,6 +45,16 @@ struct Document<'a> {
     labels: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<&'static str>,
+}
+
+/// A series or file that the network saw beside the one that results lie on.
+#[derive(Serialize)]
+struct Channel<'a> {
+    name: &'a str,
+    series_instance_uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_file: Option<&'a SourceFile>,
+    source_instances: Vec<SourceInstance<'a>>,
 }
 
 #[derive(Serialize)]
@@ -104,7 +119,6 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
     let file = findings.source.file.as_ref();
     let is_map = |n: usize, object: &ResultObject| [map::reference_of(findings, n), heat::reference_of(findings, n)].contains(object);
     let map_file = |n: usize| objects.iter().find(|(_, object)| is_map(n, object)).map(|(file, _)| file.as_str());
-    let hashed = findings.source.instances.iter().zip(&findings.source.content_sha256);
     let document = Document {
         schema: "roentgen-findings",
         schema_version: SCHEMA_VERSION,
@@ -113,7 +127,18 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
         frame_of_reference_uid: uid(|i| &i.frame_of_reference_uid),
         modality: uid(|i| &i.modality),
         source_file: file,
-        source_instances: hashed.map(|(i, sha256)| SourceInstance { sop_instance_uid: &i.sop_instance_uid, sha256 }).collect(),
+        source_instances: hashed(&findings.source.instances, &findings.source.content_sha256),
+        source_channels: findings
+            .source
+            .channels
+            .iter()
+            .map(|channel| Channel {
+                name: &channel.name,
+                series_instance_uid: channel.instances.first().map(|first| first.series_uid.as_str()),
+                source_file: channel.file.as_ref(),
+                source_instances: hashed(&channel.instances, &channel.content_sha256),
+            })
+            .collect(),
         grid: description(findings.labels.grid()),
         findings: findings
             .findings
@@ -138,6 +163,11 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
     let mut text = serde_json::to_string_pretty(&document).expect("the document has only string keys");
     text.push('\n');
     text
+}
+
+fn hashed<'a>(instances: &'a [Arc<Instance>], content_sha256: &'a [String]) -> Vec<SourceInstance<'a>> {
+    let one = |(instance, sha256): (&'a Arc<Instance>, &'a String)| SourceInstance { sop_instance_uid: &instance.sop_instance_uid, sha256 };
+    instances.iter().zip(content_sha256).map(one).collect()
 }
 
 fn description(grid: &Grid) -> GridDescription {

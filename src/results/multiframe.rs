@@ -18,7 +18,7 @@ pub(super) fn image(findings: &Findings, object: &ResultObject, label: &str, des
         .text(tags::CONTENT_LABEL, &content_label(label))
         .text(tags::CONTENT_DESCRIPTION, description)
         .text(tags::CONTENT_CREATOR_NAME, EQUIPMENT)
-        .sequence(tags::REFERENCED_SERIES_SEQUENCE, [referenced_series(findings)])
+        .sequence(tags::REFERENCED_SERIES_SEQUENCE, referenced_series(findings))
         .integer(tags::SAMPLES_PER_PIXEL, 1)
         .text(tags::PHOTOMETRIC_INTERPRETATION, "MONOCHROME2")
         .integer(tags::NUMBER_OF_FRAMES, frames as u32)
@@ -45,16 +45,18 @@ pub(super) fn content_label(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).take(16).collect()
 }
 
-/// Common Instance Reference (PS3.3 C.12.2): the source series with all its instances.
-fn referenced_series(findings: &Findings) -> Item {
-    Item::new()
-        .text(tags::SERIES_INSTANCE_UID, &findings.source.instances[0].series_uid)
-        .sequence(tags::REFERENCED_INSTANCE_SEQUENCE, findings.source.instances.iter().map(|instance| reference_to(instance)))
+/// Common Instance Reference (PS3.3 C.12.2): every source series with all its instances, that of the label map's grid first.
+fn referenced_series(findings: &Findings) -> impl Iterator<Item = Item> {
+    findings.source.series().into_iter().map(|instances| {
+        Item::new()
+            .text(tags::SERIES_INSTANCE_UID, &instances[0].series_uid)
+            .sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances.into_iter().map(reference_to))
+    })
 }
 
 /// Once an image was compressed with loss, so are all images made from it (PS3.3 C.7.6.1.1.5).
 pub(super) fn lossy(findings: &Findings) -> Item {
-    let compressed = findings.source.instances.iter().find(|instance| instance.lossy);
+    let compressed = findings.source.series().into_iter().flatten().find(|instance| instance.lossy);
     match compressed {
         None => Item::new().text(tags::LOSSY_IMAGE_COMPRESSION, "00"),
         Some(instance) => {

@@ -242,8 +242,14 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
     };
     let frames: Vec<Frame> = instances.iter().flat_map(|i| Frame::all_of(i).expect("single frames")).collect();
     let slice_of_frame = (0..frames.len() as u32).collect();
-    let source =
-        Source { content_sha256: instances.iter().map(|_| "ab".repeat(32)).collect(), instances, frames, slice_of_frame, file: None };
+    let source = Source {
+        content_sha256: instances.iter().map(|_| "ab".repeat(32)).collect(),
+        instances,
+        frames,
+        slice_of_frame,
+        file: None,
+        channels: Vec::new(),
+    };
     let findings = Findings {
         source,
         labels,

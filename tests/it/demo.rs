@@ -97,7 +97,7 @@ fn cpu_and_gpu_label_the_same() {
     let mut network = Network::load(runtime, &package, Provider::Cpu).expect("loaded above");
     let plan = Plan::new(&package.manifest.preprocess, on_cpu.image.grid(), None).expect("ran above");
     let input = plan.run(&Backend::Cpu, &on_cpu.image).expect("ran above");
-    let scores = network.run(&input, &AtomicBool::new(false)).expect("ran above");
+    let scores = network.run(&[input], &AtomicBool::new(false)).expect("ran above");
     let labels: Vec<u8> = package.manifest.finding.iter().map(|f| f.segment).collect();
     let kernel = ScoresToLabels {
         network_dims: scores.grid.dims(),

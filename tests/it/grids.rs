@@ -230,7 +230,7 @@ fn what_is_cropped_and_turned_comes_back() {
     let source = grid(dims, [0.7, 0.9, 2.5], orientations()[11], rotation([0.2, 0.0, 0.1]), [1.0, 2.0, 3.0]);
     let is_inside = |[i, j, k]: [u32; 3]| (2..7).contains(&i) && (1..8).contains(&j) && (3..5).contains(&k);
     let values: Vec<i16> = indices(dims).enumerate().map(|(n, v)| if is_inside(v) { (n * 7919 % 4) as i16 + 1 } else { 0 }).collect();
-    let crop = |to, above, margin| PreprocessStep::Crop { to, above, margin };
+    let crop = |to, above, margin| PreprocessStep::Crop { to, above, labelled: Vec::new(), margin, margin_mm: 0.0 };
     let nonzero = crop(Some(Foreground::Nonzero), None, 0);
     let turn = PreprocessStep::Orient { to: Axes::Stored([Axis::K, Axis::I, Axis::J]) };
     let backends = [Some(Backend::Cpu), roentgen::gpu::for_tests().map(|gpu| Backend::Gpu(Box::new(gpu)))];

@@ -284,8 +284,8 @@ fn cropped(cases: &mut Cases<'_>) {
     let rescale = vec![Rescale { slope: 1.0, intercept: 0.0 }; DIMS[2] as usize];
     cases.numbers("image", json!({ "name": "body" }), json!(rescale.iter().map(|r| [r.slope, r.intercept]).collect::<Vec<_>>()));
     let body = ImageVolume { stored: Volume::new(grid(), stored).into(), rescale, quantity: Quantity::Arbitrary };
-    let nonzero = PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, margin: 0 };
-    let above = PreprocessStep::Crop { to: None, above: Some(200.0), margin: 2 };
+    let nonzero = PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, labelled: Vec::new(), margin: 0, margin_mm: 0.0 };
+    let above = PreprocessStep::Crop { to: None, above: Some(200.0), labelled: Vec::new(), margin: 2, margin_mm: 0.0 };
     let spline = |spacing_mm, nearest_beyond| PreprocessStep::Resample {
         spacing_mm,
         interpolation: Interpolation::Cubic,

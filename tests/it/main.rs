@@ -3,6 +3,7 @@
 mod archive;
 mod bench;
 mod broken_input;
+mod channels;
 mod classification;
 mod cohorts;
 mod demo;
@@ -34,6 +35,7 @@ mod result_volumes;
 mod rooms;
 mod segmentations;
 mod selection;
+mod stages;
 mod support;
 mod verdicts;
 mod windows;

@@ -88,8 +88,14 @@ fn a_researchers_volume_has_a_page_without_a_patient() {
     let (_, study) = small_study();
     let (mut findings, image) = findings(3, &mut Chance::new(7), study.path(), GeometryPolicy::Refuse);
     let file = SourceFile { format: Format::Nifti1, sha256: "cd".repeat(32) };
-    findings.source =
-        Source { instances: Vec::new(), content_sha256: Vec::new(), frames: Vec::new(), slice_of_frame: Vec::new(), file: Some(file) };
+    findings.source = Source {
+        instances: Vec::new(),
+        content_sha256: Vec::new(),
+        frames: Vec::new(),
+        slice_of_frame: Vec::new(),
+        file: Some(file),
+        channels: Vec::new(),
+    };
     let results = study.path().join("results");
     write_all(&findings, &image, &Forms::all(), &results).expect("results are written");
     let page = fs::read_to_string(results.join(HTML_FILE)).expect("there");

@@ -154,6 +154,7 @@ pub(crate) fn source_of(stack: &Stack, loaded: &Loaded) -> Source {
         frames: stack.frames.clone(),
         slice_of_frame: stack.slice_of_frame.clone(),
         file: None,
+        channels: Vec::new(),
     }
 }
 

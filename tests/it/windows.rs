@@ -38,7 +38,7 @@ pub(crate) fn answer(folder: &Path, provider: Provider) {
         let input = Volume::new(Grid::new(dims, Affine::IDENTITY).expect("a grid"), input);
         let package = Package::read(&case).expect("a package");
         let mut network = Network::load(runtime, &package, provider).expect("it loads");
-        let scores = network.run(&input, &AtomicBool::new(false)).expect("it answers");
+        let scores = network.run(&[input], &AtomicBool::new(false)).expect("it answers");
         std::fs::write(case.join("scores.raw"), bytemuck::cast_slice(&scores.values)).expect("writable");
     }
 }

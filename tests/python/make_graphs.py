@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Graphs that do not fit the manifest of ct-tissue, or cannot run, and one that does both.
+"""Graphs that do not fit the manifest of ct-tissue, or cannot run, and one that does both; and graphs of several channels.
 
 usage: make_graphs.py DIR
 """
@@ -29,7 +29,27 @@ def graph(before=('Identity', {}), image=('n', 1, 'd', 'h', 'w'), dtype=TensorPr
     return helper.make_model(made, opset_imports=domains, ir_version=8).SerializeToString()
 
 
+def made_of(nodes, channels, constants=()):
+    """A graph of `nodes` from `image` with so many channels to `scores` with two."""
+    made = helper.make_graph(
+        nodes, 'made up',
+        [helper.make_tensor_value_info('image', TensorProto.FLOAT, ['n', channels, 'd', 'h', 'w'])],
+        [helper.make_tensor_value_info('scores', TensorProto.FLOAT, ['n', 2, 'd', 'h', 'w'])], list(constants))
+    return helper.make_model(made, opset_imports=[helper.make_opsetid('', 17)], ir_version=8).SerializeToString()
+
+
+def least(channels):
+    """The least of all channels, and what is turned round of it for the background."""
+    return made_of([
+        helper.make_node('ReduceMin', ['image'], ['least'], axes=[1], keepdims=1),
+        helper.make_node('Neg', ['least'], ['not']),
+        helper.make_node('Concat', ['not', 'least'], ['scores'], axis=1),
+    ], channels)
+
+
 GRAPHS = {
+    'least-of-one': least(1),
+    'least-of-two': least(2),
     'fits': graph(),
     'dtype': graph(('Cast', {'to': TensorProto.FLOAT}), dtype=TensorProto.DOUBLE),
     'rank': graph(image=('n', 1, 'h', 'w')),

@@ -371,7 +371,7 @@ mod tests {
         let text = exported.manifest("liver", &[("fold_0.onnx", b"graph".to_vec())]);
         let manifest = Manifest::parse(&text, Path::new("model.toml")).expect("a manifest");
         let expected = [
-            PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, margin: 0 },
+            PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, labelled: Vec::new(), margin: 0, margin_mm: 0.0 },
             PreprocessStep::Clip { min: -980.0, max: 900.0 },
             PreprocessStep::Normalize { subtract: -20.0, divide: 300.0 },
             PreprocessStep::Resample {

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::{Check, Kind};
+use super::channels::{ChannelProblem, ChannelSeries};
+use super::{Check, Kind, Select};
 use crate::geometry::Coded;
 use crate::model::Package;
 use crate::series::{Kind as StackKind, Part, Reason, Stack};
@@ -25,7 +26,13 @@ pub enum Ineligible {
         /// The first rule of ranking that differs, with both values.
         why: String,
     },
+    /// The package sees several series of a study at once, and this one is another channel, or lacks others.
+    #[error(transparent)]
+    Channel(ChannelProblem),
 }
+
+/// Whether a part of a series is taken, and if not, every reason why.
+pub type Answer = Result<Eligible, Vec<Ineligible>>;
 
 impl Coded for Ineligible {
     fn code(&self) -> &'static str {
@@ -33,6 +40,7 @@ impl Coded for Ineligible {
             Self::Rule(check) => check.code,
             Self::Geometry(reason) => reason.code(),
             Self::Outranked { .. } => "select.outranked",
+            Self::Channel(problem) => problem.code(),
         }
     }
 }
@@ -46,6 +54,7 @@ impl Ineligible {
             Self::Geometry(_) => true,
             Self::Rule(check) => matches!(check.code, "select.not-hounsfield" | "select.quantity"),
             Self::Outranked { .. } => false,
+            Self::Channel(problem) => problem.is_refusal(),
         }
     }
 }
@@ -61,6 +70,8 @@ pub struct Eligible {
     pub name: String,
     /// Why it was taken before other series of its study; empty where it was not compared.
     pub preferred: Vec<String>,
+    /// The other channels of a package with several, in their order.
+    pub others: Vec<ChannelSeries>,
 }
 
 /// A series held against all rules of a package and the geometry gate.
@@ -84,7 +95,7 @@ impl Assessment {
         let fails = |c: &&Check| c.passed == Some(false) || (geometry.is_ok() && c.passed.is_none());
         let mut reasons: Vec<Ineligible> = checks.iter().filter(fails).cloned().map(Ineligible::Rule).collect();
         match geometry {
-            Ok(stack) if reasons.is_empty() => Ok(Eligible { stack, checks, name, preferred: Vec::new() }),
+            Ok(stack) if reasons.is_empty() => Ok(Eligible { stack, checks, name, preferred: Vec::new(), others: Vec::new() }),
             Ok(_) => Err(reasons),
             Err(refused) => {
                 reasons.extend(refused.into_iter().map(Ineligible::Geometry));
@@ -105,10 +116,16 @@ impl Package {
 
     /// As [`Package::eligible`], with the rules that hold where others do not.
     pub fn assess(&self, part: &Part<'_>) -> Assessment {
-        let select = &self.manifest.select;
-        assert_eq!(part.policy, select.geometry, "series are taken apart by the package's policy");
-        let geometry = part.gate_for(select.computed_quantity()).map_err(|refusal| refusal.reasons);
-        Assessment { checks: select.evaluate(part, geometry.as_ref().ok()), geometry, name: name_of(part) }
+        self.manifest.select.assess(part)
+    }
+}
+
+impl Select {
+    /// Holds a part of a series, taken apart by the same policy, against all rules and the geometry gate.
+    pub(super) fn assess(&self, part: &Part<'_>) -> Assessment {
+        assert_eq!(part.policy, self.geometry, "series are taken apart by the package's policy");
+        let geometry = part.gate_for(self.computed_quantity()).map_err(|refusal| refusal.reasons);
+        Assessment { checks: self.evaluate(part, geometry.as_ref().ok()), geometry, name: name_of(part) }
     }
 }
 
@@ -121,7 +138,7 @@ pub(super) fn kind_of(stack: &Stack) -> Kind {
     }
 }
 
-fn name_of(part: &Part<'_>) -> String {
+pub(super) fn name_of(part: &Part<'_>) -> String {
     let number = part.series.series_number.map_or_else(String::new, |n| format!("{n} "));
     let of_several = if part.of > 1 { format!(", part {}", part.number) } else { String::new() };
     format!("series {number}({}){of_several}", part.series.series_uid)

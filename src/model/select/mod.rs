@@ -5,6 +5,7 @@
 //! 3. A rule on attributes holds when every instance of the series meets it.
 
 mod answer;
+mod channels;
 mod check;
 mod evaluate;
 mod rank;
@@ -13,7 +14,8 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Assessment, Eligible, Ineligible};
+pub use answer::{Answer, Assessment, Eligible, Ineligible};
+pub use channels::{ChannelFile, ChannelProblem, ChannelSeries};
 pub use check::Check;
 pub use rank::Ranking;
 pub use rules::{BodyPart, Contrast, Kind, Pattern, Plane, Range, Rank, Select, TagRule, Take, TextRule, ValueRule, WantedQuantity};

@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::answer::{Eligible, Ineligible};
+use super::answer::{Answer, Eligible, Ineligible};
 use super::evaluate::coverage_mm;
 use super::rules::{Pattern, Rank, RankedAttribute, Take};
 use crate::dataset::{Attribute, acquired_at};
 use crate::model::Package;
+use crate::series::Part;
 
 /// Candidates from the best on, and what decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,29 +53,19 @@ impl Key {
 }
 
 impl Package {
-    /// Orders `candidates` of one study by the package's rules of ranking: the first rule that differs decides. Where none does, the
-    /// lower series number, and then the UID.
-    pub fn rank(&self, candidates: &[&Eligible]) -> Ranking {
-        let rules = &self.manifest.select.rank;
-        let keys: Vec<Vec<Key>> = candidates.iter().map(|c| rules.iter().map(|rule| key(rule, c)).collect()).collect();
-        let first_difference =
-            |a: usize, b: usize| keys[a].iter().zip(&keys[b]).map(|(a, b)| a.compare(b)).enumerate().find(|(_, o)| o.is_ne());
-        let identity = |n: usize| {
-            let first = candidates[n].stack.frames.first().map(|f| &f.instance);
-            (first.and_then(|i| i.series_number).unwrap_or(i64::MAX), &candidates[n].stack.series_uid)
-        };
-        let mut order: Vec<usize> = (0..candidates.len()).collect();
-        order.sort_by(|&a, &b| first_difference(a, b).map_or_else(|| identity(a).cmp(&identity(b)), |(_, ordering)| ordering));
-        let why = order.iter().skip(1).map(|&other| match first_difference(order[0], other) {
-            Some((rule, _)) => explain(&rules[rule], candidates[order[0]], candidates[other]),
-            None => "equal by every rule of ranking, it has the lower series number or UID".to_owned(),
-        });
-        Ranking { why: why.collect(), order }
+    /// Of `answers` on these parts of the series of one run, those that are analysed: each that fits, or with `take = "best"` the best of each
+    /// study, while the others become [`Ineligible::Outranked`]. Of a package with several channels those that have their other channels in
+    /// the study, with these; the others become [`Ineligible::Channel`].
+    ///
+    /// # Panics
+    /// Where there is not one answer a part: a broken promise of the caller.
+    pub fn take(&self, parts: &[Part<'_>], answers: Vec<Answer>) -> Vec<Answer> {
+        assert_eq!(parts.len(), answers.len(), "one answer a part");
+        self.with_channels(parts, self.best_of_each_study(answers))
     }
 
-    /// Of `answers` on the series of one run, those that are analysed: each that fits, or with `take = "best"` the best of each study,
-    /// while the others become [`Ineligible::Outranked`].
-    pub fn take(&self, mut answers: Vec<Result<Eligible, Vec<Ineligible>>>) -> Vec<Result<Eligible, Vec<Ineligible>>> {
+    /// Of `answers`, with `take = "best"`, the best of each study.
+    pub(super) fn best_of_each_study(&self, mut answers: Vec<Answer>) -> Vec<Answer> {
         if self.manifest.select.take == Take::All {
             return answers;
         }
@@ -85,7 +76,7 @@ impl Package {
         }
         for places in studies.into_values().filter(|p| p.len() > 1) {
             let candidates: Vec<&Eligible> = places.iter().filter_map(|&p| answers[p].as_ref().ok()).collect();
-            let Ranking { order, why } = self.rank(&candidates);
+            let Ranking { order, why } = rank(&self.manifest.select.rank, &candidates);
             let names: Vec<String> = candidates.iter().map(|c| c.name.clone()).collect();
             for (&other, why) in order.iter().skip(1).zip(&why) {
                 answers[places[other]] = Err(vec![Ineligible::Outranked { series: names[order[0]].clone(), why: why.clone() }]);
@@ -96,6 +87,24 @@ impl Package {
         }
         answers
     }
+}
+
+/// Orders `candidates` of one study by `rules`: the first that differs decides. Where none does, the lower series number, and then the UID.
+pub(super) fn rank(rules: &[Rank], candidates: &[&Eligible]) -> Ranking {
+    let keys: Vec<Vec<Key>> = candidates.iter().map(|c| rules.iter().map(|rule| key(rule, c)).collect()).collect();
+    let first_difference =
+        |a: usize, b: usize| keys[a].iter().zip(&keys[b]).map(|(a, b)| a.compare(b)).enumerate().find(|(_, o)| o.is_ne());
+    let identity = |n: usize| {
+        let first = candidates[n].stack.frames.first().map(|f| &f.instance);
+        (first.and_then(|i| i.series_number).unwrap_or(i64::MAX), &candidates[n].stack.series_uid)
+    };
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by(|&a, &b| first_difference(a, b).map_or_else(|| identity(a).cmp(&identity(b)), |(_, ordering)| ordering));
+    let why = order.iter().skip(1).map(|&other| match first_difference(order[0], other) {
+        Some((rule, _)) => explain(&rules[rule], candidates[order[0]], candidates[other]),
+        None => "equal by every rule of ranking, it has the lower series number or UID".to_owned(),
+    });
+    Ranking { why: why.collect(), order }
 }
 
 fn key(rule: &Rank, candidate: &Eligible) -> Key {

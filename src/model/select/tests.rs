@@ -37,7 +37,7 @@ fn package(rules: &str) -> Package {
         regulatory_status: String::new(),
         card: None,
     };
-    Package { manifest, id, path: "nowhere".into(), graphs: Vec::new() }
+    Package { manifest, id, path: "nowhere".into(), graphs: Vec::new(), stage_graphs: Vec::new() }
 }
 
 fn element(group: u16, number: u16, vr: VR, text: &str) -> InMemElement {
@@ -375,7 +375,7 @@ fn taken(rank: &str, changes: &[Change<'_>]) -> Vec<Result<Vec<String>, String>>
         eligible(&package, &series)
     });
     let text = |reasons: Vec<Ineligible>| reasons.iter().map(|r| format!("{r} [{}]", r.code())).collect::<Vec<_>>().join("; ");
-    package.take(answers.collect()).into_iter().map(|a| a.map(|e| e.preferred).map_err(text)).collect()
+    package.best_of_each_study(answers.collect()).into_iter().map(|a| a.map(|e| e.preferred).map_err(text)).collect()
 }
 
 /// Of an ordinary series (number 1) and a changed one (number 2), the one that is taken, and why.

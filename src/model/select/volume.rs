@@ -5,6 +5,7 @@
 
 use super::Check;
 use super::answer::Ineligible;
+use super::channels::{ChannelFile, ChannelProblem};
 use super::evaluate::{check, named, normal_of};
 use super::rules::{Contrast, Kind, Select, WantedQuantity};
 use crate::geometry::MAX_SHEAR;
@@ -23,6 +24,8 @@ pub struct EligibleVolume {
     pub quantity: Quantity,
     /// What could not be checked and what was taken for granted, for the reader of a result.
     pub warnings: Vec<String>,
+    /// The other channels of a package with several, in their order.
+    pub others: Vec<ChannelFile>,
 }
 
 /// A volume held against the rules of a package.
@@ -36,6 +39,7 @@ pub struct VolumeAssessment {
     pub warnings: Vec<String>,
     quantity: Quantity,
     file: VolumeFile,
+    others: Result<Vec<ChannelFile>, ChannelProblem>,
 }
 
 impl VolumeAssessment {
@@ -44,10 +48,15 @@ impl VolumeAssessment {
     /// # Errors
     /// Every rule that the volume does not meet, and what is wrong with its grid.
     pub fn answer(self) -> Result<EligibleVolume, Vec<Ineligible>> {
-        let Self { checks, geometry, warnings, quantity, file } = self;
+        let Self { checks, geometry, warnings, quantity, file, others } = self;
         let rules = checks.iter().filter(|c| c.passed != Some(true)).cloned().map(Ineligible::Rule);
         let reasons: Vec<Ineligible> = rules.chain(geometry.into_iter().map(Ineligible::Geometry)).collect();
-        if reasons.is_empty() { Ok(EligibleVolume { file, checks, quantity, warnings }) } else { Err(reasons) }
+        match others {
+            // What is another channel is held against its own rules with the reference.
+            Err(problem) => Err(vec![Ineligible::Channel(problem)]),
+            Ok(others) if reasons.is_empty() => Ok(EligibleVolume { file, checks, quantity, warnings, others }),
+            Ok(_) => Err(reasons),
+        }
     }
 }
 
@@ -83,14 +92,14 @@ impl Package {
             let degrees = |tangent: f64| tangent.atan().to_degrees();
             geometry.push(Reason::Sheared { angle_deg: degrees(grid.shear()), allowed_deg: degrees(MAX_SHEAR) });
         }
-        VolumeAssessment { checks, geometry, warnings, quantity, file: file.clone() }
+        VolumeAssessment { checks, geometry, warnings, quantity, file: file.clone(), others: self.channel_files(file) }
     }
 }
 
 impl Select {
     /// The quantity of a file that says nothing of it: what the package asks for; without a word on it, Hounsfield units where it takes
     /// nothing but CT.
-    fn wanted_of_file(&self) -> Quantity {
+    pub(super) fn wanted_of_file(&self) -> Quantity {
         match self.quantity {
             Some(WantedQuantity::Exactly(quantity)) => quantity,
             None if self.modality.iter().all(|m| m == "CT") => Quantity::Hounsfield,

@@ -49,7 +49,7 @@ pub(super) fn source_of(context: &Context<'_>, header: &InMemDicomObject, proble
 }
 
 fn lossy(context: &Context<'_>) -> &'static str {
-    if context.findings.source.instances.iter().any(|i| i.lossy) { "01" } else { "00" }
+    if context.findings.source.series().iter().flatten().any(|i| i.lossy) { "01" } else { "00" }
 }
 
 /// The pixels, which are those of what is drawn again.

@@ -127,7 +127,7 @@ fn is_empty(value: &Value) -> bool {
 
 /// Every instance that an object may refer to: its SOP class, by SOP Instance UID.
 fn references<'a>(context: &'a Context<'_>, objects: &'a [(String, ResultObject)]) -> HashMap<&'a str, &'a str> {
-    let sources = context.findings.source.instances.iter().map(|i| (i.sop_instance_uid.as_str(), i.sop_class_uid.as_str()));
+    let sources = context.findings.source.series().into_iter().flatten().map(|i| (i.sop_instance_uid.as_str(), i.sop_class_uid.as_str()));
     let earlier = context.findings.predecessors.iter().chain(&context.findings.priors.instances);
     let earlier = earlier.map(|p| (p.sop_instance_uid.as_str(), p.sop_class_uid.as_str()));
     // A structure set names its study, as an instance of a retired class.

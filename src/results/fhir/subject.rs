@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::value::{self, DICOM_UID, date, hl7, reference, uid};
 use super::{Job, Release};
 use crate::codes::{is_uid, urn_by_name};
-use crate::dataset::{Attributes, decoded_text, items, tags};
+use crate::dataset::{Attributes, Instance, decoded_text, items, tags};
 use crate::findings::Findings;
 
 /// Name of the patient's resource: the same for what the source says of one patient. Where it has no ID, each study has a patient of its own.
@@ -84,12 +84,17 @@ fn is_blank(group: &str) -> bool {
 
 /// The study with the series that were used and those of the result; it has others, so nothing is counted.
 pub(super) fn imaging_study(job: &Job<'_>) -> Value {
-    let source = &job.findings.source.instances;
-    let of_source = source.iter().map(|i| {
+    let source = job.findings.source.series();
+    let study_uid = &source[0][0].study_uid;
+    let instance = |i: &&Instance| {
         let number = i.instance_number.filter(|n| *n >= 0);
         json!({ "uid": i.sop_instance_uid, "sopClass": value::sop_class(&i.sop_class_uid), "number": number })
+    };
+    let of_source = source.iter().map(|all| {
+        let first = all[0];
+        (first.series_uid.as_str(), first.modality.as_str(), all.iter().map(instance).collect::<Vec<_>>())
     });
-    let mut series = vec![(source[0].series_uid.as_str(), source[0].modality.as_str(), of_source.collect::<Vec<_>>())];
+    let mut series: Vec<_> = of_source.collect();
     for (_, object) in job.objects {
         let instance = json!({ "uid": object.sop_instance_uid, "sopClass": value::sop_class(object.sop_class_uid) });
         match series.iter_mut().find(|(uid, _, _)| *uid == object.series_uid) {
@@ -109,7 +114,7 @@ pub(super) fn imaging_study(job: &Job<'_>) -> Value {
     let accession = decoded_text(job.header, tags::ACCESSION_NUMBER);
     json!({
         "resourceType": "ImagingStudy",
-        "identifier": [uid(&source[0].study_uid), accession_number(&accession)],
+        "identifier": [uid(study_uid), accession_number(&accession)],
         "status": "available",
         "modality": modalities.iter().map(|modality| modality_of(job.release, modality)).collect::<Vec<_>>(),
         "subject": reference(&job.patient),

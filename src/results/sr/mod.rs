@@ -7,7 +7,6 @@ mod group;
 mod library;
 
 use std::collections::BTreeMap;
-use std::iter;
 
 use dicom::core::Tag;
 
@@ -38,9 +37,9 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
             None => of_study.push(group::of_study(findings, finding)),
         }
     }
-    let all: Vec<&Instance> = findings.source.instances.iter().map(AsRef::as_ref).collect();
-    let regions = Document { slot: &REPORT, file: super::SR_FILE, instances: all.clone(), labels, groups: of_regions };
-    let study = Document { slot: &STUDY_REPORT, file: super::STUDY_SR_FILE, instances: all, labels: None, groups: of_study };
+    let all = findings.source.series();
+    let regions = Document { slot: &REPORT, file: super::SR_FILE, series: all.clone(), labels, groups: of_regions };
+    let study = Document { slot: &STUDY_REPORT, file: super::STUDY_SR_FILE, series: all, labels: None, groups: of_study };
     [regions, study].into_iter().filter(|document| !document.groups.is_empty()).map(|document| document.written(findings)).collect()
 }
 
@@ -57,7 +56,7 @@ pub(super) fn outlines(context: &Context<'_>) -> Vec<Object<'static>> {
         let segments = image.segments.iter().filter_map(|&number| context.segments.by_number(number));
         groups.extend(segments.map(|segment| group::of_image(findings, segment, image, frame)));
     }
-    let document = Document { slot: &OUTLINE_REPORT, file: super::OUTLINES_SR_FILE, instances, labels: None, groups };
+    let document = Document { slot: &OUTLINE_REPORT, file: super::OUTLINES_SR_FILE, series: vec![instances], labels: None, groups };
     if document.groups.is_empty() { Vec::new() } else { vec![document.written(findings)] }
 }
 
@@ -65,8 +64,8 @@ pub(super) fn outlines(context: &Context<'_>) -> Vec<Object<'static>> {
 struct Document<'a> {
     slot: &'a Slot,
     file: &'a str,
-    /// The images that it is about.
-    instances: Vec<&'a Instance>,
+    /// The images that it is about, series by series.
+    series: Vec<Vec<&'a Instance>>,
     /// What its groups refer to.
     labels: Option<ResultObject>,
     groups: Vec<Item>,
@@ -91,9 +90,11 @@ impl Document<'_> {
 
     /// Every instance that the tree refers to: the image series first, since 3D Slicer takes the first as the reference.
     fn evidence(&self) -> Item {
-        let images = self.instances.iter().map(|instance| reference_to(instance)).collect();
+        let images = self.series.iter().map(|instances| {
+            (instances[0].series_uid.as_str(), instances.iter().map(|instance| reference_to(instance)).collect::<Vec<_>>())
+        });
         let labels = self.labels.as_ref().map(|object| (object.series_uid.as_str(), vec![object.reference()]));
-        references(&self.instances[0].study_uid, iter::once((self.instances[0].series_uid.as_str(), images)).chain(labels))
+        references(&self.series[0][0].study_uid, images.chain(labels))
     }
 
     /// TID 1500.
@@ -102,7 +103,7 @@ impl Document<'_> {
         let mut items = vec![content::code(HasConceptMod, &dcm::LANGUAGE_OF_CONTENT, &other::ENGLISH)];
         items.extend(observer());
         items.push(procedure(findings));
-        items.push(content::container(Contains, &dcm::IMAGE_LIBRARY, None, vec![library::group(findings, &self.instances)]));
+        items.push(content::container(Contains, &dcm::IMAGE_LIBRARY, None, library::groups(findings, &self.series)));
         items.push(content::container(Contains, &dcm::IMAGING_MEASUREMENTS, None, self.groups));
         items
     }

@@ -4,7 +4,7 @@ use dicom::core::Tag;
 
 use super::{Form, date, package, person, started, time};
 use crate::dataset::{decoded_text, tags};
-use crate::findings::Findings;
+use crate::findings::{Findings, SourceChannel};
 use crate::results::Context;
 use crate::results::envelope::{known, source_header};
 
@@ -73,6 +73,14 @@ pub(in crate::results) fn provenance(context: &Context<'_>) -> Vec<Fact> {
     if let Some(first) = source.instances.first() {
         rows.push(fact("Study Instance UID", &first.study_uid));
         rows.push(fact("Series Instance UID", &first.series_uid));
+    }
+    for SourceChannel { name, instances, file, .. } in &source.channels {
+        let what = match (instances.first(), file) {
+            (Some(first), _) => format!("series {}, {} instances", first.series_uid, instances.len()),
+            (None, Some(file)) => format!("file with SHA-256 {}", file.sha256),
+            (None, None) => continue,
+        };
+        rows.push(fact("Further channel", format!("{name}: {what}")));
     }
     rows
 }

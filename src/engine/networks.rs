@@ -1,0 +1,84 @@
+//! The networks of a package asked about one subject: the stages in order, each seeing the images and what the one before has labelled.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::EngineError;
+use super::input::OpenedChannel;
+use super::timings::{Stage, Timings};
+use crate::infer::{InferError, Network, Scores};
+use crate::kernels::{Backend, Interpolation};
+use crate::model::{Manifest, PreprocessStep};
+use crate::preprocess::{Plans, Previous, Seen};
+use crate::volume::ImageVolume;
+
+/// What a network is asked about.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// The image that results lie on.
+    pub(super) image: &'a ImageVolume,
+    /// The other channels of a package with several.
+    pub(super) others: &'a [OpenedChannel],
+    /// What the stage before has found.
+    pub(super) previous: Option<Previous<'a>>,
+}
+
+/// What goes with a run whatever is asked.
+pub(super) struct Course<'a, 'b> {
+    pub(super) backend: &'a Backend,
+    pub(super) cancel: &'a AtomicBool,
+    pub(super) timings: &'a mut Timings,
+    pub(super) on_stage: &'a mut (dyn FnMut(Stage) + 'b),
+}
+
+/// The scores of `network`, which `manifest` describes, ready to go back to the grid of the image; what the reader of a result should know of
+/// them; and what `beside` gave, which runs while the input is made.
+///
+/// # Errors
+/// What went wrong in which stage of the analysis.
+pub(super) fn ask<T: Send>(
+    manifest: &Manifest,
+    network: &mut Network,
+    subject: Subject<'_>,
+    course: &mut Course<'_, '_>,
+    beside: impl FnOnce() -> T + Send,
+) -> Result<(Scores, Vec<String>, T), EngineError> {
+    let Course { backend, cancel, timings, on_stage } = course;
+    let seen = seen(manifest, subject)?;
+    let one_hot = manifest.input.previous.as_ref().map_or(&[][..], |previous| &previous.one_hot);
+    let preprocessed = || {
+        let plans = Plans::new(seen, manifest.reference_channel(), subject.previous, backend)?;
+        network.afford(plans.reference().network_grid().voxel_count() as u64)?;
+        let input = plans.run(one_hot, subject.previous, backend)?;
+        Ok::<_, EngineError>((plans, input))
+    };
+    let (beside, preprocessed) = timings.time(Stage::Preprocess, *on_stage, || rayon::join(beside, preprocessed));
+    let (plans, input) = preprocessed?;
+    let scores = timings.time(Stage::Infer, *on_stage, || network.run(&input, cancel))?;
+    drop(input);
+    if cancel.load(Ordering::Relaxed) {
+        return Err(InferError::Cancelled.into());
+    }
+    let plan = plans.reference();
+    let interpolation = match manifest.output.interpolation {
+        Interpolation::Nearest => [Interpolation::Nearest; 3],
+        _ => plan.scores_interpolation(),
+    };
+    let notes = plans.notes();
+    Ok((Scores { interpolation, source_box: plan.source_box(), ..scores }, notes, beside))
+}
+
+/// The images in the order of the package's channels.
+fn seen<'a>(manifest: &'a Manifest, Subject { image, others, .. }: Subject<'a>) -> Result<Vec<Seen<'a>>, EngineError> {
+    let (channels, steps) = (&manifest.input.channel, manifest.steps_of_images());
+    let wrong = || EngineError::Channels { needed: steps.len(), given: 1 + others.len() };
+    let reference = manifest.reference_channel();
+    let image_of = |channel: usize| {
+        let other = || others.iter().find(|other| other.channel == channel).map(|other| other.voxels.image());
+        if channel == reference { Some(image) } else { other() }
+    };
+    let one = |(n, steps): (usize, &&'a [PreprocessStep])| {
+        Some(Seen { name: channels.get(n).map_or("image", |channel| &channel.name), image: image_of(n)?, steps })
+    };
+    let seen: Option<Vec<Seen<'a>>> = steps.iter().enumerate().map(one).collect();
+    seen.filter(|seen| seen.len() == 1 + others.len()).ok_or_else(wrong)
+}
