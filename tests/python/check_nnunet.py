@@ -28,6 +28,7 @@ with contextlib.redirect_stdout(sys.stderr):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 LABELS = {'background': 0, 'lung': 1, 'soft tissue': 2, 'bone': 3}
@@ -35,7 +36,7 @@ INTENSITY = {'mean': -20.0, 'std': 300.0, 'percentile_00_5': -980.0, 'percentile
 # Each within the one before; what is left of them are the labels above.
 REGIONS = {'background': 0, 'body': [1, 2, 3], 'dense': [2, 3], 'bone': 3}
 # Added to Hounsfield units.
-SHIFT = {'ct': 0, 'small ct': 0, 'mr': 1100}
+SHIFT = {'ct': 0, 'small ct': 0, 'mr': 1100, 'mr twice': 1100}
 
 
 @dataclass
@@ -43,17 +44,25 @@ class Case:
     """Spacing and patch by the network's axes, slices first; of two axes where it sees slices."""
     spacing: list
     patch: list
-    normalization: str = 'CTNormalization'
+    normalization: str | tuple = 'CTNormalization'
     mirror: tuple = ()
     folds: int = 1
     image: str = 'ct'
     masked: bool = False
     transpose: tuple = (0, 1, 2)
     regions: bool = False
+    before: 'Case | None' = None
+    lowres: bool = False
 
     @property
     def configuration(self):
-        return '2d' if len(self.patch) == 2 else '3d_fullres'
+        if self.before:
+            return '3d_cascade_fullres'
+        return '2d' if len(self.patch) == 2 else '3d_lowres' if self.lowres else '3d_fullres'
+
+    @property
+    def normalizations(self):
+        return [self.normalization] if isinstance(self.normalization, str) else list(self.normalization)
 
 
 CASES = {
@@ -66,10 +75,13 @@ CASES = {
     'turned': Case([4.0, 4.0, 3.5], [24, 32, 32], 'ZScoreNormalization', mirror=(2,), image='mr', masked=True, transpose=(1, 2, 0)),
     'turned-slices': Case([3.0, 2.4], [32, 64], mirror=(0,), image='small ct', transpose=(2, 0, 1)),
     'regions': Case([6.0, 4.0, 4.0], [16, 32, 32], mirror=(1,), image='small ct', regions=True),
+    'two-channels': Case([5.0, 4.0, 4.0], [24, 32, 32], ('ZScoreNormalization', 'RescaleTo01Normalization'), image='mr twice', masked=True),
+    'cascade': Case([5.0, 4.0, 4.0], [24, 32, 32], mirror=(2,), image='small ct',
+                    before=Case([10.0, 8.0, 8.0], [24, 32, 32], image='small ct', lowres=True)),
 }
 
 
-def plans_of(name, case):
+def configuration_of(case):
     space = len(case.patch)
     deep = case.patch[0] > 20 or space == 2
     kernels = [[3] * space] * 3 if deep else [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
@@ -78,7 +90,8 @@ def plans_of(name, case):
     resampling = 'resample_data_or_seg_to_shape'
     configuration = {
         'data_identifier': 'x', 'preprocessor_name': 'DefaultPreprocessor', 'batch_size': 2, 'patch_size': case.patch, 'spacing': case.spacing,
-        'normalization_schemes': [case.normalization], 'use_mask_for_norm': [case.masked], 'batch_dice': False,
+        'normalization_schemes': case.normalizations, 'use_mask_for_norm': [case.masked] + [False] * (len(case.normalizations) - 1),
+        'batch_dice': False,
         'resampling_fn_data': resampling, 'resampling_fn_data_kwargs': image,
         'resampling_fn_seg': resampling, 'resampling_fn_seg_kwargs': dict(back, is_seg=True),
         'resampling_fn_probabilities': resampling, 'resampling_fn_probabilities_kwargs': back,
@@ -93,12 +106,20 @@ def plans_of(name, case):
             '_kw_requires_import': ['conv_op', 'norm_op', 'dropout_op', 'nonlin'],
         },
     }
+    if case.before:
+        configuration['previous_stage'] = case.before.configuration
+    return configuration
+
+
+def plans_of(name, case):
+    configurations = {one.configuration: configuration_of(one) for one in (case, case.before) if one}
     return {
         'dataset_name': f'Dataset001_{name}', 'plans_name': 'nnUNetPlans', 'transpose_forward': list(case.transpose),
         'transpose_backward': [case.transpose.index(axis) for axis in range(3)],
         'original_median_spacing_after_transp': [1.0, 1.0, 1.0], 'original_median_shape_after_transp': [100, 100, 100],
         'image_reader_writer': 'SimpleITKIO', 'label_manager': 'LabelManager', 'experiment_planner_used': 'ExperimentPlanner',
-        'foreground_intensity_properties_per_channel': {'0': INTENSITY}, 'configurations': {case.configuration: configuration},
+        'foreground_intensity_properties_per_channel': {str(n): INTENSITY for n in range(len(case.normalizations))},
+        'configurations': configurations,
     }
 
 
@@ -109,10 +130,13 @@ def trained(case, plans, dataset, image, properties, seed):
     manager = PlansManager(plans)
     configuration = manager.get_configuration(case.configuration)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
+    inputs = determine_num_input_channels(manager, configuration, dataset)
     network = get_network_from_plans(configuration.network_arch_class_name, configuration.network_arch_init_kwargs,
-                                     configuration.network_arch_init_kwargs_req_import, 1, heads, deep_supervision=False)
-    truth = np.digitize(image, np.array([-930, -300, 200]) + SHIFT[case.image])
+                                     configuration.network_arch_init_kwargs_req_import, inputs, heads, deep_supervision=False)
+    truth = np.digitize(image[:1], np.array([-930, -300, 200]) + SHIFT[case.image])
     data, labels, _ = DefaultPreprocessor(verbose=False).run_case_npy(image, truth.astype(np.int8), dict(properties), manager, configuration, dataset)
+    if case.before:  # the stage before is a voxel off
+        data = np.vstack([data, *(np.roll(labels, 1, 1) == label for label in (1, 2, 3))])
     patch, space = configuration.patch_size, len(case.patch)
     whole = [4] * (3 - space) + patch  # slices are trained on by fours
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
@@ -134,11 +158,14 @@ def trained(case, plans, dataset, image, properties, seed):
     return network.state_dict(), loss.item()
 
 
-def make(folder, name, case, image, properties):
+def make(folder, name, case, image, properties, plans=None):
+    plans = plans or plans_of(name, case)
+    if case.before:
+        make(folder, name, case.before, image, properties, plans)
     results = folder / name / f'nnUNetTrainer__nnUNetPlans__{case.configuration}'
     results.mkdir(parents=True)
-    plans = plans_of(name, case)
-    dataset = {'channel_names': {'0': 'MR' if case.image == 'mr' else 'CT'}, 'labels': REGIONS if case.regions else LABELS,
+    channels = ['early', 'late'] if case.image == 'mr twice' else ['MR' if case.image == 'mr' else 'CT']
+    dataset = {'channel_names': {str(n): channel for n, channel in enumerate(channels)}, 'labels': REGIONS if case.regions else LABELS,
                'numTraining': 1, 'file_ending': '.nii.gz'}
     if case.regions:
         dataset['regions_class_order'] = [1, 2, 3]
@@ -154,7 +181,8 @@ def make(folder, name, case, image, properties):
 
 
 def images_of(path, folder):
-    """The CT; every second column and row of it; the same as an MR image might be: 0 around the body, and here and there in it."""
+    """The CT; every second column and row of it; the same as an MR image might be: 0 around the body, and here and there in it; that with
+    another one, which is 0 elsewhere. Of each the files, and what nnU-Net reads of them."""
     whole = sitk.ReadImage(str(path))
     small = whole[::2, ::2, :]
     hu = sitk.GetArrayFromImage(small)
@@ -162,10 +190,19 @@ def images_of(path, folder):
     holes = ndimage.binary_erosion(body & (ndimage.gaussian_filter(hu.astype(float), 1) < -860))
     mr = sitk.GetImageFromArray(np.where(body & ~holes, np.maximum(hu + SHIFT['mr'], 1), 0).astype(np.int16))
     mr.CopyInformation(small)
-    paths = {'ct': path, 'small ct': folder / 'small.nii.gz', 'mr': folder / 'mr.nii.gz'}
-    sitk.WriteImage(small, str(paths['small ct']))
-    sitk.WriteImage(mr, str(paths['mr']))
-    return {name: (path, *SimpleITKIO().read_images([str(path)])) for name, path in paths.items()}
+    late = sitk.GetImageFromArray(np.where(np.roll(body, 9, 2) & ~np.roll(holes, 3, 1), 200 + (hu + 1024) // 4, 0).astype(np.int16))
+    late.CopyInformation(small)
+    paths = {'ct': [path], 'small ct': [folder / 'small.nii.gz'], 'mr': [folder / 'mr.nii.gz'],
+             'mr twice': [folder / 'case_0000.nii.gz', folder / 'case_0001.nii.gz']}
+    for image, path in ((small, paths['small ct'][0]), (mr, paths['mr'][0]), (mr, paths['mr twice'][0]), (late, paths['mr twice'][1])):
+        sitk.WriteImage(image, str(path))
+    return {name: (files, *SimpleITKIO().read_images([str(file) for file in files])) for name, files in paths.items()}
+
+
+def predicted(results, image, properties, before=None):
+    predictor = nnUNetPredictor(device=torch.device('cpu'), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(results), None, 'checkpoint_final.pth')
+    return predictor.predict_single_npy_array(image, dict(properties), before)
 
 
 def main(roentgen, path, folder, *only):
@@ -180,24 +217,24 @@ def main(roentgen, path, folder, *only):
     for name, case in CASES.items():
         if only and name not in only:
             continue
-        image_path, image, properties = images[case.image]
+        files, image, properties = images[case.image]
         results = make(folder, name, case, image, properties)
         package = folder / f'{name}-package'
         subprocess.run([roentgen, 'model', 'import', 'nnunet', results, '--output', package, '--python', sys.executable], check=True)
         began = time.perf_counter()
         output = folder / f'{name}-results'
-        subprocess.run([roentgen, 'run', '--model', package, '--device', 'cpu', '--output', output, '--results', 'seg', image_path], check=True,
+        subprocess.run([roentgen, 'run', '--model', package, '--device', 'cpu', '--output', output, '--results', 'seg', *files], check=True,
                        stdout=subprocess.DEVNULL)
         ours_s = time.perf_counter() - began
         found = sitk.GetArrayFromImage(sitk.ReadImage(str(next(output.rglob('labels.nii.gz')))))
         with contextlib.redirect_stdout(sys.stderr):
-            predictor = nnUNetPredictor(device=torch.device('cpu'), perform_everything_on_device=False, allow_tqdm=False)
-            predictor.initialize_from_trained_model_folder(str(results), None, 'checkpoint_final.pth')
             began = time.perf_counter()
             # nnU-Net adds scores up in half precision, which decides where classes nearly tie. Here it has single precision, so that what
             # differs is ours; and only here, since torch names what it saves by its types.
             with mock.patch.object(torch, 'half', torch.float32):
-                expected = predictor.predict_single_npy_array(image, dict(properties))
+                before = results.with_name(results.name.replace(case.configuration, case.before.configuration)) if case.before else None
+                found_before = before and predicted(before, image, properties)[None]
+                expected = predicted(results, image, properties, found_before)
             theirs_s = time.perf_counter() - began
         voxels = {label: (found == n).sum() + (expected == n).sum() for label, n in LABELS.items()}
         dice = {label: 2 * ((found == n) & (expected == n)).sum() / voxels[label] for label, n in LABELS.items() if voxels[label]}

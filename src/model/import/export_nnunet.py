@@ -20,6 +20,7 @@ answer = sys.stdout
 with contextlib.redirect_stdout(sys.stderr):
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
     files = []
     for fold in folds:
@@ -31,7 +32,7 @@ with contextlib.redirect_stdout(sys.stderr):
         if hasattr(network, 'decoder'):
             network.decoder.deep_supervision = False
         configuration, labels = predictor.configuration_manager, predictor.label_manager
-        channels = len(predictor.dataset_json['channel_names'])
+        channels = determine_num_input_channels(predictor.plans_manager, configuration, predictor.dataset_json)
         image = torch.zeros(1, channels, *configuration.patch_size)
         name = f'fold_{fold}.onnx'
         with torch.no_grad():
@@ -58,7 +59,9 @@ with contextlib.redirect_stdout(sys.stderr):
         'intensity': list(plans.foreground_intensity_properties_per_channel.values()),
         'resampling': [configuration.configuration['resampling_fn_data'], configuration.configuration['resampling_fn_data_kwargs']],
         'resampling_back': [configuration.configuration['resampling_fn_probabilities'], configuration.configuration['resampling_fn_probabilities_kwargs']],
+        'resampling_seg': [configuration.configuration['resampling_fn_seg'], configuration.configuration['resampling_fn_seg_kwargs']],
         'previous_stage': configuration.previous_stage_name,
+        'foreground': [int(label) for label in labels.foreground_labels],
         'labels': {name: label for name, label in predictor.dataset_json['labels'].items() if name != 'ignore'},
         'regions': regions,
     }, answer)

@@ -19,8 +19,14 @@ use crate::codes::sha256_hex;
 
 const TOOL: Tool = Tool { name: "nnU-Net", needs: "nnunetv2" };
 const SCRIPT: &str = include_str!("export_nnunet.py");
+/// Channels that a package may have.
+const MOST_CHANNELS: usize = 16;
+/// nnU-Net's own.
+const NORMALIZATIONS: [&str; 4] = ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"];
 /// nnU-Net's `ANISO_THRESHOLD`.
 const THICK: f64 = 3.0;
+/// What a step of a manifest begins with.
+const STEP: &str = "[[preprocess]]";
 /// What `resample.nearest_beyond` takes.
 const THICKS: RangeInclusive<f64> = 1.0..=1000.0;
 /// nnU-Net's function for splines of order 3 there and 1 back.
@@ -58,8 +64,12 @@ struct Exported {
     intensity: Vec<BTreeMap<String, f64>>,
     resampling: Resampling,
     resampling_back: Resampling,
+    /// Of labels: of the stage before, in a cascade.
+    resampling_seg: Resampling,
     previous_stage: Option<String>,
     labels: BTreeMap<String, Value>,
+    /// Labels that a cascade sees of the stage before, in the order of its channels.
+    foreground: Vec<u64>,
     /// One for each channel; none where classes exclude each other.
     regions: Vec<Region>,
 }
@@ -100,17 +110,53 @@ pub fn import_nnunet(nnunet: &Nnunet, folder: &Path) -> Result<Written, ImportEr
     }
     let graphs = tempfile::tempdir()?;
     let exported = export(nnunet, graphs.path(), &folds)?;
-    let left_out = exported.left_out();
-    if exported.cannot_run() || !(left_out.is_empty() || nnunet.leave_out) {
+    let previous = exported.previous_stage.as_deref().map(|stage| previous_stage(nnunet, stage)).transpose()?;
+    let mut left_out = exported.left_out();
+    let mut cannot_run = exported.cannot_run();
+    if let Some((stage, _)) = &previous {
+        let of_stage = stage.left_out().into_iter().chain(exported.left_out_of_cascade(stage));
+        left_out.extend(of_stage.map(|line| format!("the stage before: {line}")));
+        cannot_run |= stage.cannot_run() || !exported.fits_after(stage);
+    }
+    if cannot_run || !(left_out.is_empty() || nnunet.leave_out) {
         return Err(ImportError::Incomplete(left_out));
     }
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let of_stage: Vec<(String, PathBuf)> = match &previous {
+        Some((stage, graphs)) => stage.files.iter().map(|file| (format!("stage_{file}"), graphs.path().join(file))).collect(),
+        None => Vec::new(),
+    };
     let mut files = Vec::new();
     for file in &exported.files {
         files.push((file.as_str(), fs::read(graphs.path().join(file))?));
     }
-    let package = write(folder, &exported.manifest(name, &files), &exported.card(name, &left_out), &files)?;
+    for (file, path) in &of_stage {
+        files.push((file.as_str(), fs::read(path)?));
+    }
+    let manifest = exported.manifest(name, &files, previous.as_ref().map(|(stage, _)| stage));
+    let package = write(folder, &manifest, &exported.card(name, &left_out), &files)?;
     Ok(Written { package, left_out })
+}
+
+/// The stage of a cascade that comes before, from the results folder beside that of the cascade; and the folder of its graphs.
+fn previous_stage(nnunet: &Nnunet, stage: &str) -> Result<(Exported, tempfile::TempDir), ImportError> {
+    let beside = || {
+        let name = nnunet.results.canonicalize().ok()?;
+        let (trainer_and_plans, _) = name.file_name()?.to_str()?.rsplit_once("__")?;
+        Some(name.with_file_name(format!("{trainer_and_plans}__{stage}")))
+    };
+    let results = beside().unwrap_or_else(|| nnunet.results.clone());
+    let missing = |what| ImportError::NotThere { what, path: results.clone() };
+    if !results.join("plans.json").is_file() || !results.join("dataset.json").is_file() {
+        return Err(missing("a cascade needs the results of the stage before, beside its own: TRAINER__PLANS__3d_lowres"));
+    }
+    let folds = if nnunet.folds.is_empty() { folds_in(&results, &nnunet.checkpoint)? } else { nnunet.folds.clone() };
+    if folds.is_empty() {
+        return Err(missing("no fold of the stage before has the checkpoint: see --checkpoint"));
+    }
+    let graphs = tempfile::tempdir()?;
+    let exported = export(&Nnunet { results, ..nnunet.clone() }, graphs.path(), &folds)?;
+    Ok((exported, graphs))
 }
 
 fn folds_in(results: &Path, checkpoint: &str) -> Result<Vec<String>, ImportError> {
@@ -133,17 +179,45 @@ fn export(nnunet: &Nnunet, output: &Path, folds: &[String]) -> Result<Exported, 
 impl Exported {
     /// Whether there is no package at all that would run it.
     fn cannot_run(&self) -> bool {
-        self.channels.len() != 1
-            || self.normalization.len() != 1
-            || !(2..=3).contains(&self.patch.len())
-            || self.spacing.len() != self.patch.len()
-            || self.previous_stage.is_some()
-            || !self.turns_axes()
+        !self.has_channels() || !(2..=3).contains(&self.patch.len()) || self.spacing.len() != self.patch.len() || !self.turns_axes()
+    }
+
+    /// Whether each channel says how it is normalised.
+    fn has_channels(&self) -> bool {
+        let channels = self.channels.len();
+        (1..=MOST_CHANNELS).contains(&channels) && self.normalization.len() == channels
     }
 
     /// Whether the order of the axes is one.
     fn turns_axes(&self) -> bool {
         self.transpose.len() == 3 && (0..3).all(|axis| self.transpose.contains(&axis))
+    }
+
+    /// Whether it can see the labels of `stage`.
+    fn fits_after(&self, stage: &Self) -> bool {
+        let labels: Vec<u64> = stage.classes().into_iter().map(|class| class.label).collect();
+        stage.previous_stage.is_none()
+            && stage.channels == self.channels
+            && stage.transpose == self.transpose
+            && !self.foreground.is_empty()
+            && self.foreground.iter().all(|label| labels.contains(label))
+    }
+
+    /// What a package cannot say of how it sees the labels of `stage`.
+    fn left_out_of_cascade(&self, stage: &Self) -> Vec<String> {
+        let mut left_out = Vec::new();
+        if !self.fits_after(stage) {
+            left_out.push("a stage before it, other channels, axes or labels than the cascade's".to_owned());
+        }
+        if self.resampling_seg.name != SPLINES {
+            left_out.push(format!("its labels resampled by {}", self.resampling_seg.name));
+        }
+        left_out.extend(self.resampling_seg.unknown(1).map(|(option, value)| format!("its labels resampled with {option} = {value}")));
+        if self.resampling_seg.thick_beyond() != self.resampling.thick_beyond() {
+            left_out
+                .push("thick slices of the image and of its labels by different rules: those of the image are taken for both".to_owned());
+        }
+        left_out
     }
 
     /// What a package cannot say, one line each.
@@ -154,17 +228,22 @@ impl Exported {
                 left_out.push(what);
             }
         };
-        unless(self.channels.len() == 1, format!("{} channels: this version runs networks of one", self.channels.len()));
+        unless(
+            self.has_channels(),
+            format!(
+                "{} channels with {} normalisations: 1 to {MOST_CHANNELS}, each with one",
+                self.channels.len(),
+                self.normalization.len()
+            ),
+        );
         unless(
             (2..=3).contains(&self.patch.len()) && self.spacing.len() == self.patch.len(),
             format!("patches of {} axes with spacings of {}: this version runs two or three", self.patch.len(), self.spacing.len()),
         );
-        unless(self.previous_stage.is_none(), "a cascade: this version runs one stage".to_owned());
         unless(self.turns_axes(), format!("axes in the order {:?}, which names not each of the three once", self.transpose));
-        unless(
-            matches!(self.normalization[..], [ref one] if ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"].contains(&one.as_str())),
-            format!("the normalization {:?}", self.normalization),
-        );
+        for one in &self.normalization {
+            unless(NORMALIZATIONS.contains(&one.as_str()), format!("the normalization {one:?}"));
+        }
         let [there, back] = [&self.resampling, &self.resampling_back];
         unless(
             [SPLINES, LINEAR].contains(&there.name.as_str()) && there.name == back.name,
@@ -182,14 +261,8 @@ impl Exported {
         left_out
     }
 
-    fn manifest(&self, name: &str, files: &[(&str, Vec<u8>)]) -> String {
-        let modality = if self.channels[0].eq_ignore_ascii_case("CT") { "CT" } else { "MR" };
-        let of_slices = self.patch.len() == 2;
-        let listed = |mut values: Vec<String>, of_slice_axis: &str| {
-            values.reverse();
-            values.extend(of_slices.then(|| of_slice_axis.to_owned()));
-            values.join(", ")
-        };
+    /// `files` are its graphs and then those of `previous`, the stage before.
+    fn manifest(&self, name: &str, files: &[(&str, Vec<u8>)], previous: Option<&Self>) -> String {
         let mut text = format!(
             "# {name}: imported from nnU-Net, {}. Fill in what says so; docs/package-format.md explains every field.\n\
              format = 1\n\n[model]\nname = {name:?}\nversion = \"1.0.0\"\ntask = \"segmentation\"\nmanufacturer = \"FILL IN\"\n\
@@ -198,49 +271,16 @@ impl Exported {
             self.dataset
         );
         let mut add = |piece: String| text.push_str(&piece);
-        for (path, bytes) in files {
-            add(format!("\n[[file]]\npath = {path:?}\nsha256 = \"{}\"\n", sha256_hex(bytes)));
-        }
-        add(format!("\n[select]\nmodality = [\"{modality}\"]\nmin_slices = {}\ngeometry = \"refuse\"\n", if of_slices { 1 } else { 8 }));
-        let layout = if of_slices { "NCHW" } else { "NCDHW" };
-        add(format!("\n[input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"{layout}\"\n"));
-        if self.transpose != [0, 1, 2] {
-            let axes: String = self.transpose.iter().rev().map(|&axis| ['k', 'j', 'i'][axis]).collect();
-            add(format!("\n[[preprocess]]\nstep = \"orient\"\nto = \"{axes}\"\n"));
-        }
-        add("\n[[preprocess]]\nstep = \"crop\"\nto = \"nonzero\"\n".to_owned());
-        let intensity = |key: &str| self.intensity.first().and_then(|found| found.get(key)).copied().unwrap_or(0.0);
-        match self.normalization[0].as_str() {
-            "CTNormalization" => add(format!(
-                "\n[[preprocess]]\nstep = \"clip\"\nmin = {:?}\nmax = {:?}\n\n[[preprocess]]\nstep = \"normalize\"\nsubtract = {:?}\ndivide = {:?}\n",
-                intensity("percentile_00_5"),
-                intensity("percentile_99_5"),
-                intensity("mean"),
-                intensity("std").max(1e-8)
-            )),
-            "ZScoreNormalization" => {
-                let masked = if self.use_mask.first() == Some(&true) { "over = \"nonzero\"\nmasked = true\n" } else { "" };
-                add(format!("\n[[preprocess]]\nstep = \"z-score\"\n{masked}"));
+        let (own, of_previous) = files.split_at(self.files.len());
+        add(format!("\n[select]\n{}", self.selection(0)));
+        add(self.network("", own, previous));
+        if let Some(previous) = previous {
+            add(format!("\n[[stage]]\nname = {:?}\n", self.previous_stage.as_deref().unwrap_or_default()));
+            add(previous.network("stage.", of_previous, None));
+            for Class { channel, label, .. } in previous.classes() {
+                add(format!("\n[[stage.label]]\nname = \"label {label}\"\nchannel = {channel}\nvalue = {label}\n"));
             }
-            "RescaleTo01Normalization" => add("\n[[preprocess]]\nstep = \"percentiles\"\nlow = 0.0\nhigh = 100.0\n".to_owned()),
-            _ => {}
         }
-        let interpolation = if self.resampling.name == LINEAR { "linear" } else { "cubic" };
-        let thick = self.resampling.thick_beyond().map(|ratio| format!("nearest_beyond = {ratio:?}\n")).unwrap_or_default();
-        add(format!(
-            "\n[[preprocess]]\nstep = \"resample\"\nspacing_mm = [{}]\ninterpolation = \"{interpolation}\"\nwithin = true\n{thick}",
-            listed(self.spacing.iter().map(|mm| format!("{mm:?}")).collect(), "0.0")
-        ));
-        let axes = &["k", "j", "i"][3 - self.patch.len()..];
-        let mirror: Vec<String> = self.mirror.iter().filter_map(|&axis| Some(format!("{:?}", axes.get(axis)?))).collect();
-        add(format!(
-            "\n[inference.sliding-window]\npatch = [{}]\noverlap = 0.5\nblending = \"gaussian\"\nconvention = \"nnunet\"\nmirror = [{}]\n",
-            listed(self.patch.iter().map(u32::to_string).collect(), "1"),
-            mirror.join(", ")
-        ));
-        let (scores, step) =
-            if self.regions.is_empty() { ("logits\"\nbackground = 0", "argmax") } else { ("independent-logits\"", "regions") };
-        add(format!("\n[output]\ntensor = \"scores\"\nscores = \"{scores}\n\n[[postprocess]]\nstep = \"{step}\"\n"));
         for Class { channel, label, name } in self.classes() {
             let [red, green, blue] = colour(label);
             add(format!(
@@ -252,6 +292,100 @@ impl Exported {
                 name.chars().take(64).collect::<String>()
             ));
         }
+        text
+    }
+
+    /// From files to labels: the package's own network, or with `of` "stage." that of a stage before.
+    fn network(&self, of: &str, files: &[(&str, Vec<u8>)], previous: Option<&Self>) -> String {
+        let mut text = String::new();
+        let mut add = |piece: String| text.push_str(&piece);
+        for (path, bytes) in files {
+            add(format!("\n[[{of}file]]\npath = {path:?}\nsha256 = \"{}\"\n", sha256_hex(bytes)));
+        }
+        let layout = if self.patch.len() == 2 { "NCHW" } else { "NCDHW" };
+        add(format!("\n[{of}input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"{layout}\"\n"));
+        if previous.is_some() {
+            let labels: Vec<String> = self.foreground.iter().map(|label| format!("\"label {label}\"")).collect();
+            add(format!("previous = {{ one_hot = [{}] }}\n", labels.join(", ")));
+        }
+        let steps: Vec<String> = (0..self.channels.len()).map(|channel| self.steps(channel)).collect();
+        for (channel, own) in steps.iter().enumerate().filter(|_| steps.len() > 1) {
+            add(format!("\n[[{of}input.channel]]\nname = {:?}\n", self.channel_name(channel)));
+            if channel > 0 && of.is_empty() {
+                add(format!("[input.channel.select]\n{}", self.selection(channel)));
+            }
+            if *own != steps[0] {
+                add(own.replace(STEP, &format!("[[{of}input.channel.preprocess]]")));
+            }
+        }
+        add(steps[0].replace(STEP, &format!("[[{of}preprocess]]")));
+        let axes = &["k", "j", "i"][3 - self.patch.len()..];
+        let mirror: Vec<String> = self.mirror.iter().filter_map(|&axis| Some(format!("{:?}", axes.get(axis)?))).collect();
+        add(format!(
+            "\n[{of}inference.sliding-window]\npatch = [{}]\noverlap = 0.5\nblending = \"gaussian\"\nconvention = \"nnunet\"\nmirror = [{}]\n",
+            self.listed(self.patch.iter().map(u32::to_string), "1"),
+            mirror.join(", ")
+        ));
+        let (scores, step) =
+            if self.regions.is_empty() { ("logits\"\nbackground = 0", "argmax") } else { ("independent-logits\"", "regions") };
+        add(format!("\n[{of}output]\ntensor = \"scores\"\nscores = \"{scores}\n\n[[{of}postprocess]]\nstep = \"{step}\"\n"));
+        text
+    }
+
+    /// By axis, the last one first; `of_slice_axis` where the network sees slices.
+    fn listed(&self, values: impl Iterator<Item = String>, of_slice_axis: &str) -> String {
+        let mut values: Vec<String> = values.collect();
+        values.reverse();
+        values.extend((self.patch.len() == 2).then(|| of_slice_axis.to_owned()));
+        values.join(", ")
+    }
+
+    /// As a package may have it, and none has twice.
+    fn channel_name(&self, channel: usize) -> String {
+        let name: String = self.channels[channel].chars().filter(|c| matches!(c, ' '..='~') && !"\\`".contains(*c)).take(64).collect();
+        let again = self.channels.iter().filter(|other| **other == self.channels[channel]).count() > 1;
+        if name.is_empty() || again { format!("channel {channel}") } else { name }
+    }
+
+    /// What is known of the series of a channel.
+    fn selection(&self, channel: usize) -> String {
+        let modality = if self.channels[channel].eq_ignore_ascii_case("CT") { "CT" } else { "MR" };
+        let min_slices = if self.patch.len() == 2 { 1 } else { 8 };
+        let told_apart = if self.channels.len() == 1 {
+            String::new()
+        } else {
+            let pattern = format!("(?i){}", regex::escape(&self.channel_name(channel)));
+            format!("# FILL IN: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n")
+        };
+        format!("modality = [\"{modality}\"]\nmin_slices = {min_slices}\ngeometry = \"refuse\"\n{told_apart}")
+    }
+
+    /// The preprocessing of a channel.
+    fn steps(&self, channel: usize) -> String {
+        let mut text = String::new();
+        let mut step = |fields: String| text.push_str(&format!("\n{STEP}\nstep = {fields}"));
+        if self.transpose != [0, 1, 2] {
+            let axes: String = self.transpose.iter().rev().map(|&axis| ['k', 'j', 'i'][axis]).collect();
+            step(format!("\"orient\"\nto = \"{axes}\"\n"));
+        }
+        step("\"crop\"\nto = \"nonzero\"\n".to_owned());
+        let intensity = |key: &str| self.intensity.get(channel).and_then(|found| found.get(key)).copied().unwrap_or(0.0);
+        match self.normalization[channel].as_str() {
+            "CTNormalization" => {
+                step(format!("\"clip\"\nmin = {:?}\nmax = {:?}\n", intensity("percentile_00_5"), intensity("percentile_99_5")));
+                step(format!("\"normalize\"\nsubtract = {:?}\ndivide = {:?}\n", intensity("mean"), intensity("std").max(1e-8)));
+            }
+            "ZScoreNormalization" => {
+                let masked = if self.use_mask.get(channel) == Some(&true) { "over = \"nonzero\"\nmasked = true\n" } else { "" };
+                step(format!("\"z-score\"\n{masked}"));
+            }
+            "RescaleTo01Normalization" => step("\"percentiles\"\nlow = 0.0\nhigh = 100.0\n".to_owned()),
+            _ => {}
+        }
+        let interpolation = if self.resampling.name == LINEAR { "linear" } else { "cubic" };
+        let thick = self.resampling.thick_beyond().map(|ratio| format!("nearest_beyond = {ratio:?}\n")).unwrap_or_default();
+        let spacing_mm = self.listed(self.spacing.iter().map(|mm| format!("{mm:?}")), "0.0");
+        step(format!("\"resample\"\nspacing_mm = [{spacing_mm}]\ninterpolation = \"{interpolation}\"\nwithin = true\n{thick}"));
         text
     }
 
@@ -355,7 +489,8 @@ mod tests {
             "median": 0.0}],
         "resampling": ["resample_data_or_seg_to_shape", {"is_seg": false, "order": 3, "order_z": 0, "force_separate_z": null}],
         "resampling_back": ["resample_data_or_seg_to_shape", {"is_seg": false, "order": 1, "order_z": 0, "force_separate_z": null}],
-        "previous_stage": null, "labels": {"background": 0, "soft \"tissue\"": 2, "lung": 1}, "regions": []
+        "resampling_seg": ["resample_data_or_seg_to_shape", {"is_seg": true, "order": 1, "order_z": 0, "force_separate_z": null}],
+        "previous_stage": null, "foreground": [1, 2], "labels": {"background": 0, "soft \"tissue\"": 2, "lung": 1}, "regions": []
     }"#;
 
     fn exported(change: impl FnOnce(&mut Value)) -> Exported {
@@ -368,7 +503,7 @@ mod tests {
     fn a_manifest_says_what_nnunet_does() {
         let exported = exported(|_| {});
         assert!(exported.left_out().is_empty() && !exported.cannot_run());
-        let text = exported.manifest("liver", &[("fold_0.onnx", b"graph".to_vec())]);
+        let text = exported.manifest("liver", &[("fold_0.onnx", b"graph".to_vec())], None);
         let manifest = Manifest::parse(&text, Path::new("model.toml")).expect("a manifest");
         let expected = [
             PreprocessStep::Crop { to: Some(Foreground::Nonzero), above: None, labelled: Vec::new(), margin: 0, margin_mm: 0.0 },
@@ -405,11 +540,10 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_named() {
-        check(|e| e["channels"] = serde_json::json!(["T1", "T2"]), "2 channels", true);
+        check(|e| e["channels"] = serde_json::json!(["T1", "T2"]), "2 channels with 1 normalisations", true);
         check(|e| e["patch"] = serde_json::json!([64, 64]), "patches of 2 axes with spacings of 3", true);
-        check(|e| e["previous_stage"] = "3d_lowres".into(), "cascade", true);
         check(|e| e["transpose"] = serde_json::json!([2, 0, 0]), "axes in the order [2, 0, 0]", true);
-        check(|e| e["normalization"] = serde_json::json!([]), "the normalization []", true);
+        check(|e| e["normalization"] = serde_json::json!([]), "1 channels with 0 normalisations", true);
         check(|e| e["normalization"] = serde_json::json!(["RGBTo01Normalization"]), "RGBTo01Normalization", false);
         check(
             |e| e["resampling"][0] = "resample_torch_simple".into(),
@@ -433,8 +567,8 @@ mod tests {
                 }
             });
             assert!(exported.left_out().is_empty(), "{:?}", exported.left_out());
-            let manifest =
-                Manifest::parse(&exported.manifest("liver", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+            let manifest = Manifest::parse(&exported.manifest("liver", &[("fold_0.onnx", Vec::new())], None), Path::new("model.toml"))
+                .expect("a manifest");
             let Some(PreprocessStep::Resample { nearest_beyond, .. }) = manifest.preprocess.last() else { panic!("{manifest:?}") };
             assert_eq!(*nearest_beyond, expected);
         };
@@ -456,7 +590,7 @@ mod tests {
         });
         assert!(regions.left_out().is_empty() && !regions.cannot_run());
         let manifest =
-            Manifest::parse(&regions.manifest("brats", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+            Manifest::parse(&regions.manifest("brats", &[("fold_0.onnx", Vec::new())], None), Path::new("model.toml")).expect("a manifest");
         let found: Vec<_> = manifest.finding.iter().map(|f| (f.channel, f.segment, f.name.as_str())).collect();
         assert_eq!(found, [(0, 1, "whole without core"), (1, 2, "core without enhancing"), (2, 3, "enhancing")]);
         assert_eq!((manifest.channels(), manifest.output.scores), (3, Some(crate::model::ScoreKind::IndependentLogits)));
@@ -476,7 +610,7 @@ mod tests {
         });
         assert!(slices.left_out().is_empty() && !slices.cannot_run());
         let manifest =
-            Manifest::parse(&slices.manifest("liver", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+            Manifest::parse(&slices.manifest("liver", &[("fold_0.onnx", Vec::new())], None), Path::new("model.toml")).expect("a manifest");
         assert!(matches!(manifest.preprocess[3], PreprocessStep::Resample { spacing_mm: [1.5, 1.8, 0.0], .. }));
         let Inference::SlidingWindow(window) = &manifest.inference else { panic!("{:?}", manifest.inference) };
         assert_eq!((window.patch, &window.mirror[..]), ([48, 64, 1], &[crate::model::Axis::J][..]));
@@ -489,9 +623,55 @@ mod tests {
         let turned = exported(|e| e["transpose"] = serde_json::json!([2, 0, 1]));
         assert!(turned.left_out().is_empty() && !turned.cannot_run());
         let manifest =
-            Manifest::parse(&turned.manifest("liver", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+            Manifest::parse(&turned.manifest("liver", &[("fold_0.onnx", Vec::new())], None), Path::new("model.toml")).expect("a manifest");
         use crate::model::Axis::{I, J, K};
         assert_eq!(manifest.preprocess[0], PreprocessStep::Orient { to: Axes::Stored([J, K, I]) });
+    }
+
+    #[test]
+    fn a_cascade_is_two_stages() {
+        let cascade = exported(|e| e["previous_stage"] = "3d_lowres".into());
+        let before = exported(|e| e["spacing"] = serde_json::json!([9.0, 3.0, 3.0]));
+        assert!(cascade.left_out_of_cascade(&before).is_empty() && cascade.fits_after(&before));
+        let files = [("fold_0.onnx", b"graph".to_vec()), ("stage_fold_0.onnx", b"coarse".to_vec())];
+        let manifest = Manifest::parse(&cascade.manifest("liver", &files, Some(&before)), Path::new("model.toml")).expect("a manifest");
+        assert_eq!((manifest.input_channels(), manifest.images(), manifest.stage.len()), (3, 1, 1));
+        assert_eq!(manifest.stage[0].name, "3d_lowres");
+        let stage = manifest.of_stage(0);
+        assert_eq!(
+            (stage.input_channels(), stage.label_of_channel(), stage.file[0].path.as_str()),
+            (1, vec![0, 1, 2], "stage_fold_0.onnx")
+        );
+        assert!(matches!(stage.preprocess.last(), Some(PreprocessStep::Resample { spacing_mm: [3.0, 3.0, 9.0], .. })));
+        let refused = |change: fn(&mut Value), expected: &str| {
+            let lines = cascade.left_out_of_cascade(&exported(change)).join("; ");
+            assert!(lines.contains(expected), "{lines}");
+        };
+        refused(|e| e["channels"] = serde_json::json!(["MR"]), "other channels");
+        refused(|e| e["labels"] = serde_json::json!({"background": 0, "lung": 1}), "labels than the cascade's");
+        refused(|e| e["previous_stage"] = "3d_lowest".into(), "a stage before it");
+        let by_order = exported(|e| e["resampling_seg"][1]["order"] = 0.into());
+        assert_eq!(by_order.left_out_of_cascade(&before), ["its labels resampled with order = 0"]);
+    }
+
+    #[test]
+    fn channels_have_values_of_their_own() {
+        let several = exported(|e| {
+            e["channels"] = serde_json::json!(["CT", "T2 (late)", "T2 (late)"]);
+            e["normalization"] = serde_json::json!(["CTNormalization", "ZScoreNormalization", "CTNormalization"]);
+            e["use_mask"] = serde_json::json!([false, true, false]);
+            e["intensity"] = serde_json::json!([e["intensity"][0], {}, e["intensity"][0]]);
+        });
+        assert!(several.left_out().is_empty() && !several.cannot_run(), "{:?}", several.left_out());
+        let manifest =
+            Manifest::parse(&several.manifest("brain", &[("fold_0.onnx", Vec::new())], None), Path::new("model.toml")).expect("a manifest");
+        assert_eq!(manifest.input.channel.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["CT", "channel 1", "channel 2"]);
+        let [first, second, third] = manifest.steps_of_images()[..] else { panic!("three channels") };
+        assert!(matches!(first[1], PreprocessStep::Clip { min: -980.0, .. }) && first == third);
+        assert!(matches!(second[1], PreprocessStep::ZScore { over: Some(Foreground::Nonzero), masked: true, .. }));
+        assert_eq!((manifest.reference_channel(), second.last()), (0, first.last()));
+        let modality = |n: usize| manifest.input.channel[n].select.as_ref().map(|select| select.modality.clone());
+        assert_eq!([modality(0), modality(1)], [None, Some(vec!["MR".to_owned()])]);
     }
 
     #[test]
@@ -502,7 +682,7 @@ mod tests {
         });
         assert!(masked.left_out().is_empty());
         let manifest =
-            Manifest::parse(&masked.manifest("brain", &[("fold_0.onnx", Vec::new())]), Path::new("model.toml")).expect("a manifest");
+            Manifest::parse(&masked.manifest("brain", &[("fold_0.onnx", Vec::new())], None), Path::new("model.toml")).expect("a manifest");
         let expected =
             PreprocessStep::ZScore { above: None, over: Some(Foreground::Nonzero), masked: true, nonzero: false, resampled: false };
         assert_eq!(manifest.preprocess[1], expected);
