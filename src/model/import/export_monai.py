@@ -144,6 +144,7 @@ with contextlib.redirect_stdout(sys.stderr):
         'channels': channels,
         'output': answered,
         'off': off,
+        'input_channel_def': {str(channel): str(name) for channel, name in image_format.get('channel_def', {}).items()},
         'channel_def': {str(channel): str(name) for channel, name in output_format.get('channel_def', {}).items()},
         'preprocessing': transforms('preprocessing'),
         'inferer': inferer,

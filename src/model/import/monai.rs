@@ -32,6 +32,8 @@ const WEIGHTS: [&str; 2] = ["models/model.pt", "models/model.ts"];
 /// Transforms that do not change what the network sees.
 const NEUTRAL: [&str; 8] =
     ["LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "ToTensord", "ToDeviced", "SelectItemsd", "DeleteItemsd", "Identityd"];
+/// Channels that a package may have.
+const MOST_CHANNELS: usize = 16;
 /// More than any volume has along an axis.
 const WHOLE: u32 = 1 << 12;
 
@@ -60,6 +62,9 @@ struct Exported {
     dynamic: bool,
     channels: usize,
     output: Vec<usize>,
+    /// Names of the channels of the input, where the bundle has some.
+    #[serde(default)]
+    input_channel_def: BTreeMap<String, String>,
     channel_def: BTreeMap<String, String>,
     preprocessing: Vec<Transform>,
     inferer: Transform,
@@ -181,8 +186,8 @@ impl Exported {
     fn carried(&self) -> Carried {
         let mut carried = Carried::default();
         let lost = &mut carried.lost;
-        if self.channels != 1 {
-            lost.stop(format!("{} channels: this version runs networks of one", self.channels));
+        if !(1..=MOST_CHANNELS).contains(&self.channels) {
+            lost.stop(format!("{} channels: this version runs networks of 1 to {MOST_CHANNELS}", self.channels));
         }
         if self.patch.len() != 3 {
             lost.stop(format!("a network of {} dimensions: this version imports those of three", self.patch.len()));
@@ -205,7 +210,7 @@ impl Exported {
     /// Orientation, spacing and values, in the order of the bundle.
     fn preprocess(&self, lost: &mut Lost) -> Vec<PreprocessStep> {
         let mut axes = Axes::REVERSED;
-        let mut intensity = Intensity::default();
+        let mut intensity = Intensity { of_channels: self.channels > 1, steps: Vec::new() };
         let spacing = self.preprocessing.iter().position(|transform| transform.name == "Spacingd");
         for (n, transform) in self.preprocessing.iter().enumerate() {
             let name = transform.name.as_str();
@@ -291,19 +296,26 @@ impl Exported {
         }
         let steps = Steps { preprocess: &carried.preprocess, inference: carried.inference.as_ref(), postprocess: &carried.postprocess };
         let steps = toml::to_string(&steps).expect("steps are tables of numbers and text");
-        let modality = if self.modality.to_ascii_uppercase().starts_with("CT") { "CT" } else { "MR" };
+        let mut channels = String::new();
+        for channel in (0..self.channels).filter(|_| self.channels > 1) {
+            channels += &format!("\n[[input.channel]]\nname = {:?}\n", self.channel_name(channel));
+            if channel > 0 {
+                channels += &format!("[input.channel.select]\n{}", self.selection(channel));
+            }
+        }
         let nearest = if carried.interpolation == Some(Interpolation::Nearest) { "interpolation = \"nearest\"\n" } else { "" };
         let mut text = format!(
             "# {name}: imported from the MONAI bundle {:?}. Fill in what says so; docs/package-format.md explains every field.\n\
              format = 1\n\n[model]\nname = {name:?}\nversion = {:?}\ntask = \"segmentation\"\nmanufacturer = \"FILL IN\"\n\
              licence = \"FILL IN\"\nintended_use = \"FILL IN: one sentence, which is copied into every result.\"\n\
              regulatory_status = \"none\"\n\n[[file]]\npath = \"{GRAPH}\"\nsha256 = \"{}\"\n\n\
-             [select]\nmodality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n\n\
-             [input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"NCDHW\"\n\n\
+             [select]\n{}\n\
+             [input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"NCDHW\"\n{channels}\n\
              [output]\ntensor = \"scores\"\nscores = \"logits\"\nbackground = 0\n{nearest}\n{steps}",
             self.name,
             self.version(),
             sha256_hex(graph),
+            self.selection(0),
         );
         for channel in 1..self.output.get(1).copied().unwrap_or_default() {
             let name = self.class(channel);
@@ -319,6 +331,29 @@ impl Exported {
             text.push_str(&finding);
         }
         text
+    }
+
+    /// As a package may have it, and none has twice.
+    fn channel_name(&self, channel: usize) -> String {
+        let named = |n: usize| self.input_channel_def.get(&n.to_string());
+        let is_fit = |name: &&String| {
+            (1..=64).contains(&name.len())
+                && name.chars().all(|c| matches!(c, ' '..='~') && !"\\`".contains(c))
+                && (0..self.channels).filter(|&n| named(n) == Some(name)).count() == 1
+        };
+        named(channel).filter(is_fit).cloned().unwrap_or_else(|| format!("channel {channel}"))
+    }
+
+    /// What is known of the series of a channel.
+    fn selection(&self, channel: usize) -> String {
+        let modality = if self.modality.to_ascii_uppercase().starts_with("CT") { "CT" } else { "MR" };
+        let told_apart = if self.channels == 1 {
+            String::new()
+        } else {
+            let pattern = format!("(?i){}", regex::escape(&self.channel_name(channel)));
+            format!("# FILL IN: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n")
+        };
+        format!("modality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n{told_apart}")
     }
 
     /// The bundle's, where a package may have it.

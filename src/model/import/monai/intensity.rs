@@ -6,8 +6,10 @@ use super::{Lost, Transform};
 use crate::model::PreprocessStep;
 
 /// Steps so far, `resample` among them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Intensity {
+    /// Whether there are several channels: what measures must measure each by itself.
+    pub(super) of_channels: bool,
     pub(super) steps: Vec<PreprocessStep>,
 }
 
@@ -46,6 +48,12 @@ impl Intensity {
         let is_first = self.steps.is_empty();
         if is_resampled_later && !is_first && name != "ScaleIntensityRanged" {
             lost.stop(format!("{name} after other values and before Spacingd"));
+            return;
+        }
+        let measures = ["ScaleIntensityd", "ScaleIntensityRangePercentilesd"].contains(&name)
+            || (name == "NormalizeIntensityd" && transform.get("subtrahend").is_none());
+        if self.of_channels && measures && !transform.is_on("channel_wise") {
+            lost.stop(format!("{name} without channel_wise: it measures all channels together, and a package each by itself"));
             return;
         }
         match name {

@@ -87,6 +87,22 @@ fn a_whole_volume_as_it_is_stored() {
     assert!(fixed.lost.vital && fixed.lost.lines[0].contains("one size"), "{:?}", fixed.lost);
 }
 
+#[test]
+fn channels_are_told_by_the_bundles_names() {
+    let found = manifest("statistics-after-spacing", |b| {
+        b["channels"] = 3.into();
+        b["modality"] = "MR".into();
+        b["input_channel_def"] = json!({ "0": "T1c", "1": "FLAIR", "2": "T1c" });
+        for n in [4, 5] {
+            b["preprocessing"][n]["arguments"]["channel_wise"] = true.into();
+        }
+    });
+    assert_eq!(found.input.channel.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["channel 0", "FLAIR", "channel 2"]);
+    assert_eq!((found.reference_channel(), found.input_channels()), (0, 3));
+    assert!(found.steps_of_images().iter().all(|steps| *steps == found.preprocess));
+    assert_eq!(found.input.channel[1].select.as_ref().expect("rules").modality, ["MR"]);
+}
+
 fn check(change: impl FnOnce(&mut Value), expected: &str, vital: bool) {
     let lost = exported("ct-probabilities-back", change).carried().lost;
     assert!(lost.lines.iter().any(|line| line.contains(expected)), "{expected}: {lost:?}");
@@ -95,7 +111,12 @@ fn check(change: impl FnOnce(&mut Value), expected: &str, vital: bool) {
 
 #[test]
 fn what_is_lost_is_named() {
-    check(|b| b["channels"] = 4.into(), "4 channels", true);
+    check(|b| b["channels"] = 17.into(), "17 channels", true);
+    let together = |b: &mut Value| {
+        b["channels"] = 2.into();
+        b["preprocessing"][4] = json!({ "name": "NormalizeIntensityd", "arguments": { "nonzero": true } });
+    };
+    check(together, "without channel_wise", true);
     check(|b| b["output"] = json!([1, 4]), "segmentation", true);
     check(|b| b["output"][1] = 1.into(), "1 channels", true);
     check(|b| b["patch"] = json!([64, 64]), "2 dimensions", true);
