@@ -63,7 +63,7 @@ pub(super) fn ask<T: Send>(
         Interpolation::Nearest => [Interpolation::Nearest; 3],
         _ => plan.scores_interpolation(),
     };
-    let notes = plans.notes();
+    let notes = plans.notes().into_iter().chain(left_out_patches(&scores, manifest.empty_patches())).collect();
     Ok((Scores { interpolation, source_box: plan.source_box(), ..scores }, notes, beside))
 }
 
@@ -81,4 +81,14 @@ fn seen<'a>(manifest: &'a Manifest, Subject { image, others, .. }: Subject<'a>) 
     };
     let seen: Option<Vec<Seen<'a>>> = steps.iter().enumerate().map(one).collect();
     seen.filter(|seen| seen.len() == 1 + others.len()).ok_or_else(wrong)
+}
+
+/// How many patches the network was not asked about, for the reader of a result.
+fn left_out_patches(scores: &Scores, range: Option<[f64; 2]>) -> Option<String> {
+    let [low, high] = range?;
+    let Scores { patches, empty_patches, .. } = scores;
+    Some(format!(
+        "{empty_patches} of {patches} patches hold nothing but values of {low} to {high}, after normalisation: the network was not asked about \
+         them, and what they alone cover is background"
+    ))
 }

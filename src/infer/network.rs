@@ -140,12 +140,16 @@ pub struct Scores {
     pub interpolation: [Interpolation; 3],
     /// First and last voxel of the source grid that they answer for; the others are background. `None`: all of it.
     pub source_box: Option<Bounds>,
+    /// Patches that they were made of, 0 where it was no patches.
+    pub patches: usize,
+    /// Those among them that the network was not asked about, as the package wants it of empty ones.
+    pub empty_patches: usize,
 }
 
 impl Scores {
     /// Linear along each axis, for all of the source.
     pub fn linear(grid: Grid, values: Vec<f32>) -> Self {
-        Self { grid, values, interpolation: [Interpolation::Linear; 3], source_box: None }
+        Self { grid, values, interpolation: [Interpolation::Linear; 3], source_box: None, patches: 0, empty_patches: 0 }
     }
 }
 
@@ -159,9 +163,13 @@ pub struct Network {
     layout: Layout,
     /// Channels of the input.
     seen: usize,
+    /// Those of them that are images, the first ones.
+    images: usize,
     /// Channels of the output.
     channels: usize,
     inference: Inference,
+    /// Scores of each channel where nothing is, where some says that.
+    background: Option<Vec<f32>>,
     /// Memory that this process may have, in bytes.
     most_bytes: Option<u64>,
     /// Whether the sessions have run, and so have taken what they need for themselves.
@@ -201,8 +209,10 @@ impl Network {
             output: manifest.output.tensor.clone(),
             layout,
             seen,
+            images: manifest.images(),
             channels,
             inference: manifest.inference.clone(),
+            background: manifest.background_scores(),
             most_bytes: None,
             has_run: false,
         })
@@ -254,9 +264,10 @@ impl Network {
         let inference = self.inference.clone();
         let voxels = grid.voxel_count() as u64;
         let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels * self.seen as u64);
+        let background = self.background.clone();
         self.watched(rest_bytes, cancel, |asked| match &inference {
             Inference::Tiles(tiles) => Ok(Scores::linear(grid, tiles::run(asked, tiles, input)?)),
-            Inference::SlidingWindow(window) => Ok(Scores::linear(grid, window::run(asked, window, input)?)),
+            Inference::SlidingWindow(window) => window::run(asked, window, input, background.as_deref()),
             Inference::Whole(_) => {
                 Err(InferError::Contract { what: "it sees images as a whole, and gives no scores for voxels".to_owned() })
             }
@@ -301,6 +312,10 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     pub(super) fn channels(&self) -> usize {
         self.network.channels
+    }
+
+    pub(super) fn images(&self) -> usize {
+        self.network.images
     }
 
     pub(super) fn layout(&self) -> Layout {

@@ -1,10 +1,13 @@
 //! Patches that overlap, and whose answers are blended. The next patch is gathered and the last one blended while the network runs.
 
+use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
+use rayon::prelude::*;
+
 use super::InferError;
-use super::network::Asked;
+use super::network::{Asked, Scores};
 use crate::kernels::patches::{Patch, Weighting, blend_cpu, gather_patch_cpu, scatter_patch_cpu};
 use crate::model::{Beyond, Blending, Convention, SlidingWindow};
 use crate::volume::Volume;
@@ -12,10 +15,20 @@ use crate::volume::Volume;
 /// Value of what a patch has beyond the volume, where edges do not continue.
 const OUTSIDE: f32 = 0.0;
 
-/// Scores of the whole of `input`, a volume for each channel, channel by channel.
-pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &[Volume<f32>]) -> Result<Vec<f32>, InferError> {
+/// Scores of the whole of `input`, a volume for each channel. `background` are those of what empty patches alone cover.
+pub(super) fn run(
+    network: &mut Asked<'_>,
+    window: &SlidingWindow,
+    input: &[Volume<f32>],
+    background: Option<&[f32]>,
+) -> Result<Scores, InferError> {
     let volume_dims = input[0].grid().dims();
-    let patches = patches(window, volume_dims);
+    let mut patches = patches(window, volume_dims);
+    let all = patches.len();
+    if let Some(range) = window.empty {
+        let empty = empty_starts(&patches, &input[..network.images()], range);
+        patches.retain(|patch| !empty.contains(&patch.start));
+    }
     let weights = weighting(window).weights(window.patch);
     let shape = window.patch.map(|n| n as usize);
     let mut sums = vec![0.0; network.channels() * input[0].voxels().len()];
@@ -55,7 +68,34 @@ pub(super) fn run(network: &mut Asked<'_>, window: &SlidingWindow, input: &[Volu
         answers
     })?;
     blend_cpu(&mut sums, &weight_sums);
-    Ok(sums)
+    let empty_patches = all - patches.len();
+    if empty_patches > 0 {
+        let background = background.expect("the manifest was checked: where patches may be empty there is a background");
+        for (channel, &score) in sums.chunks_exact_mut(weight_sums.len()).zip(background) {
+            channel.iter_mut().zip(&weight_sums).filter(|(_, weight)| **weight == 0.0).for_each(|(sum, _)| *sum = score);
+        }
+    }
+    Ok(Scores { patches: all, empty_patches, ..Scores::linear(*input[0].grid(), sums) })
+}
+
+/// Where the patches start that hold nothing but values in `range`, in every image. What lies beyond the volume does not count.
+fn empty_starts(patches: &[Patch], images: &[Volume<f32>], [low, high]: [f64; 2]) -> HashSet<[i32; 3]> {
+    let [nx, ny, nz] = images[0].grid().dims();
+    let is_empty = |start: [i32; 3], dims: [u32; 3]| {
+        let along = |n: usize, length: u32| {
+            let end = (i64::from(start[n]) + i64::from(dims[n])).clamp(0, length.into()) as usize;
+            start[n].max(0) as usize..end
+        };
+        let (xs, ys, zs) = (along(0, nx), along(1, ny), along(2, nz));
+        let mut rows = zs.flat_map(|z| ys.clone().map(move |y| (z * ny as usize + y) * nx as usize));
+        rows.all(|row| {
+            let in_range = |&value: &f32| (low..=high).contains(&f64::from(value));
+            images.iter().all(|image| image.voxels()[row + xs.start..row + xs.end].iter().all(in_range))
+        })
+    };
+    let mut starts: Vec<_> = patches.iter().map(|patch| (patch.start, patch.dims)).collect();
+    starts.dedup();
+    starts.into_par_iter().filter(|&(start, dims)| is_empty(start, dims)).map(|(start, _)| start).collect()
 }
 
 /// What of a gathered patch lies beyond the volume becomes the nearest of what lies within it.

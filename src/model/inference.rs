@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// How a network is applied: `[inference.tiles]`, `[inference.sliding-window]` or `[inference.whole]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,16 @@ pub struct SlidingWindow {
     /// Axes along which patches are turned round as well; the answers of all combinations are averaged.
     #[serde(default)]
     pub mirror: Vec<Axis>,
+    /// Patches in which every value of the input lies from the first to the second of these, both included, are not shown to the network: what
+    /// they alone cover is background.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub empty: Option<[f64; 2]>,
+}
+
+/// JSON has no infinity.
+fn as_text<S: Serializer>(range: &Option<[f64; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
+    let [low, high] = range.unwrap_or_default();
+    serializer.collect_str(&format_args!("{low} to {high}"))
 }
 
 /// How much a voxel weighs by its place in a patch.
@@ -132,6 +142,11 @@ impl Inference {
             Self::SlidingWindow(SlidingWindow { overlap, .. }) if !(0.0..0.95).contains(overlap) => {
                 Err("`sliding-window.overlap` is outside 0 to 0.95".to_owned())
             }
+            Self::SlidingWindow(SlidingWindow { empty: Some([low, high]), .. })
+                if !(low <= high && (low.is_finite() || high.is_finite())) =>
+            {
+                Err("`sliding-window.empty` is no range: the lowest value first, then the highest; inf leaves one end open".to_owned())
+            }
             Self::SlidingWindow(SlidingWindow { mirror, .. }) if (1..mirror.len()).any(|n| mirror[..n].contains(&mirror[n])) => {
                 Err("`sliding-window.mirror` names an axis twice".to_owned())
             }
@@ -188,7 +203,15 @@ mod tests {
     use super::*;
 
     fn window(patch: u32, overlap: f64, convention: Convention) -> SlidingWindow {
-        SlidingWindow { patch: [patch; 3], overlap, blending: Blending::Gaussian, convention, beyond: Beyond::Zero, mirror: Vec::new() }
+        SlidingWindow {
+            patch: [patch; 3],
+            overlap,
+            blending: Blending::Gaussian,
+            convention,
+            beyond: Beyond::Zero,
+            mirror: Vec::new(),
+            empty: None,
+        }
     }
 
     fn check(convention: Convention, patch: u32, overlap: f64, length: u32, expected: &[i32]) {

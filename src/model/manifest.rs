@@ -19,6 +19,8 @@ const MAX_PASSES: usize = 8;
 const LATER_STEPS: &str = "after a step that is `resampled` come only others, `clip` and `normalize`: 8 at most";
 const PREPROCESS_STEPS: &[&str] = &["orient", "crop", "resample", "resize", "clip", "normalize", "z-score", "percentiles"];
 const POSTPROCESS_STEPS: &[&str] = &["softmax", "argmax", "regions", "components"];
+/// Logit of what is certainly not there: a probability of 1e-13.
+const LEAST_LOGIT: f32 = -30.0;
 /// Findings that `regions` can tell apart: one label is that of none.
 const MAX_REGIONS: usize = 254;
 
@@ -510,6 +512,31 @@ impl Manifest {
         if self.has_softmax() { Some(ScoreKind::Probabilities) } else { self.output.scores }
     }
 
+    /// The values that patches are empty of which, where the package leaves such out.
+    pub fn empty_patches(&self) -> Option<[f64; 2]> {
+        match &self.inference {
+            Inference::SlidingWindow(window) => window.empty,
+            Inference::Tiles(_) | Inference::Whole(_) => None,
+        }
+    }
+
+    /// The scores of each channel where nothing is found for certain; `None` where no score says that.
+    pub fn background_scores(&self) -> Option<Vec<f32>> {
+        let of_regions = self.postprocess.iter().any(|step| matches!(step, PostprocessStep::Regions { .. }));
+        let certainly_not = match self.output.scores {
+            Some(ScoreKind::Probabilities) => 0.0,
+            _ => LEAST_LOGIT,
+        };
+        let of_background = if certainly_not == 0.0 { 1.0 } else { 0.0 };
+        let mut scores = vec![certainly_not; self.channels()];
+        match self.output.background {
+            Some(background) => *scores.get_mut(background)? = of_background,
+            None if of_regions => {}
+            None => return None,
+        }
+        Some(scores)
+    }
+
     /// Whether its result is a label map.
     fn has_labels(&self) -> bool {
         !self.model.task.is_of_whole()
@@ -687,6 +714,10 @@ impl Manifest {
             require(self.output.background.is_none(), "`regions` has no channel for the background: it is where no region is")?;
             require(self.finding.len() <= MAX_REGIONS, "`regions` takes 254 findings at most")?;
         }
+        require(
+            self.empty_patches().is_none() || (self.output.scores.is_some() && self.background_scores().is_some()),
+            "`sliding-window.empty` makes background of patches: it needs `output.scores`, and `output.background` or `regions`",
+        )?;
         require(!matches!(self.inference, Inference::Whole(_)), "`inference.whole` is of classifications: give tiles or a sliding window")?;
         require(self.select.kind == Kind::Volume, "`select.kind` of anything but a classification is \"volume\"")?;
         let resizes = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Resize { .. }));
@@ -843,6 +874,26 @@ mod tests {
         let nearest = |how: &str| with("[output]\n", &format!("[output]\ninterpolation = \"{how}\"\n"));
         assert_eq!(nearest("nearest").expect("a manifest").output.interpolation, Interpolation::Nearest);
         assert_eq!(nearest("cubic").expect_err("it is refused").code(), "model.unsupported");
+    }
+
+    #[test]
+    fn patches_may_be_empty_where_that_is_background() {
+        let shipped = include_str!("../../models/ct-lung-nodule/model.toml");
+        let with = |empty: &str, from: &str, to: &str| {
+            assert!(shipped.contains(from), "{from}");
+            let table = "[inference.sliding-window]\n";
+            Manifest::parse(&shipped.replace(from, to).replace(table, &format!("{table}empty = {empty}\n")), Path::new("model.toml"))
+        };
+        let manifest = with("[-inf, -1.0]", "", "").expect("a manifest");
+        assert_eq!(manifest.empty_patches(), Some([f64::NEG_INFINITY, -1.0]));
+        let scores = manifest.background_scores().expect("it has a background");
+        let background = manifest.output.background.expect("it has a background");
+        assert!(scores.iter().enumerate().all(|(channel, &score)| score == if channel == background { 0.0 } else { LEAST_LOGIT }));
+        assert!(with("[0.0, 0.0]", "", "").is_ok());
+        for range in ["[1.0, -1.0]", "[-inf, inf]", "[nan, 1.0]"] {
+            assert_eq!(with(range, "", "").expect_err("it is refused").code(), "model.unsupported", "{range}");
+        }
+        assert_eq!(with("[0.0, 0.0, 1.0]", "", "").expect_err("it is refused").code(), "model.manifest");
     }
 
     #[test]

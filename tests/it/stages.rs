@@ -1,15 +1,18 @@
-//! Several networks in a row: around what the one before has found, and on what it has found.
+//! Several networks in a row: around what the one before has found, and on what it has found; and patches that no network need see.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use roentgen::engine::{Engine, Options};
 use roentgen::findings::Findings;
-use roentgen::geometry::Coded;
+use roentgen::geometry::{Affine, Coded, Grid};
 use roentgen::gpu::DeviceChoice;
+use roentgen::infer::{Network, Provider, Scores, runtime};
 use roentgen::model::Package;
 use roentgen::phantom::Phantom;
 use roentgen::series::discover;
+use roentgen::volume::Volume;
 use serde_json::Value;
 
 use crate::channels::package;
@@ -159,4 +162,54 @@ fn where_nothing_is_located_nothing_is_guessed() {
     assert_eq!(findings.err(), Some("preprocess.nothing-located"));
     assert_eq!((report["outcome"].as_str(), report["reasons"][0]["code"].as_str()), (Some("failed"), Some("preprocess.nothing-located")));
     assert!(report["reasons"][0]["message"].as_str().expect("a message").contains("found no bone in the image"), "{report}");
+}
+
+/// Scores of a volume by a package, and how long they took.
+fn scores(manifest: &str, input: &Volume<f32>) -> (Scores, Duration) {
+    let package = package(manifest, "slow-least-of-one");
+    let package = Package::read(package.path()).expect("a package");
+    let runtime = runtime::load(None, Provider::Cpu).expect("ONNX Runtime is there");
+    let mut network = Network::load(runtime, &package, Provider::Cpu).expect("it loads");
+    let began = Instant::now();
+    let scores = network.run(std::slice::from_ref(input), &AtomicBool::new(false)).expect("it answers");
+    (scores, began.elapsed())
+}
+
+#[test]
+fn patches_of_air_are_not_shown_to_the_network() {
+    let grid = Grid::new([64, 64, 64], Affine::IDENTITY).expect("a grid");
+    // A corner of tissue in air of -1.
+    let value = |n: usize| if n % 64 < 20 && n / 64 % 64 < 20 && n / 4096 < 20 { (n % 7) as f32 - 2.0 } else { -1.0 };
+    let input = Volume::new(grid, (0..grid.voxel_count()).map(value).collect());
+    let skipping = MANIFEST.replace("convention = \"nnunet\"", "convention = \"nnunet\"\nmirror = [\"i\"]\nempty = [-inf, -1.0]");
+    let all = skipping.replace("empty = [-inf, -1.0]", "");
+    let ((found, took), (expected, all_took)) = (scores(&skipping, &input), scores(&all, &input));
+    // Patches start at 0, 8 .. 48: the first three of each axis see some of the corner.
+    assert_eq!((found.patches, found.empty_patches), (2 * 343, 2 * (343 - 27)));
+    assert_eq!((expected.patches, expected.empty_patches), (2 * 343, 0));
+    let labels = |scores: &Scores| -> Vec<bool> {
+        let (background, foreground) = scores.values.split_at(grid.voxel_count());
+        background.iter().zip(foreground).map(|(background, foreground)| foreground > background).collect()
+    };
+    assert_eq!(labels(&found), labels(&expected));
+    assert!(labels(&found).contains(&true));
+    println!("all patches {all_took:?}, without empty ones {took:?}");
+    assert!(took * 2 < all_took, "{took:?} of {all_took:?}");
+    // What is no value of air is not left out, wherever it lies.
+    let narrower = skipping.replace("[-inf, -1.0]", "[-0.5, 0.5]");
+    assert_eq!(scores(&narrower, &input).0.empty_patches, 0);
+}
+
+#[test]
+fn a_result_says_how_many_patches_were_left_out() {
+    let (phantom, study) = small_study();
+    let skipping = MANIFEST.replace("[16, 16, 16]", "[8, 8, 4]").replace("\"nnunet\"", "\"nnunet\"\nempty = [-inf, 0.0]");
+    let (findings, _) = analysed(package(&skipping, "least-of-one").path(), study.path());
+    let findings = findings.expect("findings");
+    let expected: Vec<u8> = above(&phantom, -300.5).0.into_iter().map(u8::from).collect();
+    assert_eq!(findings.labels.voxels(), expected);
+    let said = "patches hold nothing but values of -inf to 0, after normalisation";
+    let note = findings.provenance.geometry.iter().find(|note| note.contains(said)).expect("it says so");
+    let empty: usize = note.split(' ').next().expect("a number").parse().expect("a number");
+    assert!(empty > 0, "{note}");
 }

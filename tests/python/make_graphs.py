@@ -47,7 +47,25 @@ def least(channels):
     ], channels)
 
 
+def slow():
+    """`least` of one channel, after convolutions that cost time and change nothing."""
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(0, 0.1, (16, inputs, 3, 3, 3)).astype(np.float32) for inputs in (1, 16)] + [np.zeros((1, 16, 1, 1, 1), np.float32)]
+    names = [f'weights{n}' for n in range(3)]
+    nodes = [
+        helper.make_node('Conv', ['image', names[0]], ['a'], pads=[1] * 6),
+        helper.make_node('Conv', ['a', names[1]], ['b'], pads=[1] * 6),
+        helper.make_node('Conv', ['b', names[2]], ['nothing']),
+        helper.make_node('Add', ['image', 'nothing'], ['same']),
+        helper.make_node('ReduceMin', ['same'], ['least'], axes=[1], keepdims=1),
+        helper.make_node('Neg', ['least'], ['not']),
+        helper.make_node('Concat', ['not', 'least'], ['scores'], axis=1),
+    ]
+    return made_of(nodes, 1, [numpy_helper.from_array(value, name) for value, name in zip(weights, names)])
+
+
 GRAPHS = {
+    'slow-least-of-one': slow(),
     'least-of-one': least(1),
     'least-of-two': least(2),
     'fits': graph(),

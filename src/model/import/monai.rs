@@ -277,6 +277,7 @@ impl Exported {
                     convention: Convention::Monai,
                     beyond,
                     mirror: Vec::new(),
+                    empty: None,
                 }))
             }
             other => {

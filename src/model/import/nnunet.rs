@@ -525,6 +525,7 @@ mod tests {
             convention: Convention::Nnunet,
             beyond: Beyond::Zero,
             mirror: vec![crate::model::Axis::J, crate::model::Axis::I],
+            empty: None,
         };
         assert_eq!(manifest.inference, Inference::SlidingWindow(window));
         assert_eq!(manifest.label_of_channel(), [0, 1, 2]);

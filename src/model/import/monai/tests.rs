@@ -32,7 +32,15 @@ fn spacing(spacing_mm: [f64; 3]) -> PreprocessStep {
 }
 
 fn window(patch: [u32; 3], overlap: f64, blending: Blending, beyond: Beyond) -> Inference {
-    Inference::SlidingWindow(SlidingWindow { patch, overlap, blending, convention: Convention::Monai, beyond, mirror: Vec::new() })
+    Inference::SlidingWindow(SlidingWindow {
+        patch,
+        overlap,
+        blending,
+        convention: Convention::Monai,
+        beyond,
+        mirror: Vec::new(),
+        empty: None,
+    })
 }
 
 #[test]
