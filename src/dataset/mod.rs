@@ -41,7 +41,10 @@ pub use header::{Attributes, Header};
 pub use instance::{Instance, PixelFormat};
 pub use part10::{Beginning, DataSetFile, beginning};
 pub use pixels::{ContentHash, Place, StoredAs, check_decodable, native_pixels, read_frames, same_content};
-pub use query::{Identity, SeriesMatch, StudyMatch, identifier, series_of_study, studies_of_patient, study_began, whole_study};
+pub use query::{
+    Identity, SeriesMatch, StudyMatch, accession_number_of, identifier, series_of_study, studies_named, studies_of_patient, study_began,
+    whole_study,
+};
 pub use stored::StoreAnswer;
 pub use stored_frames::stored_frames;
 pub use streamed::{Writable, write_object};

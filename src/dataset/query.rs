@@ -8,6 +8,7 @@ use dicom::encoding::TransferSyntaxIndex;
 use dicom::object::InMemDicomObject;
 use dicom::transfer_syntax::TransferSyntaxRegistry;
 use jiff::civil::Date;
+use serde_json::{Map, Value};
 
 use super::layout::{Layout, Source};
 use super::{Attributes, CharacterSet, DatasetError, Header, Instance, Item, WriteError};
@@ -97,7 +98,9 @@ pub struct StudyMatch {
     pub modalities: Vec<String>,
     /// Number of Study Related Instances (0020,1208), where the archive says.
     pub instances: Option<u32>,
-    /// Whose.
+    /// Accession Number (0008,0050); empty where the archive does not say.
+    pub accession_number: String,
+    /// Whose; of an answer in JSON nobody's.
     pub patient: Identity,
 }
 
@@ -107,14 +110,26 @@ impl StudyMatch {
     /// # Errors
     /// Where it is no data set, or names no study.
     pub fn read(bytes: Vec<u8>) -> Result<Self, DatasetError> {
-        let object = object_of(bytes)?;
+        Self::of(&object_of(bytes)?)
+    }
+
+    /// Reads the answers of a DICOMweb server (PS3.18 10.6.3.3).
+    ///
+    /// # Errors
+    /// Where it is no list of data sets, or one names no study.
+    pub fn read_json(json: &[u8]) -> Result<Vec<Self>, DatasetError> {
+        objects_of_json(json)?.iter().map(Self::of).collect()
+    }
+
+    fn of(object: &InMemDicomObject) -> Result<Self, DatasetError> {
         let texts = object.texts(tags::MODALITIES_IN_STUDY);
         Ok(Self {
-            study_uid: uid_of(&object, tags::STUDY_INSTANCE_UID)?,
-            began: study_began(&object),
+            study_uid: uid_of(object, tags::STUDY_INSTANCE_UID)?,
+            began: study_began(object),
             modalities: texts.into_iter().filter(|modality| !modality.is_empty()).collect(),
-            instances: number_of(&object, tags::NUMBER_OF_STUDY_RELATED_INSTANCES),
-            patient: Identity::of(&object),
+            instances: number_of(object, tags::NUMBER_OF_STUDY_RELATED_INSTANCES),
+            accession_number: object.text(tags::ACCESSION_NUMBER),
+            patient: Identity::of(object),
         })
     }
 }
@@ -136,13 +151,43 @@ impl SeriesMatch {
     /// # Errors
     /// Where it is no data set, or names no series.
     pub fn read(bytes: Vec<u8>) -> Result<Self, DatasetError> {
-        let object = object_of(bytes)?;
+        Self::of(&object_of(bytes)?)
+    }
+
+    /// As [`StudyMatch::read_json`].
+    ///
+    /// # Errors
+    /// Where it is no list of data sets, or one names no series.
+    pub fn read_json(json: &[u8]) -> Result<Vec<Self>, DatasetError> {
+        objects_of_json(json)?.iter().map(Self::of).collect()
+    }
+
+    fn of(object: &InMemDicomObject) -> Result<Self, DatasetError> {
         Ok(Self {
-            series_uid: uid_of(&object, tags::SERIES_INSTANCE_UID)?,
+            series_uid: uid_of(object, tags::SERIES_INSTANCE_UID)?,
             modality: object.text(tags::MODALITY),
-            instances: number_of(&object, tags::NUMBER_OF_SERIES_RELATED_INSTANCES),
+            instances: number_of(object, tags::NUMBER_OF_SERIES_RELATED_INSTANCES),
         })
     }
+}
+
+/// Asks for the studies of an accession number, or for one study by its UID where `accession_number` is none; only ASCII can be asked for,
+/// and `*`, `?` and `\` in it would mean something else to the archive.
+pub fn studies_named(accession_number: Option<&str>, study_uid: Option<&str>) -> Item {
+    let keys = [tags::MODALITIES_IN_STUDY, tags::NUMBER_OF_STUDY_RELATED_INSTANCES];
+    keys.into_iter()
+        .fold(Item::new(), Item::empty)
+        .text(tags::QUERY_RETRIEVE_LEVEL, "STUDY")
+        .text(tags::ACCESSION_NUMBER, accession_number.unwrap_or_default())
+        .text(tags::STUDY_INSTANCE_UID, study_uid.unwrap_or_default())
+}
+
+/// Accession Number (0008,0050) of an instance; empty where it states none.
+///
+/// # Errors
+/// Where its header is too damaged.
+pub fn accession_number_of(instance: &Instance) -> Result<String, DatasetError> {
+    Ok(instance.header()?.text(tags::ACCESSION_NUMBER))
 }
 
 /// Asks for the studies of the patient of `source` that were made from `first` to `last`. Its ID goes out byte for byte, with its character
@@ -188,6 +233,41 @@ pub fn identifier(keys: Item, transfer_syntax_uid: &str) -> Result<Vec<u8>, Writ
     let mut bytes = Vec::new();
     keys.into_inner().write_dataset_with_ts(&mut bytes, syntax).map_err(|error| WriteError::Encode(error.to_string()))?;
     Ok(bytes)
+}
+
+/// What is read of an answer in JSON. Names of people and sequences are not.
+const OF_JSON: [Tag; 9] = [
+    tags::STUDY_DATE,
+    tags::STUDY_TIME,
+    tags::ACCESSION_NUMBER,
+    tags::MODALITY,
+    tags::MODALITIES_IN_STUDY,
+    tags::STUDY_INSTANCE_UID,
+    tags::SERIES_INSTANCE_UID,
+    tags::NUMBER_OF_STUDY_RELATED_INSTANCES,
+    tags::NUMBER_OF_SERIES_RELATED_INSTANCES,
+];
+
+/// A list of data sets in the DICOM JSON Model (PS3.18 annex F): of each what stands in [`OF_JSON`]. Numbers may stand as texts.
+fn objects_of_json(json: &[u8]) -> Result<Vec<InMemDicomObject>, DatasetError> {
+    let what = "an answer to a query that is no list of data sets";
+    let list: Vec<Map<String, Value>> =
+        serde_json::from_slice(json).map_err(|_| DatasetError::Malformed { what, offset: 0, path: "".into() })?;
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let object = |data_set: Map<String, Value>| {
+        let add = |item: Item, tag: Tag| {
+            let values =
+                data_set.get(&format!("{:04X}{:04X}", tag.group(), tag.element())).and_then(|element| element.get("Value")?.as_array());
+            let texts: Vec<String> = values.into_iter().flatten().filter_map(text).collect();
+            item.texts(tag, &texts.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        OF_JSON.into_iter().fold(Item::new(), add).into_inner()
+    };
+    Ok(list.into_iter().map(object).collect())
 }
 
 fn object_of(bytes: Vec<u8>) -> Result<InMemDicomObject, DatasetError> {
@@ -273,6 +353,23 @@ mod tests {
             StudyMatch::read(wrong.clone()).expect_err("no study");
             SeriesMatch::read(wrong).expect_err("no series");
         }
+    }
+
+    #[test]
+    fn answers_in_json_say_the_same() {
+        // As Orthanc's DICOMweb plugin answers, numbers as texts; then as the standard's example has them.
+        let json = br#"[{"00080050": {"vr": "SH", "Value": ["A17"]}, "00080061": {"vr": "CS", "Value": ["CT", "SR"]},
+                "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^Jane"}]},
+                "0020000D": {"vr": "UI", "Value": ["1.2.3"]}, "00201208": {"vr": "IS", "Value": ["300"]}},
+            {"00080050": {"vr": "SH"}, "0020000D": {"vr": "UI", "Value": ["1.2.4"]}, "00201208": {"vr": "IS", "Value": [4]}}]"#;
+        let [one, other] = StudyMatch::read_json(json).expect("two studies").try_into().expect("two");
+        assert_eq!((one.study_uid.as_str(), one.accession_number.as_str(), one.instances), ("1.2.3", "A17", Some(300)));
+        assert_eq!((one.modalities, one.patient.has_id()), (vec!["CT".to_owned(), "SR".to_owned()], false));
+        assert_eq!((other.study_uid.as_str(), other.accession_number.as_str(), other.instances), ("1.2.4", "", Some(4)));
+        for wrong in [&b"<html>"[..], b"", b"{}", b"[3]", b"[{}]", br#"[{"0020000D": {"Value": ["x"]}}]"#] {
+            StudyMatch::read_json(wrong).expect_err("no study");
+        }
+        assert_eq!(StudyMatch::read_json(b"[]"), Ok(Vec::new()));
     }
 
     #[test]

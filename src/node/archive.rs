@@ -48,9 +48,10 @@ impl Asked<'_> {
         })
     }
 
-    /// Brings a study here, by C-GET or C-MOVE, as configured. What comes over the same association goes to `intake`.
-    pub(super) fn retrieve(&self, study_uid: &str, intake: &mut Intake<'_, '_>) -> Result<Retrieved, DimseError> {
-        let sender = Sender { title: self.archive.ae_title.0.as_str().to_owned(), asked: true };
+    /// Brings a study here, by C-GET or C-MOVE, as configured. What comes over the same association goes to `intake`; `as_prior`: to be held
+    /// beside the study that it was asked for, and to be of the same patient.
+    pub(super) fn retrieve(&self, study_uid: &str, intake: &mut Intake<'_, '_>, as_prior: bool) -> Result<Retrieved, DimseError> {
+        let sender = Sender { title: self.archive.ae_title.0.as_str().to_owned(), asked: as_prior };
         let ours = &self.settings.ae_title.0;
         let (class, how, contexts): (_, _, Vec<(Uid, Vec<Uid>)>) = match self.archive.retrieve {
             Retrieve::Get => (STUDY_ROOT_GET, Retrieval::Get, retrieved().collect()),

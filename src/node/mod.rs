@@ -33,6 +33,7 @@ mod retention;
 mod scp;
 mod server;
 mod settings;
+mod source;
 mod tls;
 mod trail;
 mod worker;
@@ -51,6 +52,7 @@ use tokio::sync::Notify;
 
 pub use config::{Config, ConfigError, LogFormat};
 use config::{Incomplete, PackageConfig};
+pub use source::{Fetcher, FoundStudy, Sought, Source, SourceError, is_accession_number};
 
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};

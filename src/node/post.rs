@@ -8,7 +8,7 @@ use std::time::Duration;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::{Agent, SendBody};
 
-use super::config::{Config, Destination, TlsClient};
+use super::config::{Config, TlsClient};
 use super::deliver::{Sender, verdict};
 use super::tls;
 use crate::codes::uid_by_name;
@@ -21,16 +21,17 @@ const MAX_ANSWER: u64 = 4 << 20;
 /// How long a server may think after it has all of a request.
 const ANSWER: Duration = Duration::from_secs(300);
 
-/// What calls a server, with the certificates of its configuration: no proxy, no redirection, nobody else's authorities.
+/// What calls a server, with the certificates of its configuration: no proxy, no redirection, nobody else's authorities. `body`
+/// is how long an answer may take to come.
 ///
 /// # Errors
 /// What is wrong with which file.
-pub(super) fn agent(config: &Config, destination: &Destination) -> Result<Agent, String> {
+pub(super) fn agent(config: &Config, tls: Option<&TlsClient>, body: Duration) -> Result<Agent, String> {
     let patience = config.patience();
     let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0).proxy(None).user_agent("roentgen");
     let agent = agent.timeout_connect(Some(patience.artim)).timeout_recv_response(Some(ANSWER));
-    let agent = agent.timeout_per_write(Some(patience.pdu)).timeout_recv_body(Some(patience.idle));
-    let agent = match &destination.tls {
+    let agent = agent.timeout_per_write(Some(patience.pdu)).timeout_recv_body(Some(body));
+    let agent = match tls {
         Some(tls) => agent.tls_config(trust(tls)?),
         None => agent,
     };

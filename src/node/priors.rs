@@ -303,7 +303,7 @@ impl Fetch<'_> {
             crash_point("prior-asked");
             let mut arrivals = Arrivals::new(store, self.asked.archive.ae_title.0.as_str());
             let mut intake = Intake { store, metrics: &self.fetchers.metrics, arrivals: &mut arrivals };
-            let retrieved = self.asked.retrieve(study_uid, &mut intake);
+            let retrieved = self.asked.retrieve(study_uid, &mut intake, true);
             arrivals.end(retrieved.is_ok());
             store.flush();
             match retrieved {

@@ -64,7 +64,8 @@ impl Settings {
         }
         let mut agents = HashMap::new();
         for destination in config.destination.iter().filter(|destination| destination.url.is_some()) {
-            let agent = post::agent(&config, destination).map_err(wrong(format!("destination `{}`", destination.name)))?;
+            let agent = post::agent(&config, destination.tls.as_ref(), config.patience().idle)
+                .map_err(wrong(format!("destination `{}`", destination.name)))?;
             agents.insert(destination.name.clone(), agent);
         }
         Ok(Self { servers, http_server, agents, clients, config })

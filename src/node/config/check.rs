@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Config, ConfigError, Destination, PackageConfig, RetainConfig, Retrieve};
+use super::{Config, ConfigError, Destination, PackageConfig, RetainConfig, Retrieve, TlsClient};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -148,16 +148,24 @@ impl Destination {
             (None, None, Some(_)) => {}
             _ => return Err("give either `ae_title` and `address`, or `url`"),
         }
-        let url = self.url.as_deref().unwrap_or_default();
-        let here = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|start| url.starts_with(start));
-        match (url.starts_with("https://"), url.starts_with("http://")) {
-            (true, _) if self.tls.is_none() => Err("https needs `tls = { ca = \"..\" }`: the authorities whose certificates are taken"),
-            (false, true) if self.tls.is_some() => Err("`tls` is for https"),
-            (true, _) if self.tls.as_ref().is_some_and(|tls| tls.name.is_some()) => Err("the name in the certificate is that of the `url`"),
-            (false, true) if self.token_file.is_some() && !here => Err("a token is shown by https alone"),
-            (false, false) => Err("`url` begins with http:// or https://"),
-            _ if self.commitment => Err("there is no storage commitment by DICOMweb: its answers say what is stored"),
-            _ => Ok(()),
+        check_url(self.url.as_deref().unwrap_or_default(), self.tls.as_ref(), self.token_file.is_some())?;
+        if self.commitment {
+            return Err("there is no storage commitment by DICOMweb: its answers say what is stored");
         }
+        Ok(())
+    }
+}
+
+/// The root of a DICOMweb server, with what it is shown.
+pub(super) fn check_url(url: &str, tls: Option<&TlsClient>, has_token: bool) -> Result<(), &'static str> {
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '/']);
+    let here = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|start| url.strip_prefix(start).is_some_and(ends));
+    match (url.starts_with("https://"), url.starts_with("http://")) {
+        (true, _) if tls.is_none() => Err("https needs `tls = { ca = \"..\" }`: the authorities whose certificates are taken"),
+        (false, true) if tls.is_some() => Err("`tls` is for https"),
+        (true, _) if tls.is_some_and(|tls| tls.name.is_some()) => Err("the name in the certificate is that of the `url`"),
+        (false, true) if has_token && !here => Err("a token is shown by https alone"),
+        (false, false) => Err("`url` begins with http:// or https://"),
+        _ => Ok(()),
     }
 }

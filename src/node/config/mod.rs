@@ -2,6 +2,7 @@
 
 mod check;
 mod sections;
+mod source;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -14,11 +15,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use check::check_url;
 pub use sections::LogFormat;
 pub(super) use sections::{
     AlertConfig, Archive, Destination, DeviceLoss, HttpConfig, Incomplete, Limits, PackageConfig, Peer, PriorsConfig, Reached,
     RetainConfig, Retrieve, Rule, StoreConfig, StudyConfig, TlsClient, TlsListen, WorkerConfig, millis,
 };
+pub(super) use source::SourceConfig;
 pub(super) use text::Text;
 
 use crate::dimse::{AeTitle, Patience};

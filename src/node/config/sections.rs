@@ -392,11 +392,11 @@ impl Archive {
     }
 }
 
-fn default_silent_s() -> u64 {
+pub(super) fn default_silent_s() -> u64 {
     120
 }
 
-fn default_archive_attempts() -> u32 {
+pub(super) fn default_archive_attempts() -> u32 {
     5
 }
 
@@ -404,7 +404,7 @@ fn default_commitment_timeout_s() -> u64 {
     300
 }
 
-fn default_retry_s() -> u64 {
+pub(super) fn default_retry_s() -> u64 {
     5
 }
 

@@ -47,6 +47,14 @@ impl Network {
     }
 }
 
+impl From<IpAddr> for Network {
+    /// That address alone.
+    fn from(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
 impl FromStr for Network {
     type Err = String;
 

@@ -4,7 +4,7 @@
 //! as a whole. Behind the same door as the rest of the HTTP interface.
 
 mod frames;
-mod multipart;
+pub(super) mod multipart;
 mod qido;
 mod stow;
 mod wado;

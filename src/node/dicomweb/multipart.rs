@@ -9,7 +9,7 @@ const MAX_BOUNDARY_BYTES: usize = 256;
 
 /// What comes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event<'a> {
+pub(in crate::node) enum Event<'a> {
     /// A part begins; its Content-Type in small letters, empty where it has none.
     Part(&'a str),
     /// The next piece of it.
@@ -20,7 +20,7 @@ pub(super) enum Event<'a> {
 
 /// Why a body is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(in crate::node) struct Malformed(pub(in crate::node) &'static str);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
@@ -36,7 +36,7 @@ enum At {
 
 /// Takes a body apart.
 #[derive(Debug)]
-pub(super) struct Multipart {
+pub(in crate::node) struct Multipart {
     /// CR LF, two hyphens, the boundary.
     delimiter: Vec<u8>,
     at: At,
@@ -45,18 +45,18 @@ pub(super) struct Multipart {
 }
 
 impl Multipart {
-    pub(super) fn new(boundary: &str) -> Self {
+    pub(in crate::node) fn new(boundary: &str) -> Self {
         // The first delimiter may begin the body, without a line before it.
         Self { delimiter: format!("\r\n--{boundary}").into_bytes(), at: At::Preamble, rest: b"\r\n".to_vec() }
     }
 
     /// Whether the last delimiter has come.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::node) fn is_closed(&self) -> bool {
         self.at == At::Closed
     }
 
     /// Takes the next bytes.
-    pub(super) fn push(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) -> Result<(), Malformed> {
+    pub(in crate::node) fn push(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) -> Result<(), Malformed> {
         self.rest.extend_from_slice(bytes);
         let mut from = 0;
         while let Some(taken) = self.step(from, &mut on)? {
@@ -120,14 +120,14 @@ impl Multipart {
 }
 
 /// A media type's parameter, quotes taken off.
-pub(super) fn parameter<'a>(media_type: &'a str, name: &str) -> Option<&'a str> {
+pub(in crate::node) fn parameter<'a>(media_type: &'a str, name: &str) -> Option<&'a str> {
     let parameters = media_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
     let mut named = parameters.filter(|(key, _)| key.trim().eq_ignore_ascii_case(name));
     named.next().map(|(_, value)| value.trim().trim_matches('"'))
 }
 
 /// The boundary of a body of DICOM files; none where it is another kind of body.
-pub(super) fn boundary(content_type: &str) -> Option<&str> {
+pub(in crate::node) fn boundary(content_type: &str) -> Option<&str> {
     let related = content_type.split(';').next()?.trim().eq_ignore_ascii_case("multipart/related");
     let dicom = parameter(content_type, "type").is_none_or(|kind| kind.eq_ignore_ascii_case("application/dicom"));
     let fits = |boundary: &&str| (1..=MAX_BOUNDARY_BYTES).contains(&boundary.len());
