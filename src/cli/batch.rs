@@ -1,6 +1,6 @@
 //! `roentgen run --config FILE`: the arguments of a recurring batch, in TOML.
 //!
-//! A key is the long name of an option, or `inputs`. The file becomes arguments before those of the command line, which therefore win. Paths
+//! A key is the long name of an option, or `inputs`; a table `[source]` is what `--from` reads. The file becomes arguments before those of the command line, which therefore win. Paths
 //! in it count from its own folder, so that it means the same wherever it is called from.
 
 use std::ffi::OsString;
@@ -13,8 +13,10 @@ use toml::{Table, Value};
 use super::Cli;
 
 /// Options whose values are paths.
-const PATHS: [&str; 3] = ["output", "only", "ort-lib"];
+const PATHS: [&str; 4] = ["output", "only", "from", "ort-lib"];
 const INPUTS: &str = "inputs";
+/// The table that `--from` reads: of this file, where it has one.
+const SOURCE: &str = "source";
 
 /// The command line with what the file of `run --config FILE` says; any other as it is.
 pub(super) fn expanded(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
@@ -32,13 +34,14 @@ pub(super) fn expanded(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsStr
     };
     arguments.remove(place);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    let said = said(&text, path.parent().unwrap_or(Path::new(""))).with_context(|| format!("in the configuration {}", path.display()))?;
+    let said = said(&text, &path).with_context(|| format!("in the configuration {}", path.display()))?;
     arguments.splice(2..2, said);
     Ok(arguments)
 }
 
 /// A file as arguments.
-fn said(text: &str, folder: &Path) -> anyhow::Result<Vec<OsString>> {
+fn said(text: &str, path: &Path) -> anyhow::Result<Vec<OsString>> {
+    let folder = path.parent().unwrap_or(Path::new(""));
     let command = Cli::command();
     let run = command.find_subcommand("run").expect("there is a command `run`");
     let known: Vec<&str> = run.get_arguments().filter_map(clap::Arg::get_long).filter(|name| *name != "config").collect();
@@ -51,6 +54,12 @@ fn said(text: &str, folder: &Path) -> anyhow::Result<Vec<OsString>> {
                 let Value::String(input) = input else { bail!("`inputs` is a list of paths") };
                 arguments.push(folder.join(input).into_os_string());
             }
+            continue;
+        }
+        if name == SOURCE && value.is_table() {
+            let mut argument = OsString::from("--from=");
+            argument.push(path);
+            arguments.push(argument);
             continue;
         }
         if !known.contains(&name.as_str()) {
@@ -102,6 +111,7 @@ mod tests {
         check("model = \"ct-tissue\"\noutput = \"out\"", &["--model=ct-tissue", "--output=HERE/out"]);
         check("inputs = [\"a\", \"/b\"]\nresume = true\njson = false", &["HERE/a", "/b", "--resume"]);
         check("results = [\"sr\", \"seg\"]\nort_lib = \"x.so\"", &["--ort-lib=HERE/x.so", "--results=sr,seg"]);
+        check("[source]\nurl = \"http://127.0.0.1/x\"", &["--from=HERE/batch.toml"]);
         assert!(said("colour = 1", Path::new("")).unwrap_err().to_string().contains("no option"));
         assert!(said("inputs = \"a\"", Path::new("")).is_err());
         assert!(said("config = \"again.toml\"", Path::new("")).is_err());

@@ -8,7 +8,7 @@ pub(super) fn outcome(report: &Report) -> Outcome {
     let done = report.verdicts().any(|v| v.done().is_some());
     let failed = report.verdicts().any(Verdict::is_failure);
     let unreadable = report.files.iter().any(|f| f.unreadable);
-    if done && !failed && !unreadable { Outcome::AllDone } else { Outcome::SomeFailed }
+    if done && !failed && !unreadable && report.missing.is_empty() { Outcome::AllDone } else { Outcome::SomeFailed }
 }
 
 /// What ran on what.
@@ -38,6 +38,10 @@ pub(super) fn print(report: &Report, with_timings: bool) {
     for file in report.files.iter().filter(|file| !many || file.unreadable) {
         say!("\n{}: {}", if file.unreadable { "unreadable" } else { "left out" }, file.problem);
     }
+    for study in &report.missing {
+        let uid = Some(&study.study_instance_uid).filter(|uid| !uid.is_empty());
+        say!("\n{}\n  failed: {}", uid.map_or("a row of the list".to_owned(), |uid| format!("study {uid}")), study.problem);
+    }
     say!("\n{}", summary(report));
     if with_timings {
         print_engine(report);
@@ -60,6 +64,9 @@ fn summary(report: &Report) -> String {
         count("failed"),
         report.files.len() - unreadable,
     );
+    if !report.missing.is_empty() {
+        text += &format!("; {} studies did not come", report.missing.len());
+    }
     if report.studies.complete < report.studies.chosen {
         text += &format!("; {} of {} studies are not done yet", report.studies.chosen - report.studies.complete, report.studies.chosen);
     }

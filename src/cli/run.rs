@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{EngineArgs, Outcome, OutputArgs, ResultArgs, outcome, text};
-use crate::cohort::{self, Asked, Event, Plan, PlannedSeries, PlannedStudy, Report, Shard, bytes_for_people, time_for_people};
+use crate::cohort::{
+    self, Asked, Event, Plan, PlannedFetch, PlannedSeries, PlannedStudy, Report, Shard, StudyRecord, bytes_for_people, time_for_people,
+};
 use crate::engine::Engine;
 use crate::model::Package;
 
@@ -21,7 +23,8 @@ use crate::model::Package;
 ///   a zip archive              its files; archives named *.zip in folders too
 ///   .nii .nii.gz .nrrd .nhdr   a NIfTI or NRRD volume, .hdr with .img a pair
 ///   .csv                       a list of studies: a column path, and study_instance_uid where
-///                              not everything below the path is meant (docs/cohorts.md)
+///                              not everything below the path is meant; or accession_number or
+///                              study_instance_uid alone, with --from (docs/cohorts.md)
 ///
 /// Each analysed series gets a folder DIR/<Series Instance UID>, and
 /// <Series Instance UID>.partN where a series has several, with
@@ -73,6 +76,11 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     only: Option<PathBuf>,
 
+    /// A TOML file with a table [source]: the PACS that has the studies of the lists that name no path. By C-FIND with C-GET or C-MOVE:
+    /// `ae_title`, `address`; by DICOMweb: `url`.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+
     /// A TOML file with these arguments: `model = "ct-tissue"`, `inputs = ["incoming"]`, `output = "out"`, `resume = true`. Those of the
     /// command line win. Paths in it count from its folder.
     #[arg(long, value_name = "FILE")]
@@ -119,6 +127,7 @@ impl Run {
         Asked {
             inputs: &self.inputs,
             output: &self.output,
+            from: self.from.as_deref(),
             forms: &self.results.results,
             resume: self.resume,
             shard: self.shard,
@@ -131,13 +140,14 @@ impl Run {
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         let mut command = format!("roentgen run --model {} --output {}", quoted(Path::new(&self.model)), quoted(&self.output));
         command += &format!(" --device {} --results {}", self.engine.device, self.results.results);
+        command += &self.from.as_deref().map_or_else(String::new, |from| format!(" --from {}", quoted(from)));
         command += &format!(" --only {}", quoted(&self.output.join(cohort::FAILURES_FILE)));
         self.inputs.iter().for_each(|input| command += &format!(" {}", quoted(input)));
         command
     }
 
     fn plan(&self, package: &Package) -> anyhow::Result<Outcome> {
-        let plan = cohort::plan(package, &self.asked())?;
+        let plan = cohort::plan(package, &self.asked(), &|text| eprintln!("{text}"))?;
         if self.output_args.json {
             text::print_json(&plan)?;
         } else {
@@ -180,13 +190,18 @@ pub(super) fn run_all(engine: &mut Engine, asked: &Asked<'_>) -> anyhow::Result<
 
 /// A line for each series.
 fn print_plan(plan: &Plan) {
-    for PlannedStudy { study_instance_uid, volume, is_done, series, bytes } in &plan.studies {
+    for PlannedStudy { study_instance_uid, volume, is_done, fetch, series, bytes } in &plan.studies {
         let name = match volume {
             Some(path) => format!("volume {}", path.display()),
             None if study_instance_uid.is_empty() => "study without UID".to_owned(),
             None => format!("study {study_instance_uid}"),
         };
-        say!("{name}, {}{}", bytes_for_people(*bytes), if *is_done { ", done" } else { "" });
+        let done = if *is_done { ", done" } else { "" };
+        if let Some(fetch) = fetch {
+            say!("{name}{}{done}", told(fetch));
+            continue;
+        }
+        say!("{name}, {}{done}", bytes_for_people(*bytes));
         for PlannedSeries { series_instance_uid, part, modality, instances, reasons, is_refused } in series {
             let part = part.map_or_else(String::new, |part| format!(" part {part}"));
             if !series_instance_uid.is_empty() {
@@ -199,10 +214,17 @@ fn print_plan(plan: &Plan) {
             reasons.iter().for_each(|reason| say!("    {word}: {reason}"));
         }
     }
+    for StudyRecord { study_instance_uid, accession_number, problem } in &plan.missing {
+        let name = if accession_number.is_empty() { study_instance_uid } else { accession_number };
+        say!("{name}\n    failed: {problem}");
+    }
     let done = plan.studies.iter().filter(|study| study.is_done).count();
     let bytes = plan.studies.iter().map(|study| study.bytes).sum();
     let (studies, to_analyse) = (plan.studies.len(), plan.to_analyse());
     say!("\n{studies} studies, {}, {done} of them done; {to_analyse} series would be analysed", bytes_for_people(bytes));
+    if plan.to_fetch() + plan.missing.len() > 0 {
+        say!("{} studies would be fetched; {} are not there, or not surely", plan.to_fetch(), plan.missing.len());
+    }
     say!("{} files unreadable, {} left out", plan.unreadable, plan.left_out);
     match &plan.estimate {
         Some(estimate) => say!(
@@ -218,7 +240,16 @@ fn print_plan(plan: &Plan) {
     }
 }
 
+/// What is known of a study before it is fetched.
+fn told(fetch: &PlannedFetch) -> String {
+    let PlannedFetch { from, accession_number, instances, modalities } = fetch;
+    let number = accession_number.as_ref().map_or_else(String::new, |number| format!(", accession number {number}"));
+    let instances = instances.map_or_else(String::new, |count| format!(", {count} instances"));
+    let modalities = if modalities.is_empty() { String::new() } else { format!(", {}", modalities.join(" ")) };
+    format!("{number}{modalities}{instances}, from {from}")
+}
+
 /// Everything in `inputs`, begun anew.
 pub(super) fn asked_anew<'a>(inputs: &'a [PathBuf], forms: &'a crate::results::Forms, output: &'a Path) -> Asked<'a> {
-    Asked { inputs, output, forms, resume: false, shard: None, only: None }
+    Asked { inputs, output, from: None, forms, resume: false, shard: None, only: None }
 }

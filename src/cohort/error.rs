@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::dataset::WriteError;
 use crate::geometry::Coded;
+use crate::node::SourceError;
 
 /// Why a cohort cannot be begun or carried on. What befalls one series is in the report.
 #[derive(Debug, Error)]
@@ -81,6 +82,15 @@ pub enum CohortError {
         /// Why not.
         source: io::Error,
     },
+    /// A PACS cannot be asked for the studies of a list.
+    #[error("the studies of the list cannot be asked for: {0}")]
+    Source(#[from] SourceError),
+    /// A list names studies of a PACS, and there is none.
+    #[error("{count} rows of the list name no path: give the PACS that has these studies by --from, or the paths")]
+    NoSource {
+        /// So many rows.
+        count: usize,
+    },
     /// A file of the outcome cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -104,6 +114,8 @@ impl Coded for CohortError {
             Self::OtherSettings { .. } => "cohort.other-settings",
             Self::NoCohort { .. } => "cohort.no-cohort",
             Self::Io { .. } => "cohort.io",
+            Self::Source(error) => error.code(),
+            Self::NoSource { .. } => "cohort.no-source",
             Self::Write(error) => error.code(),
             Self::Question { .. } => "cohort.question",
         }

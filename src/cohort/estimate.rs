@@ -10,7 +10,7 @@ use crate::series::StudyFiles;
 /// Studies with results after which the rest can be foretold.
 const FIRST: usize = 3;
 
-/// What was done of what is to do, in bytes of input: studies differ in size.
+/// What was done of what is to do, in bytes of input: studies differ in size. What is not here yet counts as a byte: its size is not known.
 #[derive(Debug)]
 pub(super) struct Pace {
     began: Instant,
@@ -27,7 +27,7 @@ impl Pace {
         let left: Vec<&StudyFiles> = cohort.studies().filter(|files| !history.is_complete(&files.key, &files.stamp)).collect();
         Self {
             began: Instant::now(),
-            left_bytes: left.iter().map(|files| files.bytes).sum(),
+            left_bytes: left.iter().map(|files| files.bytes.max(1)).sum(),
             left_studies: left.len(),
             done_bytes: 0,
             result_bytes: 0,
@@ -41,10 +41,10 @@ impl Pace {
         let done = match entry {
             Entry::Series(series) => series.verdict.done(),
             Entry::Volume(volume) => volume.verdict.done(),
-            Entry::File(_) => None,
+            Entry::File(_) | Entry::Study(_) => None,
             Entry::Complete => {
-                self.done_bytes += files.bytes;
-                self.left_bytes = self.left_bytes.saturating_sub(files.bytes);
+                self.done_bytes += files.bytes.max(1);
+                self.left_bytes = self.left_bytes.saturating_sub(files.bytes.max(1));
                 self.left_studies = self.left_studies.saturating_sub(1);
                 let enough = self.analysed >= FIRST && !std::mem::replace(&mut self.has_foretold, self.analysed >= FIRST);
                 return enough.then(|| self.foretell(output)).flatten();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{FileRecord, SeriesRecord, VolumeRecord};
+use super::record::{FileRecord, SeriesRecord, StudyRecord, VolumeRecord};
 use crate::codes::Uid;
 
 const PREFIX: &str = "journal-";
@@ -41,9 +41,14 @@ pub(super) enum Entry {
     Series(Box<SeriesRecord>),
     Volume(VolumeRecord),
     File(FileRecord),
+    /// It did not come from its PACS.
+    Study(StudyRecord),
     /// Nothing of the study is left to do.
     Complete,
 }
+
+/// What [`Entry::Study`] is named.
+const STUDY: &str = "0";
 
 impl Entry {
     /// What a later line about the same thing replaces.
@@ -55,6 +60,7 @@ impl Entry {
             }
             Self::Volume(_) => "2".to_owned(),
             Self::File(file) => format!("3 {}", file.path.display()),
+            Self::Study(_) => STUDY.to_owned(),
             Self::Complete => "4".to_owned(),
         }
     }
@@ -122,6 +128,9 @@ impl History {
     fn take(&mut self, line: Line) {
         let known = self.studies.entry(line.study.clone()).or_default();
         known.retain(|_, other| other.stamp == line.stamp);
+        if !matches!(line.entry, Entry::Complete) {
+            known.remove(STUDY); // it has come since, or failed once more
+        }
         known.insert(line.entry.name(), line);
     }
 

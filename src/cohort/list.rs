@@ -1,6 +1,7 @@
-//! Lists of studies: a CSV file with a column `path`, `study_instance_uid`, or both, and others that do not matter.
+//! Lists of studies: a CSV file with columns `path`, `study_instance_uid`, `accession_number`, one at least, and others that do not matter.
 //!
-//! A row with a UID names that study, a row without one everything below its path. Paths count from the folder of the list.
+//! A row with a UID names that study, a row without one everything below its path. Paths count from the folder of the list. A row without a
+//! path names a study of a PACS, by its UID, or else by its accession number.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use csv::ReaderBuilder;
 
 use super::CohortError;
 use crate::codes::{Uid, is_uid};
+use crate::node::{Sought, is_accession_number};
 use crate::series::StudyFiles;
 
 /// The most rows of a list.
@@ -22,6 +24,8 @@ pub struct StudyList {
     uids: BTreeSet<Uid>,
     /// Paths that are meant with all that they hold.
     whole: BTreeSet<PathBuf>,
+    /// Those without a path.
+    pub(super) sought: BTreeSet<Sought>,
 }
 
 impl StudyList {
@@ -40,8 +44,10 @@ impl StudyList {
         let headers = reader.headers().map_err(|e| wrong(e.to_string()))?.clone();
         let column = |name: &str| headers.iter().position(|header| header.trim_start_matches('\u{feff}') == name);
         let (path_column, uid_column) = (column("path"), column("study_instance_uid"));
-        if path_column.is_none() && uid_column.is_none() {
-            return Err(wrong("no column `path` and no column `study_instance_uid` in the list of studies".to_owned()));
+        let number_column = column("accession_number");
+        if path_column.is_none() && uid_column.is_none() && number_column.is_none() {
+            let what = "no column `path`, no column `study_instance_uid` and no column `accession_number` in the list of studies";
+            return Err(wrong(what.to_owned()));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut list = Self::default();
@@ -56,12 +62,23 @@ impl StudyList {
             match (field(uid_column), &place) {
                 (Some(uid), _) if is_uid(uid) => {
                     list.uids.insert(uid.to_owned());
+                    list.sought.extend(place.is_none().then(|| Sought::Study(uid.to_owned())));
                 }
                 (Some(_), _) => return Err(wrong(format!("row {} of the list of studies has no valid study_instance_uid", row + 1))),
                 (None, Some(place)) => {
                     list.whole.insert(place.clone());
                 }
-                (None, None) => continue,
+                (None, None) => match field(number_column) {
+                    Some(number) if is_accession_number(number) => {
+                        list.sought.insert(Sought::Accession(number.to_owned()));
+                    }
+                    Some(_) => {
+                        let what =
+                            "has an accession_number that a PACS cannot be asked for exactly: 1 to 16 characters of ASCII without * ? \\";
+                        return Err(wrong(format!("row {} of the list of studies {what}", row + 1)));
+                    }
+                    None => continue,
+                },
             }
             list.paths.extend(place.filter(|place| seen.insert(place.clone())));
         }
@@ -73,12 +90,17 @@ impl StudyList {
 
     /// One that names everything below these paths.
     pub(super) fn whole(paths: &[PathBuf]) -> Self {
-        Self { paths: paths.to_vec(), uids: BTreeSet::new(), whole: paths.iter().cloned().collect() }
+        Self { paths: paths.to_vec(), whole: paths.iter().cloned().collect(), ..Self::default() }
     }
 
     /// Studies and paths that it names.
     pub(super) fn rows(&self) -> usize {
-        self.uids.len() + self.whole.len()
+        self.uids.len() + self.whole.len() + self.sought.iter().filter(|one| matches!(one, Sought::Accession(_))).count()
+    }
+
+    /// Rows that a PACS is needed for: of those with a UID only where there is no path at all to look below.
+    pub(super) fn without_place(&self, nowhere: bool) -> usize {
+        self.sought.iter().filter(|one| nowhere || matches!(one, Sought::Accession(_))).count()
     }
 
     /// Whether it names this study.
@@ -93,6 +115,7 @@ impl StudyList {
         self.paths.extend(other.paths);
         self.uids.extend(other.uids);
         self.whole.extend(other.whole);
+        self.sought.extend(other.sought);
     }
 }
 
@@ -119,6 +142,8 @@ mod tests {
         check("path\na\n b \n\na\n", Ok((&["a", "b"], 2)));
         check("note,path\r\n\"x, y\",/data/c\r\n", Ok((&["/data/c"], 1)));
         check("\u{feff}study_instance_uid,path\n1.2.3,a\n1.2.4,a\n,b\n", Ok((&["a", "b"], 3)));
+        check("accession_number,path,study_instance_uid\nA1,,\nA1,,\n,x,\n,,1.2.3\nA2,,1.2.3\n", Ok((&["x"], 3)));
+        check("accession_number\nA*\n", Err("row 1"));
         check("patient\nx\n", Err("no column `path`"));
         check("path\n", Err("names none"));
         check("study_instance_uid\nJones\n", Err("row 1"));

@@ -12,6 +12,7 @@
 //!     failures.csv                 alive-N.json      .. while it is at work
 //!     report.json  report.html     claims/KEY.G      which process has which study
 //!                                  pictures/         small ones, for the page
+//!                                  fetched-N/        studies from a PACS, as long as they are needed
 //! ```
 
 mod acquisition;
@@ -24,11 +25,13 @@ mod pipeline;
 mod plan;
 mod query;
 mod record;
+mod remote;
 mod report;
 mod settings;
 mod table;
 mod work;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,16 +43,20 @@ pub use error::CohortError;
 pub use estimate::{bytes_for_people, time_for_people};
 pub use list::StudyList;
 pub use pipeline::EngineTime;
-pub use plan::{Plan, PlannedSeries, PlannedStudy, plan};
+pub use plan::{Plan, PlannedFetch, PlannedSeries, PlannedStudy, plan};
 pub use query::{Answer, query, study_list};
-pub use record::{Done, FileRecord, FindingRecord, Number, PartRecord, Problem, SeriesHead, SeriesRecord, Verdict, VolumeRecord};
+pub use record::{
+    Done, FileRecord, FindingRecord, Number, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord,
+};
 pub use report::Report;
 
+use crate::codes::Uid;
 use crate::engine::{Engine, Stage};
 use crate::results::Forms;
 use crate::series::{Inventory, StudyFiles};
 use error::io_at;
 use journal::{Entry, History, Journal};
+use remote::Remote;
 use settings::Settings;
 use work::{Alive, Others};
 
@@ -71,6 +78,8 @@ pub struct Asked<'a> {
     pub inputs: &'a [PathBuf],
     /// Where results go; made where it is not there.
     pub output: &'a Path,
+    /// A file with a table `[source]`: the PACS that has the studies of the lists that name no path.
+    pub from: Option<&'a Path>,
     /// The forms of the results of each series.
     pub forms: &'a Forms,
     /// Goes on with what is in the output folder, beside other processes that do so too; otherwise it is begun anew.
@@ -134,28 +143,35 @@ struct Cohort<'a> {
     inventory: Inventory,
     /// Places in the inventory, in its order.
     chosen: Vec<usize>,
+    /// What a PACS has of the studies: those without files.
+    remote: Option<Remote>,
 }
 
 impl<'a> Cohort<'a> {
-    /// Finds the studies.
-    fn of(asked: &Asked<'a>) -> Result<Self, CohortError> {
+    /// Finds the studies; `say` hears of what a PACS refuses for the moment.
+    fn of(asked: &Asked<'a>, go_on: &dyn Fn() -> bool, say: &dyn Fn(String)) -> Result<Self, CohortError> {
         let (inputs, list) = resolved(asked)?;
         for path in &inputs {
             fs::metadata(path).map_err(|source| CohortError::Input { path: path.clone(), source })?;
         }
-        let inventory = Inventory::of(&inputs);
-        if inventory.studies.is_empty() && inventory.skipped.is_empty() {
+        let mut inventory = Inventory::of(&inputs);
+        let here: BTreeSet<&Uid> = inventory.studies.iter().map(|study| &study.study_uid).collect();
+        let remote = asked.from.map(|from| Remote::of(from, list.as_ref(), &here, go_on, say)).transpose()?;
+        let missing = remote.as_ref().map_or(0, |remote| remote.missing.len());
+        inventory.studies.extend(remote.iter().flat_map(Remote::studies));
+        if inventory.studies.is_empty() && inventory.skipped.is_empty() && missing == 0 {
             return Err(CohortError::Empty);
         }
         let source_of = |path: &Path| inventory.source_of(path);
         let is_chosen = |study: &StudyFiles| {
-            list.as_ref().is_none_or(|list| list.names(study, source_of)) && asked.shard.is_none_or(|shard| shard.has(study))
+            (study.files.is_empty() || list.as_ref().is_none_or(|list| list.names(study, source_of)))
+                && asked.shard.is_none_or(|shard| shard.has(study))
         };
         let chosen: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_chosen(&inventory.studies[n])).collect();
-        if let Some(list) = list.filter(|_| chosen.is_empty() && asked.shard.is_none()) {
+        if let Some(list) = list.filter(|_| chosen.is_empty() && asked.shard.is_none() && missing == 0) {
             return Err(CohortError::NotThere { wanted: list.rows() });
         }
-        Ok(Self { output: asked.output, work: asked.output.join(WORK), forms: asked.forms, inventory, chosen })
+        Ok(Self { output: asked.output, work: asked.output.join(WORK), forms: asked.forms, inventory, chosen, remote })
     }
 
     /// Those that are to be done, whether or not they are.
@@ -176,7 +192,7 @@ fn history(output: &Path) -> io::Result<History> {
     history.review(|line| match &line.entry {
         Entry::Series(series) => there(&series.verdict),
         Entry::Volume(volume) => there(&volume.verdict),
-        Entry::File(_) | Entry::Complete => true,
+        Entry::File(_) | Entry::Study(_) | Entry::Complete => true,
     });
     Ok(history)
 }
@@ -187,10 +203,6 @@ fn resolved(asked: &Asked<'_>) -> Result<(Vec<PathBuf>, Option<StudyList>), Coho
     let mut meant: Option<StudyList> = None;
     for path in &lists {
         let list = StudyList::read(path)?;
-        if list.paths.is_empty() {
-            let what = "a list of studies as an input needs a column `path`; with --only it may do without".to_owned();
-            return Err(CohortError::List { what, path: path.clone() });
-        }
         meant.get_or_insert_default().join(list);
     }
     if let Some(list) = meant.as_mut() {
@@ -198,7 +210,13 @@ fn resolved(asked: &Asked<'_>) -> Result<(Vec<PathBuf>, Option<StudyList>), Coho
         list.join(StudyList::whole(&inputs));
         inputs.clone_from(&list.paths);
     }
-    let Some(only) = asked.only else { return Ok((inputs, meant)) };
+    let Some(only) = asked.only else {
+        // With --only what has no path may be among the inputs.
+        return match meant.as_ref().map_or(0, |list| list.without_place(inputs.is_empty())) {
+            count @ 1.. if asked.from.is_none() => Err(CohortError::NoSource { count }),
+            _ => Ok((inputs, meant)),
+        };
+    };
     let only = StudyList::read(only)?;
     if inputs.is_empty() {
         inputs.clone_from(&only.paths);
@@ -211,7 +229,7 @@ fn resolved(asked: &Asked<'_>) -> Result<(Vec<PathBuf>, Option<StudyList>), Coho
 /// # Errors
 /// Only what keeps it from starting or from noting what is done. All else is in the report.
 pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn Fn(Event) + Sync)) -> Result<Report, CohortError> {
-    let cohort = Cohort::of(asked)?;
+    let cohort = Cohort::of(asked, &|| !work::is_set(stop), &|text| on(Event::Say(text)))?;
     let Cohort { output, work, .. } = &cohort;
     fs::create_dir_all(output).map_err(io_at("make the output folder", *output))?;
     let settings = Settings::of(engine, asked.forms);
@@ -237,6 +255,7 @@ pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn 
     // Of two that begin at once, each has said so before it looks for the other.
     if !others.any_lives(work, Some(number)).map_err(io_at("look into", work))? {
         remove_unfinished(output).map_err(io_at("remove what a run that was stopped has left in", *output))?;
+        remote::remove_left(work).map_err(io_at("remove what a run that was stopped has fetched into", work))?;
     }
     let mut history = cohort.history().map_err(io_at("read the journal in", work))?;
     if asked.only.is_some() {

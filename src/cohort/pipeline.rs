@@ -3,6 +3,8 @@
 //! Each stage is one thread. A stage has room for one series: the one before it begins the next only when that has gone on, so that at most
 //! three are in memory. Notes without voxels pass at any time. The order is that of the studies, and what a stage computes does not depend
 //! on the others: results are those of one thread, bit for bit.
+//!
+//! Before them one more claims studies: one when the reader is free for it, or, where they come from a PACS, some ahead, which it fetches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -16,7 +18,8 @@ use super::acquisition::Acquisition;
 use super::error::{CohortError, io_at};
 use super::estimate::Pace;
 use super::journal::{Entry, History, Journal, Line};
-use super::record::{Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, Verdict, VolumeRecord, in_short};
+use super::record::{Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord, in_short};
+use super::remote::{self, Here, MOST_IN_A_ROW};
 use super::work::{Claims, Others, is_set};
 use super::{Cohort, Event, PICTURES};
 use crate::engine::{Analysis, Engine, Input, Opened, Stage};
@@ -115,25 +118,34 @@ pub(super) fn run(
     let failed = AtomicBool::new(false);
     let pace = Pace::new(cohort, &history);
     let ends = || is_set(stop) || is_set(&failed);
+    let folder = remote::folder(&cohort.work, journal.number);
+    let to_fetch = cohort.remote.as_ref().filter(|remote| !remote.found.is_empty());
+    let here = to_fetch.map(|remote| Here::new(remote, &folder)).transpose()?;
+    let here = here.as_ref();
     std::thread::scope(|threads| {
         let (to_engine, read) = sync_channel(NOTES);
         let (to_writer, analysed) = sync_channel(NOTES);
         let (taken, room) = sync_channel(1);
         let (written, room_to_write) = sync_channel(1);
         let claims = Claims::of(&cohort.work, journal.number).map_err(io_at("claim studies in", &cohort.work))?;
-        let mut reader = Reader {
+        let (to_reader, claimed) = sync_channel(here.map_or(0, Here::most));
+        let (was_read, room_to_read) = sync_channel(1);
+        let mut claimer = Claimer {
             cohort,
-            package: &package,
             history,
             claims,
             others: Others::default(),
+            here,
+            in_a_row: 0,
             ends: &ends,
-            to_engine,
-            room: Room::free(room),
+            to_reader,
+            room: Room::free(room_to_read),
             on,
         };
-        let reader = threads.spawn(move || reader.read());
-        let mut writer = Writer { cohort, journal, pace, on };
+        let claimer = threads.spawn(move || claimer.claim());
+        let mut reader = Reader { cohort, package: &package, ends: &ends, to_engine, room: Room::free(room) };
+        let reader = threads.spawn(move || reader.read(&claimed, &was_read));
+        let mut writer = Writer { cohort, here, journal, pace, on };
         let failed = &failed;
         let writer = threads.spawn(move || {
             let wrote = writer.write(&analysed, &written);
@@ -143,9 +155,10 @@ pub(super) fn run(
         });
         let time = analyse(engine, cohort, (&read, taken), (to_writer, Room::free(room_to_write)), &ends, on);
         drop(read);
-        let read = reader.join().expect("panics of series are caught");
+        reader.join().expect("panics of series are caught");
+        let claimed = claimer.join().expect("it analyses nothing");
         writer.join().expect("panics of series are caught")?;
-        read?;
+        claimed?;
         Ok(time)
     })
 }
@@ -173,21 +186,33 @@ impl Room {
     }
 }
 
-/// The first stage.
-struct Reader<'a> {
+/// A study that this process has claimed.
+struct Claimed {
+    study: usize,
+    /// What is done of it.
+    known: Vec<Entry>,
+    /// With its files; none where it did not come, with whether it may come another time.
+    files: Result<StudyFiles, (StudyRecord, bool)>,
+}
+
+/// Before the first stage.
+struct Claimer<'a> {
     cohort: &'a Cohort<'a>,
-    package: &'a Package,
     history: History,
     claims: Claims,
     others: Others,
+    /// Where studies of a PACS come.
+    here: Option<&'a Here<'a>>,
+    /// Studies that did not come one after the other, for reasons that may pass.
+    in_a_row: u32,
     ends: &'a (dyn Fn() -> bool + Sync),
-    to_engine: SyncSender<Step<Opened>>,
+    to_reader: SyncSender<Claimed>,
     room: Room,
     on: &'a (dyn Fn(Event) + Sync),
 }
 
-impl Reader<'_> {
-    fn read(&mut self) -> Result<(), CohortError> {
+impl Claimer<'_> {
+    fn claim(&mut self) -> Result<(), CohortError> {
         let cohort = self.cohort;
         let failed = || io_at("claim studies in", &cohort.work);
         let mut claimed = Vec::new();
@@ -199,13 +224,61 @@ impl Reader<'_> {
             if self.history.is_complete(&files.key, &files.stamp) {
                 continue;
             }
-            if self.claims.take(&files.key).map_err(failed())? {
-                self.study(study);
-            } else {
+            if !self.is_ready(study) {
+                return Ok(());
+            }
+            if !self.claims.take(&files.key).map_err(failed())? {
                 claimed.push(study);
+            } else if !self.hand_over(study) {
+                return Ok(());
             }
         }
         self.take_over(claimed)
+    }
+
+    /// Waits until the reader is free for a study; none is waited for where it is fetched first.
+    fn is_ready(&mut self, study: usize) -> bool {
+        self.cohort.inventory.studies[study].files.is_empty() || self.room.wait()
+    }
+
+    /// Fetches a study where it is not here, and hands it to the reader; false where the run ends.
+    fn hand_over(&mut self, study: usize) -> bool {
+        let files = &self.cohort.inventory.studies[study];
+        let known = self.history.of(&files.key, &files.stamp).filter(|entry| !matches!(entry, Entry::Study(_))).cloned().collect();
+        let Some(files) = self.fetched(files) else { return false };
+        if matches!(files, Err((_, true))) {
+            self.in_a_row += 1;
+        } else {
+            self.in_a_row = 0;
+        }
+        if self.to_reader.send(Claimed { study, known, files }).is_err() {
+            return false;
+        }
+        self.room.fill();
+        if self.in_a_row == MOST_IN_A_ROW {
+            let text = format!("{MOST_IN_A_ROW} studies in a row did not come: the PACS is not asked for more, --resume goes on");
+            (self.on)(Event::Say(text));
+        }
+        self.in_a_row < MOST_IN_A_ROW
+    }
+
+    /// None where the run ends meanwhile.
+    fn fetched(&self, files: &StudyFiles) -> Option<Result<StudyFiles, (StudyRecord, bool)>> {
+        let (Some(remote), Some(here), true) = (&self.cohort.remote, self.here, files.files.is_empty()) else {
+            return Some(Ok(files.clone()));
+        };
+        let say = |text| (self.on)(Event::Say(format!("study {}: {text}", files.study_uid)));
+        Some(match here.fetch(remote, &files.study_uid, &|| !(self.ends)(), &say)? {
+            Ok(paths) => Ok(files.with(paths)),
+            Err(error) => {
+                let record = StudyRecord {
+                    study_instance_uid: files.study_uid.clone(),
+                    accession_number: remote.found[&files.study_uid].accession_number.clone().unwrap_or_default(),
+                    problem: remote::problem(&error),
+                };
+                Err((record, error.may_pass()))
+            }
+        })
     }
 
     /// Waits for those who have claimed these studies, and does what they leave.
@@ -230,8 +303,12 @@ impl Reader<'_> {
                     continue;
                 }
                 match free {
-                    Some(generation) if !(self.ends)() && self.claims.take_over(&files.key, generation).map_err(failed())? => {
-                        self.study(study);
+                    Some(generation)
+                        if !(self.ends)() && self.is_ready(study) && self.claims.take_over(&files.key, generation).map_err(failed())? =>
+                    {
+                        if !self.hand_over(study) {
+                            return Ok(());
+                        }
                     }
                     _ => left.push(study),
                 }
@@ -247,17 +324,46 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// The first stage.
+struct Reader<'a> {
+    cohort: &'a Cohort<'a>,
+    package: &'a Package,
+    ends: &'a (dyn Fn() -> bool + Sync),
+    to_engine: SyncSender<Step<Opened>>,
+    room: Room,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, claimed: &Receiver<Claimed>, was_read: &SyncSender<()>) {
+        for Claimed { study, known, files } in claimed {
+            if (self.ends)() {
+                return;
+            }
+            match files {
+                Ok(files) => self.study(study, &files, &known),
+                Err((record, may_come)) => {
+                    self.send(Step::Ended { study, entry: Box::new(Entry::Study(record)) });
+                    if !may_come {
+                        self.send(Step::Ended { study, entry: Box::new(Entry::Complete) });
+                    }
+                }
+            }
+            // One note is enough; and who has claimed the last one is not there any more.
+            let _ = was_read.try_send(());
+        }
+    }
 
     /// Reads what is left of a study. A stop leaves the rest of it to a later run.
-    fn study(&mut self, study: usize) {
+    fn study(&mut self, study: usize, files: &StudyFiles, known: &[Entry]) {
         let (cohort, package) = (self.cohort, self.package);
-        let files = &cohort.inventory.studies[study];
         let found = cohort.inventory.open(files);
         let parts: Vec<Part<'_>> = found.series.iter().flat_map(|one| one.parts(package.manifest.select.geometry)).collect();
         let answers = package.take(&parts, parts.iter().map(|part| package.eligible(part)).collect());
         for (part, answer) in parts.iter().zip(answers) {
             let head = head_of(part, answer.as_ref().ok());
-            if self.knows_series(files, &head) {
+            if knows_series(known, &head) {
                 continue;
             }
             let job = answer.map(|mut eligible| {
@@ -270,7 +376,7 @@ impl Reader<'_> {
             }
         }
         for file in &found.volumes {
-            if self.history.of(&files.key, &files.stamp).any(|entry| matches!(entry, Entry::Volume(_))) {
+            if known.iter().any(|entry| matches!(entry, Entry::Volume(_))) {
                 continue;
             }
             let answer = package.assess_volume(file).answer();
@@ -292,14 +398,6 @@ impl Reader<'_> {
             }
         }
         self.send(Step::Ended { study, entry: Box::new(Entry::Complete) });
-    }
-
-    fn knows_series(&self, files: &StudyFiles, head: &SeriesHead) -> bool {
-        let number = |head: &SeriesHead| head.part.as_ref().map(|part| part.number);
-        self.history.of(&files.key, &files.stamp).any(|entry| match entry {
-            Entry::Series(known) => known.head.series_instance_uid == head.series_instance_uid && number(&known.head) == number(head),
-            _ => false,
-        })
     }
 
     /// Reads the voxels and hands them to the engine; false where the run ends.
@@ -339,6 +437,14 @@ impl Reader<'_> {
 /// Each rule that holds, in short, and what the other channels are.
 fn because(checks: &[Check], others: impl Iterator<Item = String>) -> Vec<String> {
     checks.iter().map(Check::short).chain(others).collect()
+}
+
+fn knows_series(known: &[Entry], head: &SeriesHead) -> bool {
+    let number = |head: &SeriesHead| head.part.as_ref().map(|part| part.number);
+    known.iter().any(|entry| match entry {
+        Entry::Series(known) => known.head.series_instance_uid == head.series_instance_uid && number(&known.head) == number(head),
+        _ => false,
+    })
 }
 
 fn head_of(part: &Part<'_>, eligible: Option<&Eligible>) -> SeriesHead {
@@ -412,6 +518,8 @@ fn analyse(
 /// The third stage.
 struct Writer<'a> {
     cohort: &'a Cohort<'a>,
+    /// Where studies of a PACS are, until they are complete.
+    here: Option<&'a Here<'a>>,
     journal: Journal,
     pace: Pace,
     on: &'a (dyn Fn(Event) + Sync),
@@ -445,6 +553,7 @@ impl Writer<'_> {
             self.journal.append(&line).map_err(io_at("note what is done in the journal in", &self.cohort.work))?;
             news.into_iter().for_each(|text| (self.on)(Event::Say(text)));
             if is_complete {
+                self.here.into_iter().for_each(|here| here.release(&files.study_uid));
                 (self.on)(Event::StudyDone);
             }
         }

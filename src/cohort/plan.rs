@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use super::estimate::free_bytes;
 use super::journal::{Entry, History};
-use super::record::Problem;
+use super::record::{Problem, StudyRecord};
 use super::{Asked, Cohort, CohortError};
 use crate::codes::Uid;
 use crate::model::{Ineligible, Package};
+use crate::node::FoundStudy;
 use crate::series::{Part, StudyFiles};
 
 /// What a run would do.
@@ -22,6 +23,8 @@ pub struct Plan {
     pub left_out: usize,
     /// .. and that should be and cannot be read.
     pub unreadable: usize,
+    /// Studies of the list that the PACS does not have, or not surely.
+    pub missing: Vec<StudyRecord>,
     /// From what is done in the folder already; none where that is nothing.
     pub estimate: Option<Estimate>,
     /// Free on the disk of the output folder, where the system says.
@@ -50,8 +53,24 @@ pub struct PlannedStudy {
     pub bytes: u64,
     /// Whether it is done already.
     pub is_done: bool,
-    /// Its series; of a volume one without UID.
+    /// Where it would be fetched first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<PlannedFetch>,
+    /// Its series; of a volume one without UID; of a study that is not here none, which are known when it is.
     pub series: Vec<PlannedSeries>,
+}
+
+/// A study of a PACS.
+#[derive(Debug, Serialize)]
+pub struct PlannedFetch {
+    /// The PACS.
+    pub from: String,
+    /// As the list has it; none where it names the study by its UID.
+    pub accession_number: Option<String>,
+    /// Instances there, where the PACS says.
+    pub instances: Option<u32>,
+    /// Modalities there, where the PACS says.
+    pub modalities: Vec<String>,
 }
 
 /// One series or part of it.
@@ -78,24 +97,31 @@ impl Plan {
         open.flat_map(|study| &study.series).filter(|series| series.reasons.is_empty()).count()
     }
 
-    /// Whether there is a series that the package takes, done already or not.
+    /// Studies that would be fetched.
+    pub fn to_fetch(&self) -> usize {
+        self.studies.iter().filter(|study| !study.is_done && study.fetch.is_some()).count()
+    }
+
+    /// Whether there is a series that the package takes, done already or not, or a study that may have one.
     pub fn takes_some(&self) -> bool {
-        self.studies.iter().flat_map(|study| &study.series).any(|series| series.reasons.is_empty())
+        self.studies.iter().any(|study| study.fetch.is_some())
+            || self.studies.iter().flat_map(|study| &study.series).any(|series| series.reasons.is_empty())
     }
 }
 
-/// Plans what [`super::run`] would do. Nothing is written.
+/// Plans what [`super::run`] would do. Nothing is written, and nothing fetched; `say` hears of what a PACS refuses for the moment.
 ///
 /// # Errors
 /// As [`super::run`] has for inputs, and where the journal of the folder cannot be read.
-pub fn plan(package: &Package, asked: &Asked<'_>) -> Result<Plan, CohortError> {
-    let cohort = Cohort::of(asked)?;
+pub fn plan(package: &Package, asked: &Asked<'_>, say: &dyn Fn(String)) -> Result<Plan, CohortError> {
+    let cohort = Cohort::of(asked, &|| true, say)?;
     let goes_on = asked.resume || asked.shard.is_some();
     let history = cohort.history().map_err(super::error::io_at("read the journal in", &cohort.work))?;
     let is_done = |files: &StudyFiles| goes_on && asked.only.is_none() && history.is_complete(&files.key, &files.stamp);
     let studies: Vec<PlannedStudy> = cohort.studies().map(|files| planned(package, &cohort, files, is_done(files))).collect();
     let left_bytes = studies.iter().filter(|study| !study.is_done).map(|study| study.bytes).sum();
     Ok(Plan {
+        missing: cohort.remote.iter().flat_map(|remote| remote.missing.clone()).collect(),
         estimate: estimate(&history, &cohort, left_bytes),
         left_out: cohort.inventory.skipped.iter().filter(|s| s.error.is_foreign()).count(),
         unreadable: cohort.inventory.skipped.iter().filter(|s| !s.error.is_foreign()).count(),
@@ -131,7 +157,12 @@ fn planned(package: &Package, cohort: &Cohort<'_>, files: &StudyFiles, is_done: 
         series.push(PlannedSeries { series_instance_uid, part: None, modality, instances: 1, reasons, is_refused });
     }
     let volume = found.volumes.first().map(|file| file.shown.clone());
-    PlannedStudy { study_instance_uid: files.study_uid.clone(), volume, bytes: files.bytes, is_done, series }
+    let fetch = cohort.remote.as_ref().filter(|_| files.files.is_empty()).map(|remote| {
+        let found = &remote.found[&files.study_uid];
+        let FoundStudy { accession_number, instances, modalities, .. } = found.clone();
+        PlannedFetch { from: remote.source.place(), accession_number, instances, modalities }
+    });
+    PlannedStudy { study_instance_uid: files.study_uid.clone(), volume, bytes: files.bytes, is_done, fetch, series }
 }
 
 /// From the time, input and results of the studies that are done.
@@ -141,7 +172,7 @@ fn estimate(history: &History, cohort: &Cohort<'_>, left_bytes: u64) -> Option<E
         let verdicts = history.of(&files.key, &files.stamp).filter_map(|entry| match entry {
             Entry::Series(series) => series.verdict.done(),
             Entry::Volume(volume) => volume.verdict.done(),
-            Entry::File(_) | Entry::Complete => None,
+            Entry::File(_) | Entry::Study(_) | Entry::Complete => None,
         });
         for done in verdicts {
             from += 1;

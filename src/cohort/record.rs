@@ -84,6 +84,18 @@ pub struct FileRecord {
     pub problem: Problem,
 }
 
+/// A study of a PACS that was not found or did not come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudyRecord {
+    /// Study Instance UID (0020,000D); empty where it is not known.
+    pub study_instance_uid: Uid,
+    /// As the list has it; empty where it was asked for by its UID.
+    pub accession_number: String,
+    /// Why. Holds no accession number.
+    #[serde(flatten)]
+    pub problem: Problem,
+}
+
 /// How one series or volume ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::error::{CohortError, io_at};
 use super::journal::{Entry, History};
 use super::pipeline::EngineTime;
-use super::record::{FileRecord, Problem, SeriesRecord, Verdict, VolumeRecord};
+use super::record::{FileRecord, Problem, SeriesRecord, StudyRecord, Verdict, VolumeRecord};
 use super::settings::Settings;
 use super::{Cohort, FAILURES_FILE, FINDINGS_CSV_FILE, PAGE_FILE, REPORT_FILE, page, table};
 use crate::codes::Uid;
@@ -34,6 +34,9 @@ pub struct Report {
     pub volumes: Vec<VolumeRecord>,
     /// What is neither, by path.
     pub files: Vec<FileRecord>,
+    /// Studies that a PACS does not have, or that did not come.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<StudyRecord>,
     /// Where the time of that process's engine went.
     pub engine: EngineTime,
     /// Where the studies lie, by Study Instance UID.
@@ -76,6 +79,7 @@ impl Report {
             unreadable: !skipped.error.is_foreign(),
             problem: Problem::of(&skipped.error, |message| cohort.inventory.shown_in(message)),
         }));
+        report.missing.extend(cohort.remote.iter().flat_map(|remote| remote.missing.clone()));
         report.take(history, cohort.output);
         report
     }
@@ -97,6 +101,7 @@ impl Report {
             series: Vec::new(),
             volumes: Vec::new(),
             files: Vec::new(),
+            missing: Vec::new(),
             places: BTreeMap::new(),
             engine: EngineTime::default(),
             peak_memory_mb: None,
@@ -122,6 +127,7 @@ impl Report {
                 }
                 Entry::Volume(volume) => self.volumes.push(VolumeRecord { verdict: placed(volume.verdict), ..volume }),
                 Entry::File(file) => self.files.push(file),
+                Entry::Study(study) => self.missing.push(study),
                 Entry::Complete => {}
             }
         }
@@ -132,6 +138,7 @@ impl Report {
         };
         self.series.sort_by_cached_key(key);
         self.volumes.sort_by(|a, b| a.path.cmp(&b.path));
+        self.missing.sort_by(|a, b| (&a.accession_number, &a.study_instance_uid).cmp(&(&b.accession_number, &b.study_instance_uid)));
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.files.dedup_by(|a, b| a.path == b.path);
     }
@@ -143,7 +150,7 @@ impl Report {
 
     /// Whether something should have been analysed and was not.
     pub fn has_failures(&self) -> bool {
-        self.verdicts().any(Verdict::is_failure) || self.files.iter().any(|file| file.unreadable)
+        self.verdicts().any(Verdict::is_failure) || self.files.iter().any(|file| file.unreadable) || !self.missing.is_empty()
     }
 
     /// Whether studies are left to do.

@@ -195,13 +195,20 @@ pub(super) fn series(report: &Report) -> Table {
         ("outcome", Kind::Text),
         ("code", Kind::Text),
         ("message", Kind::Text),
+        ("accession_number", Kind::Text),
     ];
     let text = |text: &str| Cell::text(text);
     // From the root: a list of studies may lie anywhere.
-    let path = |path: &Path| Cell::text(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy());
+    let path = |path: &Path| {
+        if path.as_os_str().is_empty() {
+            Cell::None
+        } else {
+            Cell::text(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy())
+        }
+    };
     let why = |verdict: &Verdict| {
         let all = |of: fn(&super::Problem) -> &String| verdict.reasons().iter().map(|r| of(r).as_str()).collect::<Vec<_>>().join("; ");
-        [text(verdict.outcome()), text(&all(|reason| &reason.code)), text(&all(|reason| &reason.message))]
+        [text(verdict.outcome()), text(&all(|reason| &reason.code)), text(&all(|reason| &reason.message)), Cell::None]
     };
     let mut rows = Vec::new();
     for series in &report.series {
@@ -225,7 +232,12 @@ pub(super) fn series(report: &Report) -> Table {
     }
     for file in report.files.iter().filter(|file| file.unreadable) {
         let mut row = vec![path(&file.path), Cell::None, Cell::None, Cell::None, Cell::None, Cell::None];
-        row.extend([text("unreadable"), text(&file.problem.code), text(&file.problem.message)]);
+        row.extend([text("unreadable"), text(&file.problem.code), text(&file.problem.message), Cell::None]);
+        rows.push(row);
+    }
+    for study in &report.missing {
+        let mut row = vec![Cell::None, text(&study.study_instance_uid), Cell::None, Cell::None, Cell::None, Cell::None];
+        row.extend([text("failed"), text(&study.problem.code), text(&study.problem.message), text(&study.accession_number)]);
         rows.push(row);
     }
     Table { columns: columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec(), rows }
@@ -237,7 +249,8 @@ pub(super) fn failures(report: &Report) -> Table {
     for row in &mut table.rows {
         // A derived UID names nothing in the input: the path does.
         let Cell::Text(study) = &row[1] else { continue };
-        row[1] = Cell::text(report.places.get(study).map_or("", |place| &place.study_uid));
+        let Some(place) = report.places.get(study) else { continue };
+        row[1] = Cell::text(&place.study_uid);
     }
     let outcome = table.columns.iter().position(|(name, _)| name == "outcome").expect("a column of series");
     let failed = ["refused", "failed", "unreadable"].map(|word| Cell::Text(word.to_owned()));

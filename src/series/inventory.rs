@@ -35,7 +35,7 @@ pub struct StudyFiles {
     pub key: String,
     /// Study Instance UID (0020,000D) as it is stated; empty where none is, and for a volume.
     pub study_uid: Uid,
-    /// At least one, by path.
+    /// At least one, by path; none as long as it is elsewhere.
     pub files: Vec<PathBuf>,
     /// Of all files.
     pub bytes: u64,
@@ -45,6 +45,16 @@ pub struct StudyFiles {
 }
 
 impl StudyFiles {
+    /// A study whose files are not here yet; `stamp` is by which it is known whether it has changed.
+    pub fn elsewhere(study_uid: &str, stamp: String) -> Self {
+        Self { key: key_of(&format!("study\n{study_uid}")), study_uid: study_uid.to_owned(), files: Vec::new(), bytes: 0, stamp }
+    }
+
+    /// The same study with these files.
+    pub fn with(&self, files: Vec<PathBuf>) -> Self {
+        Self { files, ..self.clone() }
+    }
+
     /// The folder that all its files lie in, at whatever depth; of a single file that file.
     fn place(&self) -> PathBuf {
         let [first, rest @ ..] = self.files.as_slice() else { return PathBuf::new() };
@@ -138,6 +148,10 @@ fn changed_ns(metadata: &Metadata) -> u128 {
     metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_nanos())
 }
 
+fn key_of(name: &str) -> String {
+    hex(&Sha256::digest(name)[..10])
+}
+
 /// A series is never torn apart: where one names several studies, it belongs to the first by UID, and the gate then refuses it.
 fn studies(held: Vec<(PathBuf, Held)>, unpacked: &[Arc<Unpacked>]) -> Vec<StudyFiles> {
     let mut study_of: BTreeMap<[u8; 16], &Uid> = BTreeMap::new();
@@ -160,7 +174,7 @@ fn studies(held: Vec<(PathBuf, Held)>, unpacked: &[Arc<Unpacked>]) -> Vec<StudyF
         let mut stamps: Vec<[u8; 32]> = places.iter().map(|&n| held[n].1.stamp).collect();
         stamps.sort_unstable();
         StudyFiles {
-            key: hex(&Sha256::digest(&name)[..10]),
+            key: key_of(&name),
             study_uid: study_of[&held[places[0]].1.group].clone(),
             files: places.iter().map(|&n| held[n].0.clone()).collect(),
             bytes: places.iter().map(|&n| held[n].1.bytes).sum(),

@@ -256,6 +256,35 @@ fn people_see_the_cohort() {
     println!("{}", checked.stdout);
 }
 
+/// A list and a PACS (`tests/python/check_pacs.py`), by scenarios.
+fn check_pacs(scenarios: &str) {
+    let (_, study) = crate::support::small_study();
+    let script = root().join("tests/python/check_pacs.py");
+    let ran = python(&script, &[Path::new(env!("CARGO_BIN_EXE_roentgen")), &ct_tissue(), study.path(), Path::new(scenarios)]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    println!("{}", ran.stdout);
+}
+
+#[test]
+fn studies_of_a_list_come_from_orthanc_by_c_get() {
+    check_pacs("get");
+}
+
+#[test]
+fn studies_of_a_list_come_from_orthanc_by_c_move_and_dicomweb() {
+    check_pacs("move,web");
+}
+
+#[test]
+fn what_a_pacs_does_wrong_is_told_and_never_analysed() {
+    check_pacs("broken,down");
+}
+
+#[test]
+fn a_run_that_fetches_can_be_stopped() {
+    check_pacs("stopped");
+}
+
 #[test]
 fn a_batch_is_a_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");

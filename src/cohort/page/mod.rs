@@ -151,6 +151,7 @@ fn counts(page: &mut Markup, report: &Report, cases: &[Case<'_>]) {
         ("Refused", count("refused").to_string()),
         ("Failed", count("failed").to_string()),
         ("Unreadable files", unreadable.to_string()),
+        ("Studies that did not come", report.missing.len().to_string()),
         ("Scanners", scanners.len().to_string()),
         ("Package", report.package.clone()),
         ("Device", report.device.clone()),
@@ -184,6 +185,11 @@ fn failures(page: &mut Markup, report: &Report) {
     }
     for file in report.files.iter().filter(|file| file.unreadable) {
         rows.push([file.path.display().to_string(), "unreadable".to_owned(), file.problem.code.clone(), file.problem.message.clone()]);
+    }
+    for study in &report.missing {
+        // The number that the list has is in the other list.
+        let uid = Some(&study.study_instance_uid).filter(|uid| !uid.is_empty()).map_or("a row of the list", String::as_str);
+        rows.push([uid.to_owned(), "failed".to_owned(), study.problem.code.clone(), study.problem.message.clone()]);
     }
     if rows.is_empty() {
         return;
