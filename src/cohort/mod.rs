@@ -9,6 +9,7 @@
 //!   output/                      work/
 //!     SERIES/  ..results           settings.json     package, forms, parameters
 //!     findings.csv                 journal-N.jsonl   one for each process
+//!     findings.parquet
 //!     failures.csv                 alive-N.json      .. while it is at work
 //!     report.json  report.html     claims/KEY.G      which process has which study
 //!                                  pictures/         small ones, for the page
@@ -21,6 +22,7 @@ mod estimate;
 mod journal;
 mod list;
 mod page;
+mod parquet;
 mod pipeline;
 mod plan;
 mod query;
@@ -64,6 +66,8 @@ use work::{Alive, Others};
 pub const REPORT_FILE: &str = "report.json";
 /// The table, a row a finding.
 pub const FINDINGS_CSV_FILE: &str = "findings.csv";
+/// The same table with types.
+pub const FINDINGS_PARQUET_FILE: &str = "findings.parquet";
 /// What should have been analysed and was not: a list of studies for `--only`.
 pub const FAILURES_FILE: &str = "failures.csv";
 /// The page.

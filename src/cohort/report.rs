@@ -11,7 +11,7 @@ use super::journal::{Entry, History};
 use super::pipeline::EngineTime;
 use super::record::{FileRecord, Problem, SeriesRecord, StudyRecord, Verdict, VolumeRecord};
 use super::settings::Settings;
-use super::{Cohort, FAILURES_FILE, FINDINGS_CSV_FILE, PAGE_FILE, REPORT_FILE, page, table};
+use super::{Cohort, FAILURES_FILE, FINDINGS_CSV_FILE, FINDINGS_PARQUET_FILE, PAGE_FILE, REPORT_FILE, page, table};
 use crate::codes::Uid;
 use crate::dataset::{WriteError, write_atomically};
 use crate::engine::peak_memory_mb;
@@ -162,6 +162,7 @@ impl Report {
     pub(super) fn write(&self, output: &Path) -> Result<(), CohortError> {
         let findings = table::findings(self);
         write_text(&output.join(FINDINGS_CSV_FILE), &findings.csv())?;
+        write_text(&output.join(FINDINGS_PARQUET_FILE), &findings.parquet())?;
         write_text(&output.join(FAILURES_FILE), &table::failures(self).csv())?;
         write_text(&output.join(PAGE_FILE), page::page(self, output).as_bytes())?;
         let path = output.join(REPORT_FILE);

@@ -256,6 +256,14 @@ fn people_see_the_cohort() {
     println!("{}", checked.stdout);
 }
 
+#[test]
+fn the_table_is_there_with_types() {
+    let undisturbed = COHORT.folder.path().join("undisturbed");
+    let checked = python(&root().join("tests/python/check_parquet.py"), &[&undisturbed]);
+    assert_eq!(checked.code, 0, "{}", checked.all());
+    println!("{}", checked.stdout);
+}
+
 /// A list and a PACS (`tests/python/check_pacs.py`), by scenarios.
 fn check_pacs(scenarios: &str) {
     let (_, study) = crate::support::small_study();
