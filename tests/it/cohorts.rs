@@ -264,6 +264,23 @@ fn the_table_is_there_with_types() {
     println!("{}", checked.stdout);
 }
 
+#[test]
+fn how_certain_a_classifier_is_can_be_seen() {
+    let made = tempfile::tempdir().expect("a temporary folder");
+    let ran = python(&root().join("tests/python/make_radiographs.py"), &[made.path()]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    let output = made.path().join("out");
+    let mut run = command();
+    run.args(["run", "--device", "cpu", "--results", "json", "--model"])
+        .arg(made.path().join("packages/quadrants"))
+        .arg(made.path().join("studies"));
+    let ran = Ran::of(run.arg("--output").arg(&output).output().expect("the binary starts"));
+    assert!(output.join("report.html").is_file(), "{}", ran.all());
+    let checked = python(&root().join("tests/python/check_certainty.py"), &[&output]);
+    assert_eq!(checked.code, 0, "{}", checked.all());
+    println!("{}", checked.stdout);
+}
+
 /// A list and a PACS (`tests/python/check_pacs.py`), by scenarios.
 fn check_pacs(scenarios: &str) {
     let (_, study) = crate::support::small_study();

@@ -25,6 +25,7 @@ const MOST_PICTURE_BYTES: usize = 64 << 20;
 const MOST_ROWS: usize = 200;
 /// Findings whose plots are shown at once; of more, each is opened by hand.
 const MOST_OPEN: usize = 8;
+const CERTAINTY: &str = "Certainty";
 
 /// A series or volume that was analysed, or should have been.
 struct Case<'a> {
@@ -38,10 +39,12 @@ struct Case<'a> {
     picture: Option<String>,
 }
 
-/// A measurement of a finding over all cases.
+/// A measurement of a finding over all cases, or how certain the model is of it.
 struct Distribution<'a> {
     finding: &'a str,
-    measured: &'a Measured,
+    name: &'a str,
+    /// UCUM.
+    unit: &'a str,
     /// One for each case.
     values: Vec<Option<f64>>,
 }
@@ -49,10 +52,10 @@ struct Distribution<'a> {
 impl Distribution<'_> {
     /// "Volume, ml".
     fn measurement(&self) -> String {
-        match self.measured.unit.as_str() {
-            "1" => self.measured.name.clone(),
-            "[hnsf'U]" => format!("{}, HU", self.measured.name),
-            unit => format!("{}, {unit}", self.measured.name),
+        match self.unit {
+            "1" => self.name.to_owned(),
+            "[hnsf'U]" => format!("{}, HU", self.name),
+            unit => format!("{}, {unit}", self.name),
         }
     }
 
@@ -121,14 +124,19 @@ fn finding_of<'a>(case: &Case<'a>, name: &str) -> Option<&'a FindingRecord> {
     case.verdict.done().and_then(|Done { findings, .. }| findings.iter().find(|finding| finding.name == name))
 }
 
-/// Those that have a value.
+/// Those that have a value; of each finding first how certain the model is, then what was measured.
 fn distributions<'a>(cases: &[Case<'_>], findings: &[&'a str], measured: &'a [Measured]) -> Vec<Distribution<'a>> {
-    let pairs = findings.iter().flat_map(|&finding| measured.iter().map(move |measured| (finding, measured)));
-    let all = pairs.map(|(finding, measured)| Distribution {
-        values: cases.iter().map(|case| measured.of(finding_of(case, finding)?)).collect(),
-        finding,
-        measured,
-    });
+    let over = |finding: &str, value: &dyn Fn(&FindingRecord) -> Option<f64>| -> Vec<Option<f64>> {
+        cases.iter().map(|case| value(finding_of(case, finding)?)).collect()
+    };
+    let certain =
+        |finding: &'a str| Distribution { finding, name: CERTAINTY, unit: "%", values: over(finding, &|found| found.certainty_percent) };
+    let number = |finding: &'a str, measured: &'a Measured| {
+        let values = over(finding, &|found| measured.of(found));
+        Distribution { finding, name: &measured.name, unit: &measured.unit, values }
+    };
+    let all =
+        findings.iter().flat_map(|&finding| std::iter::once(certain(finding)).chain(measured.iter().map(move |one| number(finding, one))));
     all.filter(|distribution| distribution.values.iter().any(Option::is_some)).collect()
 }
 
@@ -311,6 +319,8 @@ struct Data<'a> {
     /// "lung: Volume, ml".
     measurements: Vec<String>,
     findings: &'a [&'a str],
+    /// The measurement that the cases are sorted by at first: the first certainty; none where there is none.
+    by: Option<usize>,
     cases: Vec<CaseData<'a>>,
 }
 
@@ -328,6 +338,7 @@ fn gallery(page: &mut Markup, cases: &[Case<'_>], findings: &[&str], distributio
     let data = Data {
         measurements: distributions.iter().map(|d| format!("{}: {}", d.finding, d.measurement())).collect(),
         findings,
+        by: distributions.iter().position(|d| d.name == CERTAINTY),
         cases: cases.iter().enumerate().map(|(n, case)| case_data(n, case, findings, distributions)).collect(),
     };
     page.raw("<form id=\"controls\" class=\"control\" hidden></form>\n<p id=\"shown\" class=\"note\" aria-live=\"polite\"></p>\n");

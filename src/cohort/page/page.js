@@ -57,5 +57,6 @@ function show() {
 }
 
 controls.addEventListener('submit', (event) => event.preventDefault());
+sort.value = data.by === null ? '' : String(data.by);
 controls.hidden = false;
 show();
