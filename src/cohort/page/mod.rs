@@ -75,9 +75,9 @@ pub(super) fn page(report: &Report, output: &Path) -> String {
     document(&format!("Cohort: {}", report.package), banner, &style, SCRIPT, |page| {
         counts(page, report, &cases);
         failures(page, report);
+        section(page, "cases", "Cases", |page| gallery(page, &cases, &findings, &distributions));
         section(page, "distributions", "Distributions", |page| plots(page, &cases, &findings, &distributions));
         section(page, "outliers", "Outliers", |page| outlying(page, &cases, &distributions));
-        section(page, "cases", "Cases", |page| gallery(page, &cases, &findings, &distributions));
         let footer = format!("roentgen {}. The table behind this page: {FINDINGS_CSV_FILE}.", env!("CARGO_PKG_VERSION"));
         page.element("footer", &footer);
     })
@@ -159,13 +159,14 @@ fn counts(page: &mut Markup, report: &Report, cases: &[Case<'_>]) {
         ("Refused", count("refused").to_string()),
         ("Failed", count("failed").to_string()),
         ("Unreadable files", unreadable.to_string()),
-        ("Studies that did not come", report.missing.len().to_string()),
         ("Scanners", scanners.len().to_string()),
         ("Package", report.package.clone()),
         ("Device", report.device.clone()),
     ];
     page.within("dl class=\"facts\"", |page| {
-        for (name, value) in &facts {
+        // Of a PACS alone.
+        let missing = Some(report.missing.len()).filter(|count| *count > 0).map(|count| ("Studies that did not come", count.to_string()));
+        for (name, value) in facts.iter().chain(&missing) {
             page.within("div", |page| {
                 page.element("dt", name).element("dd", value);
             });
@@ -342,7 +343,7 @@ fn gallery(page: &mut Markup, cases: &[Case<'_>], findings: &[&str], distributio
         cases: cases.iter().enumerate().map(|(n, case)| case_data(n, case, findings, distributions)).collect(),
     };
     page.raw("<form id=\"controls\" class=\"control\" hidden></form>\n<p id=\"shown\" class=\"note\" aria-live=\"polite\"></p>\n");
-    page.within("div id=\"gallery\"", |page| {
+    page.within("div id=\"gallery\" role=\"region\" aria-labelledby=\"cases-title\" tabindex=\"0\"", |page| {
         for case in cases {
             page.within(&format!("figure class=\"case {}\"", case.verdict.outcome()), |page| tile(page, case));
         }
