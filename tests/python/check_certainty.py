@@ -20,7 +20,7 @@ SHOWN = "[...document.querySelectorAll('#gallery .case')].filter(f => !f.hidden)
 with Browser() as browser:
     browser.look(1200)
     browser.open(output / 'report.html')
-    assert browser.value("[...document.querySelectorAll('.plot figcaption')].map(c => c.textContent)") == ['Certainty, %'] * len(certain)
+    assert browser.value("[...document.querySelectorAll('.plot figcaption')].map(c => c.textContent)") == ['Probability of presence, %'] * len(certain)
     plots = browser.value("[...document.querySelectorAll('.histogram')].map(s => [...s.querySelectorAll('title')].map(t => Number(t.textContent)))")
     assert [sum(bars) for bars in plots] == [len(values) for values in certain.values()], plots
     # At first by the first finding, the most certain first; then by any.

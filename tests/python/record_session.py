@@ -130,7 +130,7 @@ been sent again, and `--only` does that one study:
 
 ## Looking
 
-`out/report.html` opens from disk and loads nothing. Its small pictures are sorted by how certain the model is, or by any measurement, and filtered
+`out/report.html` opens from disk and loads nothing. Its small pictures are sorted by the probability that the model gives a finding, or by any measurement, and filtered
 by finding, outcome or scanner; each leads to the page of its series.
 
 ![The page of the cohort: counts, histograms, outliers, and small pictures of the series with their segments](images/session-report.png)

@@ -25,7 +25,8 @@ const MOST_PICTURE_BYTES: usize = 64 << 20;
 const MOST_ROWS: usize = 200;
 /// Findings whose plots are shown at once; of more, each is opened by hand.
 const MOST_OPEN: usize = 8;
-const CERTAINTY: &str = "Certainty";
+/// What `certainty_percent` is, whether the finding is present or not.
+const CERTAINTY: &str = "Probability of presence";
 
 /// A series or volume that was analysed, or should have been.
 struct Case<'a> {
