@@ -3,6 +3,7 @@
 //! A caller without a [`Gpu`](crate::gpu::Gpu) calls the `_cpu` function, one with it the `_gpu` function; both give the same
 //! result up to the rounding that each function states. [`Backend`] chooses between them.
 
+pub mod alignment;
 pub mod area;
 mod backend;
 pub mod bounding_box;

@@ -305,6 +305,16 @@ fn area_shader() {
 }
 
 #[test]
+fn alignment_shader() {
+    use alignment::AlignmentParams;
+    check(
+        alignment::WGSL,
+        "alignment",
+        &[layout!(AlignmentParams, position, arm, gradient, fixed_dims, gain, moving_dims, offset, per_scale, threads, pad0, pad1)],
+    );
+}
+
+#[test]
 fn spline_shader() {
     use spline::SplineParams;
     check(spline::WGSL, "spline", &[layout!(SplineParams, dims, first_loaded, target_dims, first_slice, margin, low, high, outside)]);
