@@ -50,8 +50,8 @@ const RIB_PAIRS: i32 = 8;
 const RIB_DISTANCE_MM: f64 = 30.0;
 const RIB_RADIUS_MM: f64 = 6.5;
 
-/// The tissue at a point, LPS mm from the centre of the chest.
-pub(super) fn tissue_at(p: [f64; 3]) -> Tissue {
+/// The tissue at a point, LPS mm from the centre of the chest, with these nodules.
+pub(super) fn tissue_at(p: [f64; 3], nodules: &[([f64; 3], f64)]) -> Tissue {
     let [x, y, z] = p;
     if !ellipse(x, y, [0.0, 0.0], [165.0, 116.0]) {
         return Tissue::Air;
@@ -68,7 +68,7 @@ pub(super) fn tissue_at(p: [f64; 3]) -> Tissue {
     }
     let heart = ellipsoid(p, [26.0, -28.0, -40.0], [50.0, 44.0, 54.0]);
     let liver = ellipsoid(p, [-58.0, 0.0, -160.0], [92.0, 92.0, 84.0]);
-    let nodule = NODULES.iter().any(|(centre, radius)| ellipsoid(p, *centre, [*radius; 3]));
+    let nodule = nodules.iter().any(|(centre, radius)| ellipsoid(p, *centre, [*radius; 3]));
     let lungs = ellipsoid(p, [72.0, -2.0, 4.0], [50.0, 72.0, 124.0]) || ellipsoid(p, [-74.0, -2.0, 0.0], [53.0, 74.0, 126.0]);
     let within_ribs = ellipse(x, y, [0.0, 0.0], [128.0, 80.0]);
     if lungs && within_ribs && !heart && !liver && !nodule { Tissue::Lung } else { Tissue::Soft }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 pub use body::{NODULES, Tissue};
 pub use radiograph::{radiograph_sampling, write_radiograph};
-pub use write::write_series;
+pub use write::{Visit, write_series, write_visit};
 
 use crate::geometry::{Affine, Grid};
 use crate::volume::{ImageVolume, Quantity, Rescale, Volume};
@@ -61,6 +61,14 @@ const STORED_OFFSET: f64 = 1024.0;
 /// # Panics
 /// Where `sampling` has an empty axis or no spacing: a broken promise of the caller.
 pub fn chest(sampling: &Sampling) -> Phantom {
+    chest_of(sampling, &NODULES, &Affine::IDENTITY)
+}
+
+/// Samples the phantom with other nodules (centre and radius, mm), lying elsewhere: `body_from_lps` is a turn and a shift.
+///
+/// # Panics
+/// As [`chest`].
+pub fn chest_of(sampling: &Sampling, nodules: &[([f64; 3], f64)], body_from_lps: &Affine) -> Phantom {
     let [columns, rows, slices] = sampling.dims;
     let spacing = sampling.spacing_mm;
     let first = std::array::from_fn(|n| -spacing[n] * (f64::from(sampling.dims[n]) - 1.0) / 2.0);
@@ -82,7 +90,7 @@ pub fn chest(sampling: &Sampling) -> Phantom {
                             let offset = if corner >> axis & 1 == 1 { 0.25 } else { -0.25 };
                             first[axis] + spacing[axis] * (voxel[axis] + offset)
                         });
-                        let tissue = body::tissue_at(point);
+                        let tissue = body::tissue_at(body_from_lps.apply(point), nodules);
                         counts[tissue as usize] += 1;
                         sum_hu += tissue.hu();
                     }
@@ -138,7 +146,7 @@ mod tests {
         let sum_ml: f64 = phantom.truth.iter().map(|t| t.volume_ml).sum();
         assert!((sum_ml - box_ml).abs() < 1e-6, "{sum_ml} of {box_ml}");
         // The heart lies left, where LPS x is positive.
-        assert_eq!(body::tissue_at([40.0, -30.0, -40.0]), Tissue::Soft);
-        assert_eq!(body::tissue_at([-70.0, -30.0, 0.0]), Tissue::Lung);
+        assert_eq!(body::tissue_at([40.0, -30.0, -40.0], &NODULES), Tissue::Soft);
+        assert_eq!(body::tissue_at([-70.0, -30.0, 0.0], &NODULES), Tissue::Lung);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::write::{NAME, study};
+use super::write::{NAME, Visit, study};
 use super::{Phantom, Sampling};
 use crate::codes::{Uid, sop_class, uid_by_name};
 use crate::dataset::{Item, WriteError, tags, write_object};
@@ -35,7 +35,7 @@ pub fn write_radiograph(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteEr
         .texts(tags::IMAGE_TYPE, &["ORIGINAL", "PRIMARY"])
         .text(tags::SOP_CLASS_UID, sop_class::DIGITAL_X_RAY_FOR_PRESENTATION)
         .text(tags::SOP_INSTANCE_UID, &uid("instance"))
-        .with(study("DX"))
+        .with(study("DX", &Visit::default()))
         .text(tags::PRESENTATION_INTENT_TYPE, "FOR PRESENTATION")
         .text(tags::BODY_PART_EXAMINED, "CHEST")
         .text(tags::VIEW_POSITION, "PA")

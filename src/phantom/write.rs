@@ -9,6 +9,25 @@ use crate::dataset::{Item, WriteError, tags, write_object};
 /// Where the phantom's study and series UIDs come from, beside the sampling itself.
 pub(super) const NAME: &str = "chest phantom 1";
 
+/// Whose study it is, and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visit<'a> {
+    /// Names the study among others of the same sampling; empty for the first.
+    pub name: &'a str,
+    /// Patient ID.
+    pub patient_id: &'a str,
+    /// Patient's Birth Date, `19700101`, or empty.
+    pub birth_date: &'a str,
+    /// Study Date, and that of everything in it.
+    pub date: &'a str,
+}
+
+impl Default for Visit<'_> {
+    fn default() -> Self {
+        Self { name: "", patient_id: "ROENTGEN-PHANTOM", birth_date: "", date: "20260101" }
+    }
+}
+
 /// Writes `phantom` into `folder` as `0001.dcm` and so on, and returns its Series Instance UID.
 ///
 /// The same phantom gives the same bytes. The patient is called `Phantom^Chest`.
@@ -16,11 +35,23 @@ pub(super) const NAME: &str = "chest phantom 1";
 /// # Errors
 /// [`WriteError`] where a file cannot be written.
 pub fn write_series(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteError> {
+    write_visit(phantom, &Visit::default(), folder)
+}
+
+/// As [`write_series`], of another patient or at another time.
+///
+/// # Errors
+/// As [`write_series`].
+pub fn write_visit(phantom: &Phantom, visit: &Visit<'_>, folder: &Path) -> Result<Uid, WriteError> {
     let grid = phantom.image.grid();
     let [columns, rows, slices] = grid.dims();
     let spacing = grid.spacing_mm();
     let sampling = format!("{:?}{:?}{:?}", grid.dims(), spacing, phantom.noise_hu);
-    let uid = |slot: &str| uid_by_name(&[NAME, &sampling, slot]);
+    let mut name = vec![NAME, sampling.as_str()];
+    if *visit != Visit::default() {
+        name.extend([visit.name, visit.patient_id, visit.birth_date, visit.date]);
+    }
+    let uid = |slot: &str| uid_by_name(&[name.as_slice(), &[slot]].concat());
     let series_uid = uid("series");
     std::fs::create_dir_all(folder).map_err(|source| WriteError::Io { file: folder.display().to_string(), source })?;
     for k in 0..slices {
@@ -32,7 +63,7 @@ pub fn write_series(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteError>
             .texts(tags::IMAGE_TYPE, &["ORIGINAL", "PRIMARY", "AXIAL"])
             .text(tags::SOP_CLASS_UID, sop_class::CT_IMAGE)
             .text(tags::SOP_INSTANCE_UID, &uid(&format!("instance {k}")))
-            .with(study("CT"))
+            .with(study("CT", visit))
             .text(tags::BODY_PART_EXAMINED, "CHEST")
             .decimal(tags::SLICE_THICKNESS, spacing[2])
             .decimal(tags::KVP, 120.0)
@@ -66,12 +97,12 @@ pub fn write_series(phantom: &Phantom, folder: &Path) -> Result<Uid, WriteError>
 }
 
 /// What every image of the phantom says of patient, study and equipment.
-pub(super) fn study(modality: &str) -> Item {
+pub(super) fn study(modality: &str, visit: &Visit<'_>) -> Item {
     Item::new()
-        .text(tags::STUDY_DATE, "20260101")
-        .text(tags::SERIES_DATE, "20260101")
-        .text(tags::ACQUISITION_DATE, "20260101")
-        .text(tags::CONTENT_DATE, "20260101")
+        .text(tags::STUDY_DATE, visit.date)
+        .text(tags::SERIES_DATE, visit.date)
+        .text(tags::ACQUISITION_DATE, visit.date)
+        .text(tags::CONTENT_DATE, visit.date)
         .text(tags::STUDY_TIME, "120000")
         .text(tags::SERIES_TIME, "120000")
         .text(tags::ACQUISITION_TIME, "120000")
@@ -83,7 +114,7 @@ pub(super) fn study(modality: &str) -> Item {
         .empty(tags::REFERRING_PHYSICIAN_NAME)
         .text(tags::STUDY_DESCRIPTION, "Phantom, no patient")
         .text(tags::PATIENT_NAME, "Phantom^Chest")
-        .text(tags::PATIENT_ID, "ROENTGEN-PHANTOM")
-        .empty(tags::PATIENT_BIRTH_DATE)
+        .text(tags::PATIENT_ID, visit.patient_id)
+        .text(tags::PATIENT_BIRTH_DATE, visit.birth_date)
         .text(tags::PATIENT_SEX, "O")
 }
