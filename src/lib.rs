@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod phantom;
 pub mod engine;
 pub mod results;
+pub mod followup;
 pub mod findings;
 pub mod measure;
 pub mod postprocess;

@@ -130,6 +130,7 @@ pub(crate) fn findings(stack: &Stack, loaded: &Loaded, segments: u8) -> Findings
         warnings: Vec::new(),
         maps: Vec::new(),
         predecessors: Vec::new(),
+        follow_up: None,
         priors: Default::default(),
     }
 }

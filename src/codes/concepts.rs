@@ -182,6 +182,8 @@ pub mod ucum {
     pub const THOUSANDTHS: Code = Code::new("10*-3", "UCUM", "per thousand");
     /// Millimetre.
     pub const MILLIMETRE: Code = Code::new("mm", "UCUM", "mm");
+    /// Day.
+    pub const DAY: Code = Code::new("d", "UCUM", "day");
     /// Square millimetre.
     pub const SQUARE_MILLIMETRE: Code = Code::new("mm2", "UCUM", "mm2");
     /// Hundredths.
@@ -210,6 +212,34 @@ pub mod other {
     pub const PROBABILITY_OF_PRESENCE: Code = Code::new("PRESENCE-PROB", "99ROENTGEN", "Probability of presence");
     /// How far the probability of a finding falls where a place of the image is covered: -1 to 1.
     pub const OCCLUSION_DROP: Code = Code::new("OCCLUSION-DROP", "99ROENTGEN", "Drop of probability where covered");
+    /// What became of a finding since an earlier study of the patient: a question.
+    pub const FOLLOW_UP: Code = Code::new("FOLLOW-UP", "99ROENTGEN", "Compared with the earlier study");
+    /// An answer to [`FOLLOW_UP`], as all below.
+    pub const FOLLOW_UP_MATCHED: Code = Code::new("MATCHED", "99ROENTGEN", "The same finding");
+    /// It was not found there.
+    pub const FOLLOW_UP_NEW: Code = Code::new("NEW", "99ROENTGEN", "Not found there");
+    /// It was found there and is not found now.
+    pub const FOLLOW_UP_NOT_FOUND: Code = Code::new("NOT-FOUND", "99ROENTGEN", "Found there, not found now");
+    /// Several may be the same.
+    pub const FOLLOW_UP_AMBIGUOUS: Code = Code::new("AMBIGUOUS", "99ROENTGEN", "Cannot be told apart from another finding");
+    /// The images of the other study do not show the place.
+    pub const FOLLOW_UP_NOT_COVERED: Code = Code::new("NOT-COVERED", "99ROENTGEN", "Outside of the other images");
+    /// The volume that a finding had in the earlier study.
+    pub const EARLIER_VOLUME: Code = Code::new("EARLIER-VOLUME", "99ROENTGEN", "Earlier volume");
+    /// The largest diameter that it had.
+    pub const EARLIER_DIAMETER: Code = Code::new("EARLIER-DIAMETER", "99ROENTGEN", "Earlier maximum diameter");
+    /// The long axis that it had.
+    pub const EARLIER_LONG_AXIS: Code = Code::new("EARLIER-AXIS", "99ROENTGEN", "Earlier long axis");
+    /// Volume now less volume then, or that as a share of then.
+    pub const VOLUME_CHANGE: Code = Code::new("VOLUME-CHANGE", "99ROENTGEN", "Volume change");
+    /// The same of the largest diameter.
+    pub const DIAMETER_CHANGE: Code = Code::new("DIAMETER-CHANGE", "99ROENTGEN", "Maximum diameter change");
+    /// The same of the long axis.
+    pub const LONG_AXIS_CHANGE: Code = Code::new("LONG-AXIS-CHANGE", "99ROENTGEN", "Long axis change");
+    /// From the earlier measurement to this one.
+    pub const EARLIER_BY: Code = Code::new("EARLIER-BY", "99ROENTGEN", "Time since earlier measurement");
+    /// The time in which a volume doubles that grows as it did.
+    pub const VOLUME_DOUBLING_TIME: Code = Code::new("DOUBLING-TIME", "99ROENTGEN", "Volume doubling time");
     /// English.
     pub const ENGLISH: Code = Code::new("en-US", "RFC5646", "English (United States)");
 }

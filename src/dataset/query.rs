@@ -65,6 +65,11 @@ impl Identity {
         !self.id.is_empty()
     }
 
+    /// Patient ID, where there is one: to bring together what may be one patient's.
+    pub fn id(&self) -> Option<&str> {
+        Some(self.id.as_str()).filter(|id| !id.is_empty())
+    }
+
     /// Whether both are one patient beyond doubt: the same Patient ID, no other issuer, birth date or sex; and the same birth date, or the
     /// same name where one of them has none. A name alone may change, an ID alone may be another hospital's.
     pub fn is(&self, other: &Self) -> bool {

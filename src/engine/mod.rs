@@ -1,6 +1,7 @@
 //! One series or volume in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
 
 mod classified;
+mod follow_up;
 mod found;
 mod input;
 mod intensity;
@@ -306,7 +307,17 @@ impl Engine {
 
 /// A result whose findings are still to be made: they need its UIDs.
 fn without_findings(source: Source, labels: LabelMap, provenance: Provenance, warnings: Vec<String>, maps: Vec<ValueMap>) -> Findings {
-    Findings { source, labels, findings: Vec::new(), provenance, warnings, maps, predecessors: Vec::new(), priors: Priors::default() }
+    Findings {
+        source,
+        labels,
+        findings: Vec::new(),
+        provenance,
+        warnings,
+        maps,
+        predecessors: Vec::new(),
+        priors: Priors::default(),
+        follow_up: None,
+    }
 }
 
 fn finding(found: Found<'_>, measured: &Measured, quantity: Quantity, findings: &Findings) -> Finding {
@@ -381,6 +392,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
         if let Some(estimate) = &finding.estimate {
             add_fields(format!("finding.{}.estimate", finding.name), json(serde_json::to_value(estimate)));
         }
+    }
+    if let Some(follow_up) = &manifest.follow_up {
+        add_fields("follow-up".to_owned(), json(serde_json::to_value(follow_up)));
     }
     if let Some(explanation) = &manifest.explanation {
         add_fields("explanation".to_owned(), json(serde_json::to_value(explanation)));

@@ -20,6 +20,8 @@ pub enum Stage {
     Postprocess,
     /// Numbers from the label map.
     Measure,
+    /// Laid beside an earlier study of the patient.
+    FollowUp,
     /// Result objects on disk.
     Write,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Stage {
             Self::Infer => "infer",
             Self::Postprocess => "postprocess",
             Self::Measure => "measure",
+            Self::FollowUp => "follow-up",
             Self::Write => "write",
         };
         f.pad(name)

@@ -1,14 +1,17 @@
 //! What a model found in one series, or in a researcher's volume: the one value that every result object is a view of.
 
+mod follow_up;
+
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::codes::{Code, Uid, dcm, other};
 use crate::dataset::{Frame, Instance};
 pub use crate::model::PackageId;
 use crate::research::Format;
 use crate::volume::{LabelMap, Volume};
+pub use follow_up::{Compared, FollowUp, Registration, Seen, Status};
 
 /// What a model found in one series, with everything that is needed to trust and to trace it.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Findings {
     pub predecessors: Vec<Predecessor>,
     /// Earlier studies of the same patient that this result refers to.
     pub priors: Priors,
+    /// What became of the findings since an earlier study of the patient, where there is one and the package follows them.
+    pub follow_up: Option<FollowUp>,
 }
 
 impl Findings {
@@ -52,6 +57,7 @@ impl Findings {
         parts.extend(numbers.iter().map(String::as_str));
         parts.extend(self.priors.instances.iter().flat_map(|prior| ["prior", &prior.sop_instance_uid]));
         parts.extend(self.priors.lacking.iter().flat_map(|why| ["without priors", why]));
+        parts.extend(self.follow_up.iter().flat_map(|followed| ["follow-up", &followed.earlier_sha256]));
         parts.extend(self.provenance.parameters.iter().flat_map(|p| [p.name.as_str(), &p.value]));
         crate::codes::uid_by_name(&parts)
     }
@@ -194,7 +200,7 @@ pub struct Priors {
 }
 
 /// An object of before: a report that is replaced, an instance of an earlier study.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Predecessor {
     /// Its study.
     pub study_instance_uid: Uid,
@@ -210,7 +216,7 @@ pub struct Predecessor {
 pub type SegmentNumber = u8;
 
 /// One number with its unit.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// What was measured.
     pub concept: Code,

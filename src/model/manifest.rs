@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
 use super::select::Kind;
-use super::{Axes, Channel, Estimate, Explanation, Inference, Instances, ModelError, PreviousLabels, Select, Stage, Threshold};
+use super::{Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Stage, Threshold};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -57,6 +57,9 @@ pub struct Manifest {
     pub stage: Vec<Stage>,
     /// What of the image a classification rests on, which is computed where maps are asked for.
     pub explanation: Option<Explanation>,
+    /// How objects are matched with those of an earlier study of the patient; none: they are not.
+    #[serde(rename = "follow-up")]
+    pub follow_up: Option<FollowUp>,
     /// A case with known result, which `roentgen model check` runs.
     pub reference: Option<Reference>,
 }
@@ -681,6 +684,7 @@ impl Manifest {
             }
         }
         self.check_instances()?;
+        self.check_follow_up()?;
         if !self.has_labels() {
             self.check_whole()?;
         }

@@ -6,6 +6,7 @@ mod axes;
 mod channels;
 mod error;
 mod files;
+mod follow_up;
 pub mod import;
 mod inference;
 mod instances;
@@ -21,6 +22,7 @@ pub use axes::Axes;
 pub use channels::Channel;
 pub use error::ModelError;
 pub use files::pack;
+pub use follow_up::FollowUp;
 pub use inference::{Axis, Beyond, Blending, Convention, Inference, SlidingWindow, Tiles, Whole};
 pub use instances::{InstanceScore, Instances};
 pub use manifest::{

@@ -10,7 +10,7 @@ use super::envelope::ResultObject;
 use super::{Context, Form, heat, map};
 use crate::codes::Code;
 use crate::dataset::Instance;
-use crate::findings::{Finding, Predecessor, Priors, Provenance, SourceFile};
+use crate::findings::{Compared, Finding, FollowUp, Predecessor, Priors, Provenance, Registration, SourceFile};
 use crate::geometry::Grid;
 
 /// Version of this layout; grows when a field changes its meaning or goes away, not when one is added.
@@ -39,6 +39,8 @@ struct Document<'a> {
     maps: Vec<Map<'a>>,
     predecessors: &'a [Predecessor],
     priors: &'a Priors,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follow_up: Option<FollowUpDescription<'a>>,
     results: Vec<Object<'a>>,
     /// Holds each finding's `segment` as value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +80,45 @@ struct NumberedFinding<'a> {
     finding: &'a Finding,
     /// Segment Number in the Segmentation, which numbers present findings without gaps.
     segment_number: Option<u32>,
+}
+
+/// The earlier study that the findings were compared with.
+#[derive(Serialize)]
+struct FollowUpDescription<'a> {
+    study_instance_uid: &'a str,
+    series_instance_uid: &'a str,
+    days: i64,
+    registration: Option<RegistrationDescription>,
+    refused: Option<&'a str>,
+    findings: &'a [Compared],
+    earlier_sha256: &'a str,
+}
+
+/// Patient mm of the earlier images from those of these.
+#[derive(Serialize)]
+struct RegistrationDescription {
+    earlier_mm_from_mm: [[f64; 4]; 3],
+    correlation: f64,
+    overlap: f64,
+}
+
+impl<'a> FollowUpDescription<'a> {
+    fn of(followed: &'a FollowUp) -> Self {
+        let described = |registration: Registration| RegistrationDescription {
+            earlier_mm_from_mm: registration.earlier_from_later.rows(),
+            correlation: registration.correlation,
+            overlap: registration.overlap,
+        };
+        Self {
+            study_instance_uid: &followed.study_instance_uid,
+            series_instance_uid: &followed.series_instance_uid,
+            days: followed.days,
+            registration: followed.registration.map(described),
+            refused: followed.refused.as_deref(),
+            findings: &followed.findings,
+            earlier_sha256: &followed.earlier_sha256,
+        }
+    }
 }
 
 /// Values for each voxel, whose object has the values.
@@ -156,6 +197,7 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
             .collect(),
         predecessors: &findings.predecessors,
         priors: &findings.priors,
+        follow_up: findings.follow_up.as_ref().map(FollowUpDescription::of),
         results: objects.iter().map(|(file, object)| Object::of(file, object)).collect(),
         labels: file.filter(|_| forms.contains(Form::Seg)).map(|_| super::LABELS_FILE),
         picture: forms.contains(Form::Png).then_some(super::PNG_FILE),

@@ -258,6 +258,7 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
         warnings: vec!["made by a test".into()],
         maps: maps(grid(phantom)),
         predecessors: Vec::new(),
+        follow_up: None,
         priors: Priors::default(),
     };
     (findings, image)

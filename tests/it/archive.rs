@@ -107,6 +107,7 @@ fn write_results(study: &Path, results: &Path) {
         warnings: vec!["made up".into()],
         maps,
         predecessors: Vec::new(),
+        follow_up: None,
         priors: Default::default(),
     };
     write_all(&findings, &loaded.image, &Forms::all(), results).expect("results are written");

@@ -239,8 +239,17 @@ fn write(case: &Case, folder: &Path, policy: GeometryPolicy) -> Written {
     std::fs::write(folder.join("frames.json"), json!({ "frames": frames, "dims": stack.grid.dims() }).to_string()).expect("writable");
     std::fs::write(folder.join("labels.raw"), labels.voxels()).expect("writable");
     let (warnings, maps, predecessors) = (Vec::new(), Vec::new(), Vec::new());
-    let findings =
-        Findings { source, labels, findings, provenance: made_up("marks"), warnings, maps, predecessors, priors: Default::default() };
+    let findings = Findings {
+        source,
+        labels,
+        findings,
+        provenance: made_up("marks"),
+        warnings,
+        maps,
+        predecessors,
+        priors: Default::default(),
+        follow_up: None,
+    };
     let forms: Forms = [Form::Ko, Form::Gsps, Form::Rtstruct, Form::Json].into_iter().collect();
     write_all(&findings, &loaded.image, &forms, &folder.join("results")).expect("results are written")
 }

@@ -77,6 +77,7 @@ fn labelled(stack: Stack) -> Findings {
         warnings: Vec::new(),
         maps: Vec::new(),
         predecessors: Vec::new(),
+        follow_up: None,
         priors: Default::default(),
     }
 }

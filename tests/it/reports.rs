@@ -135,7 +135,17 @@ pub(crate) fn findings(count: usize, chance: &mut Chance, study: &Path, policy: 
         .collect();
     let (warnings, maps) = (vec!["random".into()], Vec::new());
     (
-        Findings { source, labels, findings: all, provenance: made_up("random"), warnings, maps, predecessors, priors: Default::default() },
+        Findings {
+            source,
+            labels,
+            findings: all,
+            provenance: made_up("random"),
+            warnings,
+            maps,
+            predecessors,
+            priors: Default::default(),
+            follow_up: None,
+        },
         loaded.image,
     )
 }

@@ -203,6 +203,7 @@ fn write_results(folder: &Path, volume: bool) {
         warnings: Vec::new(),
         maps,
         predecessors: Vec::new(),
+        follow_up: None,
         priors: Default::default(),
     };
     let forms: Forms = [Form::Seg, Form::Labelmap, Form::Map, Form::Sr].into_iter().collect();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Top to bottom. `ARCHITECTURE.md` says what each is for.
-const ROOMS: [&str; 24] = [
+const ROOMS: [&str; 25] = [
     "cli",
     "cohort",
     "bench",
@@ -13,6 +13,7 @@ const ROOMS: [&str; 24] = [
     "phantom",
     "engine",
     "results",
+    "followup",
     "findings",
     "measure",
     "postprocess",
