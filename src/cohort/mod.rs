@@ -14,6 +14,7 @@
 //!     report.json  report.html     claims/KEY.G      which process has which study
 //!                                  pictures/         small ones, for the page
 //!                                  fetched-N/        studies from a PACS, as long as they are needed
+//!                                  earlier/          what later studies of a patient need to know (`timeline.rs`)
 //! ```
 
 mod acquisition;
@@ -31,6 +32,7 @@ mod remote;
 mod report;
 mod settings;
 mod table;
+mod timeline;
 mod work;
 
 use std::collections::BTreeSet;
@@ -48,7 +50,8 @@ pub use pipeline::EngineTime;
 pub use plan::{Plan, PlannedFetch, PlannedSeries, PlannedStudy, plan};
 pub use query::{Answer, query, study_list};
 pub use record::{
-    Done, FileRecord, FindingRecord, Number, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord,
+    Done, FileRecord, FindingRecord, FollowUpRecord, Number, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict,
+    VolumeRecord,
 };
 pub use report::Report;
 
@@ -60,6 +63,7 @@ use error::io_at;
 use journal::{Entry, History, Journal};
 use remote::Remote;
 use settings::Settings;
+use timeline::Timeline;
 use work::{Alive, Others};
 
 /// The report for programs.
@@ -115,9 +119,9 @@ impl FromStr for Shard {
 }
 
 impl Shard {
-    /// By the study's key, which is a hash of its UID.
-    fn has(self, study: &StudyFiles) -> bool {
-        u64::from_str_radix(&study.key[..15], 16).is_ok_and(|hash| hash % self.of == self.number - 1)
+    /// By a hash, hex: of its UID (the study's key), or of what brings studies of one patient together.
+    fn has(self, hash: &str) -> bool {
+        u64::from_str_radix(&hash[..15], 16).is_ok_and(|hash| hash % self.of == self.number - 1)
     }
 }
 
@@ -145,15 +149,18 @@ struct Cohort<'a> {
     work: PathBuf,
     forms: &'a Forms,
     inventory: Inventory,
-    /// Places in the inventory, in its order.
+    /// Places in the inventory, in the order in which they are done.
     chosen: Vec<usize>,
     /// What a PACS has of the studies: those without files.
     remote: Option<Remote>,
+    /// Of a package that follows findings over time.
+    timeline: Timeline,
 }
 
 impl<'a> Cohort<'a> {
-    /// Finds the studies; `say` hears of what a PACS refuses for the moment.
-    fn of(asked: &Asked<'a>, go_on: &dyn Fn() -> bool, say: &dyn Fn(String)) -> Result<Self, CohortError> {
+    /// Finds the studies; `say` hears of what a PACS refuses for the moment. Where the package `follows` findings, those of a patient stay
+    /// together and are done in the order of their dates.
+    fn of(asked: &Asked<'a>, follows: bool, go_on: &dyn Fn() -> bool, say: &dyn Fn(String)) -> Result<Self, CohortError> {
         let (inputs, list) = resolved(asked)?;
         for path in &inputs {
             fs::metadata(path).map_err(|source| CohortError::Input { path: path.clone(), source })?;
@@ -166,16 +173,25 @@ impl<'a> Cohort<'a> {
         if inventory.studies.is_empty() && inventory.skipped.is_empty() && missing == 0 {
             return Err(CohortError::Empty);
         }
+        let mut timeline = if follows { Timeline::of(&inventory) } else { Timeline::default() };
         let source_of = |path: &Path| inventory.source_of(path);
-        let is_chosen = |study: &StudyFiles| {
-            (study.files.is_empty() || list.as_ref().is_none_or(|list| list.names(study, source_of)))
-                && asked.shard.is_none_or(|shard| shard.has(study))
+        let is_named = |n: usize| {
+            let study = &inventory.studies[n];
+            study.files.is_empty() || list.as_ref().is_none_or(|list| list.names(study, source_of))
         };
-        let chosen: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_chosen(&inventory.studies[n])).collect();
+        let is_in_shard = |n: usize| {
+            let hash = timeline.group(n).unwrap_or(&inventory.studies[n].key);
+            asked.shard.is_none_or(|shard| shard.has(hash))
+        };
+        let mut chosen: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_named(n) && is_in_shard(n)).collect();
         if let Some(list) = list.filter(|_| chosen.is_empty() && asked.shard.is_none() && missing == 0) {
             return Err(CohortError::NotThere { wanted: list.rows() });
         }
-        Ok(Self { output: asked.output, work: asked.output.join(WORK), forms: asked.forms, inventory, chosen, remote })
+        if asked.only.is_some() {
+            chosen = timeline.whole(&chosen);
+        }
+        timeline.settle(&mut chosen, &mut inventory);
+        Ok(Self { output: asked.output, work: asked.output.join(WORK), forms: asked.forms, inventory, chosen, remote, timeline })
     }
 
     /// Those that are to be done, whether or not they are.
@@ -233,7 +249,8 @@ fn resolved(asked: &Asked<'_>) -> Result<(Vec<PathBuf>, Option<StudyList>), Coho
 /// # Errors
 /// Only what keeps it from starting or from noting what is done. All else is in the report.
 pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn Fn(Event) + Sync)) -> Result<Report, CohortError> {
-    let cohort = Cohort::of(asked, &|| !work::is_set(stop), &|text| on(Event::Say(text)))?;
+    let follows = engine.package().manifest.follow_up.is_some();
+    let cohort = Cohort::of(asked, follows, &|| !work::is_set(stop), &|text| on(Event::Say(text)))?;
     let Cohort { output, work, .. } = &cohort;
     fs::create_dir_all(output).map_err(io_at("make the output folder", *output))?;
     let settings = Settings::of(engine, asked.forms);
@@ -303,16 +320,10 @@ mod tests {
     #[test]
     fn each_study_is_in_one_shard() {
         let shards: Vec<Shard> = (1..=3).map(|n| format!("{n}/3").parse().unwrap()).collect();
-        let study = |n: u32| StudyFiles {
-            key: crate::codes::sha256_hex(&n.to_le_bytes())[..20].to_owned(),
-            study_uid: String::new(),
-            files: Vec::new(),
-            bytes: 0,
-            stamp: String::new(),
-        };
+        let key = |n: u32| crate::codes::sha256_hex(&n.to_le_bytes())[..20].to_owned();
         let mut counts = [0; 3];
         for n in 0..300 {
-            let in_shards: Vec<usize> = (0..3).filter(|&s| shards[s].has(&study(n))).collect();
+            let in_shards: Vec<usize> = (0..3).filter(|&s| shards[s].has(&key(n))).collect();
             assert_eq!(in_shards.len(), 1);
             counts[in_shards[0]] += 1;
         }

@@ -6,6 +6,7 @@
 //!
 //! Before them one more claims studies: one when the reader is free for it, or, where they come from a PACS, some ahead, which it fetches.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +19,16 @@ use super::acquisition::Acquisition;
 use super::error::{CohortError, io_at};
 use super::estimate::Pace;
 use super::journal::{Entry, History, Journal, Line};
-use super::record::{Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord, in_short};
+use super::record::{
+    Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord, followed, in_short,
+};
 use super::remote::{self, Here, MOST_IN_A_ROW};
+use super::timeline;
 use super::work::{Claims, Others, is_set};
 use super::{Cohort, Event, PICTURES};
 use crate::engine::{Analysis, Engine, Input, Opened, Stage};
+use crate::followup::Earlier;
+use crate::geometry::Coded;
 use crate::model::{Check, Eligible, Ineligible, Package};
 use crate::research::Format;
 use crate::results;
@@ -137,6 +143,8 @@ pub(super) fn run(
             others: Others::default(),
             here,
             in_a_row: 0,
+            taken: HashSet::new(),
+            follows: package.manifest.follow_up.is_some(),
             ends: &ends,
             to_reader,
             room: Room::free(room_to_read),
@@ -205,6 +213,10 @@ struct Claimer<'a> {
     here: Option<&'a Here<'a>>,
     /// Studies that did not come one after the other, for reasons that may pass.
     in_a_row: u32,
+    /// Studies that this process has handed on: the next stages have them in this order.
+    taken: HashSet<usize>,
+    /// Whether the package follows findings over time.
+    follows: bool,
     ends: &'a (dyn Fn() -> bool + Sync),
     to_reader: SyncSender<Claimed>,
     room: Room,
@@ -224,12 +236,12 @@ impl Claimer<'_> {
             if self.history.is_complete(&files.key, &files.stamp) {
                 continue;
             }
-            if !self.is_ready(study) {
+            if !self.has_room(study) {
                 return Ok(());
             }
-            if !self.claims.take(&files.key).map_err(failed())? {
+            if !(self.is_ready(study) && self.claims.take(&files.key).map_err(failed())?) {
                 claimed.push(study);
-            } else if !self.hand_over(study) {
+            } else if !self.hand_over(study)? {
                 return Ok(());
             }
         }
@@ -237,29 +249,41 @@ impl Claimer<'_> {
     }
 
     /// Waits until the reader is free for a study; none is waited for where it is fetched first.
-    fn is_ready(&mut self, study: usize) -> bool {
+    fn has_room(&mut self, study: usize) -> bool {
         self.cohort.inventory.studies[study].files.is_empty() || self.room.wait()
     }
 
+    /// Whether the earlier studies of the patient are done, or will be before this one in the stages that follow.
+    fn is_ready(&self, study: usize) -> bool {
+        self.cohort.timeline.earlier(study).iter().all(|n| {
+            let files = &self.cohort.inventory.studies[*n];
+            self.taken.contains(n) || self.history.is_complete(&files.key, &files.stamp)
+        })
+    }
+
     /// Fetches a study where it is not here, and hands it to the reader; false where the run ends.
-    fn hand_over(&mut self, study: usize) -> bool {
+    fn hand_over(&mut self, study: usize) -> Result<bool, CohortError> {
         let files = &self.cohort.inventory.studies[study];
+        self.taken.insert(study);
+        if self.follows && self.history.of(&files.key, &files.stamp).next().is_none() {
+            timeline::forget(&self.cohort.work, files)?;
+        }
         let known = self.history.of(&files.key, &files.stamp).filter(|entry| !matches!(entry, Entry::Study(_))).cloned().collect();
-        let Some(files) = self.fetched(files) else { return false };
+        let Some(files) = self.fetched(files) else { return Ok(false) };
         if matches!(files, Err((_, true))) {
             self.in_a_row += 1;
         } else {
             self.in_a_row = 0;
         }
         if self.to_reader.send(Claimed { study, known, files }).is_err() {
-            return false;
+            return Ok(false);
         }
         self.room.fill();
         if self.in_a_row == MOST_IN_A_ROW {
             let text = format!("{MOST_IN_A_ROW} studies in a row did not come: the PACS is not asked for more, --resume goes on");
             (self.on)(Event::Say(text));
         }
-        self.in_a_row < MOST_IN_A_ROW
+        Ok(self.in_a_row < MOST_IN_A_ROW)
     }
 
     /// None where the run ends meanwhile.
@@ -302,11 +326,11 @@ impl Claimer<'_> {
                     (self.on)(Event::StudyDone);
                     continue;
                 }
-                match free {
+                match free.filter(|_| self.is_ready(study)) {
                     Some(generation)
-                        if !(self.ends)() && self.is_ready(study) && self.claims.take_over(&files.key, generation).map_err(failed())? =>
+                        if !(self.ends)() && self.has_room(study) && self.claims.take_over(&files.key, generation).map_err(failed())? =>
                     {
-                        if !self.hand_over(study) {
+                        if !self.hand_over(study)? {
                             return Ok(());
                         }
                     }
@@ -487,15 +511,17 @@ fn analyse(
                 // Who is not there any more needs no room.
                 let _ = taken.send(());
                 let cancel = AtomicBool::new(false);
-                let analysed = guarded(|| engine.analyse_opened(*value, &cancel, &mut |stage| on(Event::Stage(stage))));
+                let shown = |message: &str| cohort.inventory.shown_in(message);
+                let analysed = guarded(|| {
+                    let analysed = engine.analyse_opened(*value, &cancel, &mut |stage| on(Event::Stage(stage)));
+                    let mut analysis = analysed.map_err(|error| Problem::of(&error, shown))?;
+                    follow(engine, cohort, study, &subject.folder(&analysis), &mut analysis)?;
+                    Ok(analysis)
+                });
                 time.busy_s += clock.elapsed().as_secs_f64();
-                match analysed {
-                    Ok(Ok(analysis)) => Step::Series { study, subject, because, preferred, value: Box::new(analysis) },
-                    Ok(Err(error)) => {
-                        let problem = Problem::of(&error, |message| cohort.inventory.shown_in(message));
-                        Step::ended(study, subject, failure(problem))
-                    }
-                    Err(panicked) => Step::ended(study, subject, failure(panicked)),
+                match analysed.flatten() {
+                    Ok(analysis) => Step::Series { study, subject, because, preferred, value: Box::new(analysis) },
+                    Err(problem) => Step::ended(study, subject, failure(problem)),
                 }
             }
         };
@@ -513,6 +539,51 @@ fn analyse(
             time.waited_for_writing_s += clock.elapsed().as_secs_f64();
         }
     }
+}
+
+/// Lays an analysis beside the last study of the patient before it that was analysed, and keeps what later ones need to know; `name` is that
+/// of its results.
+fn follow(engine: &Engine, cohort: &Cohort<'_>, study: usize, name: &Path, analysis: &mut Analysis) -> Result<(), Problem> {
+    if engine.package().manifest.follow_up.is_none() {
+        return Ok(());
+    }
+    let clock = Instant::now();
+    let failed = |error: &dyn Coded| Problem::of(error, |message| cohort.inventory.shown_in(message));
+    if !cohort.timeline.is_of_patient(study, &analysis.findings) {
+        if !cohort.timeline.earlier(study).is_empty() {
+            analysis.findings.warnings.push(
+                "findings were not compared with earlier studies: the series is not beyond doubt of the patient of its study".to_owned(),
+            );
+        }
+        return Ok(());
+    }
+    let (mut earlier, mut others) = (None, 0);
+    for then in cohort.timeline.earlier_of(study, &cohort.inventory) {
+        if !then.is_same_patient {
+            others += 1;
+            continue;
+        }
+        let kept = timeline::kept(&cohort.work, then.files).map_err(|error| failed(&error))?;
+        // Of several series that whose voxels are the most alike in size.
+        let voxel_mm3 = analysis.image.grid().voxel_volume_mm3();
+        let unlike = |earlier: &Earlier| (earlier.known.voxel_mm3 / voxel_mm3).ln().abs();
+        if let Some(kept) = kept.into_iter().min_by(|a, b| unlike(a).total_cmp(&unlike(b))) {
+            earlier = Some((kept, then.days));
+            break;
+        }
+    }
+    if others > 0 {
+        analysis.findings.warnings.push(format!(
+            "findings were not compared with {others} earlier studies that have the same Patient ID and are not beyond doubt of the same \
+             patient: issuer, birth date, sex or name differ or are not there"
+        ));
+    }
+    let known = engine.follow(analysis, earlier.as_ref().map(|(earlier, days)| (earlier, *days))).map_err(|error| failed(&error))?;
+    if let Some(known) = known {
+        timeline::keep(&cohort.work, &cohort.inventory.studies[study], name, &known).map_err(|error| failed(&error))?;
+    }
+    analysis.timings.0.push((Stage::FollowUp, clock.elapsed()));
+    Ok(())
 }
 
 /// The third stage.
@@ -579,9 +650,10 @@ impl Writer<'_> {
             selected_because,
             preferred,
             result_warnings: findings.warnings.clone(),
+            follow_up: followed(findings),
             device: findings.provenance.device.clone(),
             provider: findings.provenance.provider.clone(),
-            source_file_sha256: findings.source.file.as_ref().map(|file| file.sha256.clone()),
+            source_file_sha256: findings.source.file.as_ref().map(|file| file.sha256.as_str().into()),
             result_bytes: written.files.iter().map(|(_, path)| bytes_of(path)).sum(),
             stages_s: timings.clone(),
             folder: name,

@@ -114,7 +114,7 @@ impl Plan {
 /// # Errors
 /// As [`super::run`] has for inputs, and where the journal of the folder cannot be read.
 pub fn plan(package: &Package, asked: &Asked<'_>, say: &dyn Fn(String)) -> Result<Plan, CohortError> {
-    let cohort = Cohort::of(asked, &|| true, say)?;
+    let cohort = Cohort::of(asked, package.manifest.follow_up.is_some(), &|| true, say)?;
     let goes_on = asked.resume || asked.shard.is_some();
     let history = cohort.history().map_err(super::error::io_at("read the journal in", &cohort.work))?;
     let is_done = |files: &StudyFiles| goes_on && asked.only.is_none() && history.is_complete(&files.key, &files.stamp);

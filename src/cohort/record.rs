@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::acquisition::Acquisition;
 use crate::codes::{Uid, sct};
 use crate::engine::Timings;
-use crate::findings::{self, Findings, Measurement};
+use crate::findings::{self, Findings, Measurement, Status};
 use crate::geometry::Coded;
 use crate::research::Format;
 
@@ -133,17 +133,36 @@ pub struct Done {
     /// What the results themselves warn of.
     #[serde(default)]
     pub result_warnings: Vec<String>,
+    /// The earlier study that it was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<Box<FollowUpRecord>>,
     /// The device that ran the kernels.
     pub device: String,
     /// The execution provider that ran the network.
     pub provider: String,
     /// SHA-256 of the file, where a researcher's volume was analysed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_file_sha256: Option<String>,
+    pub source_file_sha256: Option<Box<str>>,
     /// All result files together.
     pub result_bytes: u64,
     /// Wall time of each stage, s.
     pub stages_s: Timings,
+}
+
+/// An earlier study of the patient.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FollowUpRecord {
+    /// Its Study Instance UID.
+    pub study_instance_uid: Uid,
+    /// The series of it that was analysed.
+    pub series_instance_uid: Uid,
+    /// From it to this study.
+    pub days: i64,
+    /// Of the images after registration; none where there is none.
+    pub correlation: Option<f64>,
+    /// Why nothing was matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// A finding in one line.
@@ -153,6 +172,12 @@ pub struct FindingRecord {
     pub name: String,
     /// Whether it was found.
     pub present: bool,
+    /// The same in every study of the patient that it was matched in.
+    #[serde(default, skip_serializing_if = "Uid::is_empty")]
+    pub tracking_uid: Uid,
+    /// What became of it since the earlier study that it was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
     /// The model's output for *present*, %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certainty_percent: Option<f64>,
@@ -223,6 +248,18 @@ impl Verdict {
     }
 }
 
+/// The earlier study in short.
+pub(super) fn followed(findings: &Findings) -> Option<Box<FollowUpRecord>> {
+    let followed = findings.follow_up.as_ref()?;
+    Some(Box::new(FollowUpRecord {
+        study_instance_uid: followed.study_instance_uid.clone(),
+        series_instance_uid: followed.series_instance_uid.clone(),
+        days: followed.days,
+        correlation: followed.registration.map(|registration| registration.correlation),
+        refused: followed.refused.clone(),
+    }))
+}
+
 /// The findings in short.
 pub(super) fn in_short(findings: &Findings) -> Vec<FindingRecord> {
     // Image values go by how they were derived from the voxels: their unit says what they are.
@@ -232,9 +269,13 @@ pub(super) fn in_short(findings: &Findings) -> Vec<FindingRecord> {
         None => m.concept.meaning.to_string(),
     };
     let number = |m: &Measurement| Number { name: name(m), value: m.value, unit: m.unit.value.to_string() };
+    let compared = findings.follow_up.iter().flat_map(|followed| &followed.findings);
+    let status = |f: &findings::Finding| compared.clone().find(|one| one.tracking_uid == f.tracking_uid).map(|one| one.status);
     let short = |f: &findings::Finding| FindingRecord {
         name: f.name.clone(),
         present: f.present,
+        tracking_uid: f.tracking_uid.clone(),
+        status: status(f),
         certainty_percent: f.certainty_percent,
         measurements: f.measurements.iter().map(number).collect(),
     };

@@ -7,8 +7,9 @@ use std::path::Path;
 use csv::{Terminator, WriterBuilder};
 
 use super::acquisition::Acquisition;
-use super::record::{FindingRecord, Number, SeriesHead, Verdict};
+use super::record::{Done, FindingRecord, Number, SeriesHead, Verdict};
 use super::report::Report;
+use crate::findings::Status;
 use crate::results::spreadsheet_text;
 
 /// What a column holds.
@@ -65,7 +66,8 @@ impl Measured {
     pub(super) fn of(&self, finding: &FindingRecord) -> Option<f64> {
         let number = finding.measurements.iter().find(|m| m.name == self.name && m.unit == self.unit)?;
         // Of a region that does not exist there are no numbers: not 0 ml.
-        number.value.filter(|value| value.is_finite() && (finding.present || finding.certainty_percent.is_some()))
+        let has_numbers = finding.present || finding.certainty_percent.is_some() || finding.status == Some(Status::NotFound);
+        number.value.filter(|value| value.is_finite() && has_numbers)
     }
 }
 
@@ -120,6 +122,14 @@ const BEFORE: [(&str, Kind); 19] = [
     ("present", Kind::Truth),
     ("certainty_percent", Kind::Number),
 ];
+/// .. between the two, where a study was compared with an earlier one.
+const FOLLOWED: [(&str, Kind); 5] = [
+    ("tracking_uid", Kind::Text),
+    ("follow_up", Kind::Text),
+    ("earlier_study_instance_uid", Kind::Text),
+    ("earlier_study_by_d", Kind::Integer),
+    ("registration_correlation", Kind::Number),
+];
 /// .. and after them.
 const AFTER: [(&str, Kind); 5] =
     [("package", Kind::Text), ("device", Kind::Text), ("provider", Kind::Text), ("results", Kind::Text), ("warnings", Kind::Text)];
@@ -128,6 +138,9 @@ const AFTER: [(&str, Kind); 5] =
 pub(super) fn findings(report: &Report) -> Table {
     let measured = measured(report);
     let mut columns: Vec<(String, Kind)> = BEFORE.iter().map(|&(name, kind)| (name.to_owned(), kind)).collect();
+    let is_followed = report.verdicts().filter_map(Verdict::done).any(|done| done.follow_up.is_some());
+    let between = if is_followed { &FOLLOWED[..] } else { &[] };
+    columns.extend(between.iter().map(|&(name, kind)| (name.to_owned(), kind)));
     columns.extend(measured.iter().map(|m| (m.column.clone(), Kind::Number)));
     columns.extend(AFTER.iter().map(|&(name, kind)| (name.to_owned(), kind)));
     let none = Acquisition::default();
@@ -155,12 +168,27 @@ pub(super) fn findings(report: &Report) -> Table {
             ];
             row.extend(acquired(head, acquisition));
             row.extend([Cell::text(&finding.name), Cell::Truth(finding.present), Cell::number(finding.certainty_percent)]);
+            if is_followed {
+                row.extend(followed(done, finding));
+            }
             row.extend(measured.iter().map(|m| Cell::number(m.of(finding))));
             row.extend(after.iter().cloned());
             rows.push(row);
         }
     }
     Table { columns, rows }
+}
+
+/// From `tracking_uid` to `registration_correlation`.
+fn followed(done: &Done, finding: &FindingRecord) -> [Cell; 5] {
+    let earlier = done.follow_up.as_ref();
+    [
+        Cell::text(&finding.tracking_uid),
+        Cell::text(finding.status.map_or("", Status::word)),
+        Cell::text(earlier.map_or("", |earlier| &earlier.study_instance_uid)),
+        Cell::count(earlier.map(|earlier| earlier.days)),
+        Cell::number(earlier.and_then(|earlier| earlier.correlation)),
+    ]
 }
 
 /// From `patient` to `slices`.

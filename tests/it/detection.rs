@@ -121,7 +121,7 @@ fn write_study(name: u32, balls: &[Ball], folder: &Path) {
 }
 
 /// The detector's package with its manifest changed.
-fn write_package(folder: &Path, changes: &[(&str, &str)]) {
+pub(crate) fn write_package(folder: &Path, changes: &[(&str, &str)]) {
     fs::create_dir_all(folder).expect("made");
     let graph = folder.join("detector.onnx");
     let made = python(&root().join("tests/python/make_detector.py"), &[&graph]);

@@ -10,6 +10,7 @@ mod demo;
 mod detection;
 mod encodings;
 mod exchange;
+mod follow_up;
 mod grids;
 mod guide;
 mod imports;

@@ -4,6 +4,7 @@
 //! No patient text: series go by UID. The pages that it leads to hold patient data.
 
 mod numbers;
+mod over_time;
 mod plot;
 
 use std::path::Path;
@@ -77,6 +78,7 @@ pub(super) fn page(report: &Report, output: &Path) -> String {
         counts(page, report, &cases);
         failures(page, report);
         section(page, "cases", "Cases", |page| gallery(page, &cases, &findings, &distributions));
+        over_time::over_time(page, report);
         section(page, "distributions", "Distributions", |page| plots(page, &cases, &findings, &distributions));
         section(page, "outliers", "Outliers", |page| outlying(page, &cases, &distributions));
         let footer = format!("roentgen {}. The table behind this page: {FINDINGS_CSV_FILE}.", env!("CARGO_PKG_VERSION"));

@@ -1,4 +1,4 @@
-//! Histograms as SVG. Colours come from the style of the page.
+//! Histograms, and volumes over time, as SVG. Colours come from the style of the page.
 
 use super::numbers::Summary;
 use crate::results::{escaped, number_for_people};
@@ -30,6 +30,36 @@ pub(super) fn histogram(values: &[f64], all: &Summary, label: &str) -> String {
     };
     svg += &text(0.0, "start", all.range[0]);
     svg += &text(WIDTH, "end", all.range[1]);
+    svg + "</svg>\n"
+}
+
+/// Volumes over days, from 0 up, joined by a line; a ring on the axis where there is none any more.
+pub(super) fn over_time(points: &[(i64, Option<f64>)], label: &str) -> String {
+    const SIDE: f64 = 8.0;
+    let days = [points.first().map_or(0, |p| p.0), points.last().map_or(0, |p| p.0)];
+    let most = points.iter().filter_map(|p| p.1).fold(f64::MIN_POSITIVE, f64::max);
+    let place = |(day, volume): &(i64, Option<f64>)| {
+        let x = SIDE + share(*day as f64, days.map(|day| day as f64)) * (WIDTH - 2.0 * SIDE);
+        (x, HEIGHT - volume.unwrap_or(0.0) / most * (HEIGHT - 24.0))
+    };
+    let mut svg =
+        format!("<svg class=\"over-time\" viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\" aria-label=\"{}\">", HEIGHT + BELOW, escaped(label));
+    let line: Vec<String> = points.iter().map(place).map(|(x, y)| format!("{x:.2} {y:.2}")).collect();
+    svg += &format!("<path class=\"axis\" d=\"M0 {HEIGHT}H{WIDTH}\"/><path class=\"line\" d=\"M{}\"/>", line.join("L"));
+    for point in points {
+        let (x, y) = place(point);
+        let (class, text) = point.1.map_or(("gone", "not found".to_owned()), |ml| ("seen", format!("{} ml", number_for_people(ml))));
+        svg += &format!("<circle class=\"{class}\" cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"4\"><title>day {}: {text}</title></circle>", point.0);
+        let anchor = if x < WIDTH / 3.0 {
+            "start"
+        } else if x > WIDTH * 2.0 / 3.0 {
+            "end"
+        } else {
+            "middle"
+        };
+        svg += &format!("<text x=\"{x:.2}\" y=\"{:.2}\" text-anchor=\"{anchor}\">{text}</text>", y - 8.0);
+        svg += &format!("<text x=\"{x:.2}\" y=\"{}\" text-anchor=\"{anchor}\">day {}</text>", HEIGHT + BELOW - 4.0, point.0);
+    }
     svg + "</svg>\n"
 }
 
