@@ -64,7 +64,7 @@ impl Findings {
 }
 
 /// Changes whenever the same findings would be written as other bytes.
-pub const RESULT_FORMAT: &str = "3";
+pub const RESULT_FORMAT: &str = "4";
 
 /// The analysed images.
 #[derive(Debug, Clone)]

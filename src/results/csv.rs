@@ -11,7 +11,7 @@ use ::csv::{Terminator, WriterBuilder};
 
 use super::envelope::{REPORT, ResultObject};
 use super::sr::STUDY_REPORT;
-use super::{Context, labels_object};
+use super::{Context, labels_object, report_object};
 use crate::codes::Code;
 use crate::findings::{Evaluation, Finding, Findings, Measurement};
 
@@ -134,7 +134,7 @@ fn about(context: &Context<'_>, finding: &Finding, objects: &[(String, ResultObj
     let number = context.segments.number_of(finding).filter(|_| context.findings.source.file.is_none());
     // Numbers of a segment stand in the report on regions, where the object with the segments is written.
     let report = if number.is_some() && labels.is_some() { &REPORT } else { &STUDY_REPORT };
-    let report = ResultObject::of(context.findings, report);
+    let report = report_object(context, report);
     let written = |object: &ResultObject| objects.iter().any(|(_, o)| o.sop_instance_uid == object.sop_instance_uid);
     let uid = |object: Option<ResultObject>| object.filter(written).map_or_else(String::new, |o| o.sop_instance_uid);
     let mut fields = vec![safe(&finding.name), finding.tracking_uid.clone()];

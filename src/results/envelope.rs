@@ -60,9 +60,14 @@ impl ResultObject {
     /// The `number`-th of several in one series, from 1.
     pub(super) fn numbered(findings: &Findings, slot: &Slot, number: u32) -> Self {
         let instance = if number == 1 { slot.name.to_owned() } else { format!("{}/{number}", slot.name) };
+        Self::named(findings, slot, number, &instance)
+    }
+
+    /// One of which there may be another with other content, of which only one is written: `instance` tells them apart.
+    pub(super) fn named(findings: &Findings, slot: &Slot, number: u32, instance: &str) -> Self {
         Self {
             sop_class_uid: slot.sop_class_uid,
-            sop_instance_uid: findings.result_uid(&instance),
+            sop_instance_uid: findings.result_uid(instance),
             series_uid: findings.result_uid(&format!("{}-series", slot.name)),
             modality: slot.modality,
             kind: slot.kind,

@@ -57,6 +57,7 @@ pub use rendered::{RenderError, rendered, to_jpeg, to_png};
 pub use seg::segmentation;
 pub use window::Window;
 
+use crate::codes::sop_class;
 use crate::dataset::{Writable, WriteError, write_atomically, write_object};
 use crate::findings::{Findings, Provenance};
 use crate::research::write_label_nifti;
@@ -151,6 +152,16 @@ fn labels_object(context: &Context<'_>) -> Option<ResultObject> {
         return None;
     };
     (!context.segments.all().is_empty()).then(|| ResultObject::of(context.findings, slot))
+}
+
+/// A report on regions or on the study: what its groups refer to, and which of the two they stand in, goes by the object with the segments.
+fn report_object(context: &Context<'_>, slot: &envelope::Slot) -> ResultObject {
+    let refers_to = match labels_object(context).map(|labels| labels.sop_class_uid) {
+        Some(sop_class::SEGMENTATION) => slot.name.to_owned(),
+        Some(_) => format!("{}/labelmap", slot.name),
+        None => format!("{}/alone", slot.name),
+    };
+    ResultObject::named(context.findings, slot, 1, &refers_to)
 }
 
 /// What was written of a result.

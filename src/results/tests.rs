@@ -9,7 +9,7 @@ use dicom::core::{DataElement, PrimitiveValue, VR};
 use dicom::object::{FileDicomObject, InMemDicomObject, open_file};
 
 use super::*;
-use crate::codes::{Code, dcm, sct, sop_class, ucum, uid_by_name};
+use crate::codes::{Code, dcm, sct, ucum, uid_by_name};
 use std::sync::Arc;
 
 use crate::dataset::Frame;
@@ -495,6 +495,30 @@ fn maps_that_are_no_numbers_are_refused() {
     let elsewhere = Grid::new(grid.dims(), shifted).expect("a grid");
     findings.maps[1].values = Volume::new(elsewhere, vec![0.0; grid.voxel_count()]);
     refused(&findings);
+}
+
+/// Other content never has the same UID, whatever is written beside it.
+#[test]
+fn what_is_written_beside_an_object_changes_it_only_under_another_uid() {
+    use sha2::{Digest, Sha256};
+
+    let (findings, image) = findings(&Phantom::OBLIQUE);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sets =
+        ["sr", "sr,seg", "sr,labelmap", "sr,seg,labelmap,pdf", "pdf", "pdf,json,png", "seg,ko", "gsps", "gsps,seg", "sr-outlines,json"];
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for forms in sets {
+        let written = write_all(&findings, &image, &forms.parse().expect("forms"), &folder.path().join(forms)).expect("written");
+        for (_, path) in written.files.iter().filter(|(_, path)| path.extension().is_some_and(|e| e == "dcm")) {
+            let object = open_file(path).expect("DICOM");
+            let uid = object.meta().media_storage_sop_instance_uid().trim_end_matches('\0').to_owned();
+            let content = crate::codes::hex(&Sha256::digest(std::fs::read(path).expect("readable")));
+            if let Some((_, other)) = seen.iter().find(|(known, _)| *known == uid) {
+                assert_eq!(*other, content, "{} of {forms}", path.display());
+            }
+            seen.push((uid, content));
+        }
+    }
 }
 
 #[test]

@@ -12,8 +12,7 @@ use dicom::core::Tag;
 
 use super::content::{self, Relationship};
 use super::envelope::{EQUIPMENT, REPORT, ResultObject, SERIAL_NUMBER, Slot, envelope, known, reference, reference_to, source_header};
-use super::labels_object;
-use super::{Context, Object};
+use super::{Context, Object, labels_object, report_object};
 use crate::codes::{Code, dcm, other, sop_class, uid_by_name};
 use crate::dataset::{Instance, Item, codes, tags};
 use crate::findings::{Findings, Predecessor};
@@ -38,8 +37,9 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
         }
     }
     let all = findings.source.series();
-    let regions = Document { slot: &REPORT, file: super::SR_FILE, series: all.clone(), labels, groups: of_regions };
-    let study = Document { slot: &STUDY_REPORT, file: super::STUDY_SR_FILE, series: all, labels: None, groups: of_study };
+    let [of_regions_under, of_study_under] = [&REPORT, &STUDY_REPORT].map(|slot| report_object(context, slot));
+    let regions = Document { reference: of_regions_under, file: super::SR_FILE, series: all.clone(), labels, groups: of_regions };
+    let study = Document { reference: of_study_under, file: super::STUDY_SR_FILE, series: all, labels: None, groups: of_study };
     [regions, study].into_iter().filter(|document| !document.groups.is_empty()).map(|document| document.written(findings)).collect()
 }
 
@@ -56,13 +56,14 @@ pub(super) fn outlines(context: &Context<'_>) -> Vec<Object<'static>> {
         let segments = image.segments.iter().filter_map(|&number| context.segments.by_number(number));
         groups.extend(segments.map(|segment| group::of_image(findings, segment, image, frame)));
     }
-    let document = Document { slot: &OUTLINE_REPORT, file: super::OUTLINES_SR_FILE, series: vec![instances], labels: None, groups };
+    let reference = ResultObject::of(findings, &OUTLINE_REPORT);
+    let document = Document { reference, file: super::OUTLINES_SR_FILE, series: vec![instances], labels: None, groups };
     if document.groups.is_empty() { Vec::new() } else { vec![document.written(findings)] }
 }
 
 /// One report.
 struct Document<'a> {
-    slot: &'a Slot,
+    reference: ResultObject,
     file: &'a str,
     /// The images that it is about, series by series.
     series: Vec<Vec<&'a Instance>>,
@@ -73,8 +74,7 @@ struct Document<'a> {
 
 impl Document<'_> {
     fn written(self, findings: &Findings) -> Object<'static> {
-        let file = self.file;
-        let reference = ResultObject::of(findings, self.slot);
+        let (file, reference) = (self.file, self.reference.clone());
         let data = envelope(findings, &reference)
             .empty(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE)
             .empty(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE)

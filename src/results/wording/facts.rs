@@ -2,7 +2,7 @@
 
 use dicom::core::Tag;
 
-use super::{Form, date, package, person, started, time};
+use super::{date, package, person, started, time};
 use crate::dataset::{decoded_text, tags};
 use crate::findings::{Findings, SourceChannel};
 use crate::results::Context;
@@ -52,10 +52,7 @@ pub(in crate::results) fn provenance(context: &Context<'_>) -> Vec<Fact> {
     let source = &context.findings.source;
     let inputs = match &source.file {
         Some(_) => "one file, named above by its SHA-256".to_owned(),
-        None => {
-            let listed = if context.forms.contains(Form::Json) { "; their SHA-256 are in findings.json" } else { "" };
-            format!("{} instances{listed}", source.content_sha256.len())
-        }
+        None => format!("{} instances", source.content_sha256.len()),
     };
     let mut rows = vec![
         fact("Model package", package(id)),
