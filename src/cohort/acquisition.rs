@@ -9,7 +9,7 @@ use crate::series::{Part, Stack};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Acquisition {
     /// First 16 digits of the SHA-256 over Patient ID and Patient's Name: equal for the same patient. A pseudonym: who knows both texts
-    /// can compute it.
+    /// can compute it. Empty where the header has neither.
     pub patient: String,
     /// Manufacturer (0008,0070), where it reads as one.
     pub manufacturer: String,
@@ -34,7 +34,7 @@ impl Acquisition {
         };
         let thickness = Attribute::known("SliceThickness");
         Self {
-            patient: part.first().patient_key.chars().take(16).collect(),
+            patient: Some(part.first()).filter(|first| first.names_patient()).map_or("", |first| &first.patient_key[..16]).to_owned(),
             manufacturer: setting("Manufacturer"),
             model: setting("ManufacturerModelName"),
             kernel: setting("ConvolutionKernel"),

@@ -195,14 +195,18 @@ impl Header {
     /// Patient ID and Patient's Name as one hash. Empty trailing parts of a name do not count (PS3.5 6.2.1).
     pub(super) fn patient_key(&self) -> String {
         use super::tags;
-        let mut identity = Vec::new();
-        for part in [self.text(tags::PATIENT_ID), self.text(tags::PATIENT_NAME)] {
-            let part = part.trim_end_matches(['^', '=', ' ']);
-            identity.extend((part.len() as u64).to_le_bytes());
-            identity.extend(part.bytes());
-        }
-        sha256_hex(&identity)
+        patient_key_of([&self.text(tags::PATIENT_ID), &self.text(tags::PATIENT_NAME)])
     }
+}
+
+/// Of Patient ID and Patient's Name.
+pub(super) fn patient_key_of(texts: [&str; 2]) -> String {
+    let mut identity = Vec::new();
+    for part in texts.map(|text| text.trim_end_matches(['^', '=', ' '])) {
+        identity.extend((part.len() as u64).to_le_bytes());
+        identity.extend(part.bytes());
+    }
+    sha256_hex(&identity)
 }
 
 impl Attributes for Header {

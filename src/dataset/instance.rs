@@ -8,6 +8,7 @@ use dicom::dictionary_std::{tags, uids};
 use dicom::object::InMemDicomObject;
 use sha2::{Digest, Sha256};
 
+use super::header::patient_key_of;
 use super::layout::{Encoding, Layout, PixelData, Source, io_error};
 use super::{Attributes, DatasetError, Header};
 use crate::codes::Uid;
@@ -151,6 +152,11 @@ impl Instance {
         self.place.file_bytes = std::fs::metadata(path).map_err(|e| io_error(&e, path))?.len();
         self.path = path.to_owned();
         Ok(self)
+    }
+
+    /// Whether it says whose it is, by Patient ID or Patient's Name: [`Instance::patient_key`] is of nobody otherwise.
+    pub fn names_patient(&self) -> bool {
+        self.patient_key != patient_key_of(["", ""])
     }
 
     /// Bytes of the file.
