@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::paths;
 use super::record::{FileRecord, SeriesRecord, StudyRecord, VolumeRecord};
 use crate::codes::Uid;
 
@@ -25,11 +26,10 @@ pub(super) struct Line {
     pub(super) study: String,
     /// Of its files when the line was written: see `series::StudyFiles::stamp`.
     pub(super) stamp: String,
-    /// Study Instance UID as the files state it; empty where they do not.
+    /// By which lists name it: see `series::StudyFiles::listed_uid`.
     pub(super) study_uid: Uid,
-    /// The folder that the files lie in, or the one file. Folders may be named after patients: it goes into lists of studies only.
-    #[serde(rename = "study_path")] // entries have a `path` of their own
-    pub(super) path: PathBuf,
+    /// Where its files lie, as `paths::text_of` has it. Folders may be named after patients: they go into lists of studies only.
+    pub(super) study_paths: Vec<String>,
     #[serde(flatten)]
     pub(super) entry: Entry,
 }
@@ -59,7 +59,7 @@ impl Entry {
                 format!("1 {} {part:06}", series.head.series_instance_uid)
             }
             Self::Volume(_) => "2".to_owned(),
-            Self::File(file) => format!("3 {}", file.path.display()),
+            Self::File(file) => format!("3 {}", paths::text_of(&file.path)),
             Self::Study(_) => STUDY.to_owned(),
             Self::Complete => "4".to_owned(),
         }
@@ -195,7 +195,7 @@ mod tests {
     fn line(study: &str, stamp: &str, path: &str) -> Line {
         let problem = Problem { code: "test".into(), message: path.into() };
         let entry = Entry::File(FileRecord { path: path.into(), unreadable: true, problem });
-        Line { study: study.into(), stamp: stamp.into(), study_uid: "1.2".into(), path: "here".into(), entry }
+        Line { study: study.into(), stamp: stamp.into(), study_uid: "1.2".into(), study_paths: vec!["here".into()], entry }
     }
 
     fn complete(study: &str, stamp: &str) -> Line {
@@ -221,6 +221,21 @@ mod tests {
         check(&lines, 1, false, 2);
         check(&lines, 40, false, 2);
         check(&lines[..1], 1, false, 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_need_not_be_unicode() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"/M\xfcller/x.txt"));
+        let mut line = line("a", "1", "x");
+        let Entry::File(file) = &mut line.entry else { unreachable!("made above") };
+        file.path = path.to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        Journal::begin(folder.path()).unwrap().append(&line).unwrap();
+        let history = History::read(folder.path()).unwrap();
+        let Some(Entry::File(file)) = history.of("a", "1").next() else { panic!("{history:?}") };
+        assert_eq!(file.path, path);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod journal;
 mod list;
 mod page;
 mod parquet;
+mod paths;
 mod pipeline;
 mod plan;
 mod query;
@@ -174,18 +175,24 @@ impl<'a> Cohort<'a> {
             return Err(CohortError::Empty);
         }
         let mut timeline = if follows { Timeline::of(&inventory) } else { Timeline::default() };
-        let source_of = |path: &Path| inventory.source_of(path);
+        let index = list.as_ref().map(StudyList::index);
         let is_named = |n: usize| {
             let study = &inventory.studies[n];
-            study.files.is_empty() || list.as_ref().is_none_or(|list| list.names(study, source_of))
+            study.files.is_empty() || index.as_ref().is_none_or(|index| index.names(study, &inventory))
         };
         let is_in_shard = |n: usize| {
             let hash = timeline.group(n).unwrap_or(&inventory.studies[n].key);
             asked.shard.is_none_or(|shard| shard.has(hash))
         };
         let mut chosen: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_named(n) && is_in_shard(n)).collect();
-        if let Some(list) = list.filter(|_| chosen.is_empty() && asked.shard.is_none() && missing == 0) {
+        if let Some(list) = list.as_ref().filter(|_| chosen.is_empty() && asked.shard.is_none() && missing == 0) {
             return Err(CohortError::NotThere { wanted: list.rows() });
+        }
+        let none = BTreeSet::new();
+        let elsewhere = list.as_ref().filter(|_| remote.is_some()).map_or(&none, |list| &list.sought);
+        let unmatched = index.map_or_else(Vec::new, |index| index.unmatched(&inventory, elsewhere));
+        if !unmatched.is_empty() {
+            say(list::said_of(&unmatched));
         }
         if asked.only.is_some() {
             chosen = timeline.whole(&chosen);

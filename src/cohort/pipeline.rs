@@ -19,6 +19,7 @@ use super::acquisition::Acquisition;
 use super::error::{CohortError, io_at};
 use super::estimate::Pace;
 use super::journal::{Entry, History, Journal, Line};
+use super::paths;
 use super::record::{
     Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord, followed, in_short,
 };
@@ -617,8 +618,8 @@ impl Writer<'_> {
             let line = Line {
                 study: files.key.clone(),
                 stamp: files.stamp.clone(),
-                study_uid: files.study_uid.clone(),
-                path: self.cohort.inventory.place_of(files),
+                study_uid: files.listed_uid.clone(),
+                study_paths: self.cohort.inventory.places_of(files).iter().map(|place| paths::text_of(place)).collect(),
                 entry,
             };
             self.journal.append(&line).map_err(io_at("note what is done in the journal in", &self.cohort.work))?;

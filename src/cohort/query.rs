@@ -4,12 +4,14 @@
 //!    or switched off, so no text of a question reaches a file.
 //! 2. The database takes no change once it is filled (`PRAGMA query_only`).
 
+use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 
 use csv::{Terminator, WriterBuilder};
 use serde_json::{Map, Value};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Column, ConnectOptions, Row, SqliteConnection, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Column, ConnectOptions, Executor, Row, SqlSafeStr, SqliteConnection, Statement, TypeInfo, ValueRef};
 
 use super::error::{CohortError, io_at};
 use super::report::Report;
@@ -65,13 +67,15 @@ pub fn study_list(output: &Path, answer: &Answer) -> Result<String, CohortError>
     let column = column.or(answer.rows.is_empty().then_some(0)).ok_or_else(lacks)?;
     let report = read(output)?;
     let mut rows: Vec<[String; 2]> = Vec::new();
+    let mut seen = HashSet::new();
     for row in &answer.rows {
         let Value::String(uid) = &row[column] else { continue };
         let what = || format!("`{uid}` is no study of the cohort: the column study_instance_uid is to hold those");
-        let place = report.places.get(uid).ok_or_else(|| CohortError::Question { what: what() })?;
-        let row = [place.path.to_string_lossy().into_owned(), place.study_uid.clone()];
-        if !rows.contains(&row) {
-            rows.push(row);
+        let places = report.places.get(uid).ok_or_else(|| CohortError::Question { what: what() })?;
+        for row in places.iter().map(|place| [place.path.clone(), place.study_uid.clone()]) {
+            if seen.insert(row.clone()) {
+                rows.push(row);
+            }
         }
     }
     Ok(csv_of(&["path", "study_instance_uid"], rows.iter().map(|row| row.iter().map(String::as_str))))
@@ -93,17 +97,23 @@ fn csv_of<'a>(header: &[&str], rows: impl Iterator<Item = impl Iterator<Item = &
 pub fn query(output: &Path, sql: &str) -> Result<Answer, CohortError> {
     check(sql)?;
     let report = read(output)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(io_at("begin a database for", output))?;
+    answer(&[("findings", &findings(&report)), ("series", &series(&report))], sql)
+}
+
+/// Asks these tables.
+fn answer(tables: &[(&str, &Table)], sql: &str) -> Result<Answer, CohortError> {
+    let failed = |source: io::Error| CohortError::Question { what: format!("no database can be made: {source}") };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
     let answer = runtime.block_on(async {
         let mut database = SqliteConnectOptions::new().in_memory(true).connect().await?;
-        fill(&mut database, "findings", &findings(&report)).await?;
-        fill(&mut database, "series", &series(&report)).await?;
+        for (name, table) in tables {
+            fill(&mut database, name, table).await?;
+        }
         sqlx::raw_sql("PRAGMA query_only = ON").execute(&mut database).await?;
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut database).await?;
-        let columns = match rows.first() {
-            Some(row) => row.columns().iter().map(|column| column.name().to_owned()).collect(),
-            None => Vec::new(),
-        };
+        // An answer without rows has columns, too.
+        let statement = database.prepare(AssertSqlSafe(sql).into_sql_str()).await?;
+        let columns = statement.columns().iter().map(|column| column.name().to_owned()).collect();
+        let rows = statement.query().fetch_all(&mut database).await?;
         Ok::<_, sqlx::Error>(Answer { columns, rows: rows.iter().map(values).collect::<Result<_, _>>()? })
     });
     answer.map_err(|error| CohortError::Question {
@@ -209,6 +219,14 @@ fn values(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_rows_has_columns() {
+        let table = Table { columns: vec![("volume_ml".to_owned(), Kind::Number)], rows: vec![vec![Cell::Number(1.5)]] };
+        let ask = |sql: &str| answer(&[("findings", &table)], sql).unwrap();
+        assert_eq!(ask("select volume_ml, 1 as one from findings where volume_ml > 2").columns, ["volume_ml", "one"]);
+        assert_eq!(ask("select * from findings").rows, [[Value::from(1.5)]]);
+    }
 
     #[test]
     fn a_question_reads() {

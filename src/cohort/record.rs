@@ -1,11 +1,13 @@
 //! What became of one series, one volume, one file: a line of the journal, and of the report.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::acquisition::Acquisition;
+use super::paths;
 use crate::codes::{Uid, sct};
 use crate::engine::Timings;
 use crate::findings::{self, Findings, Measurement, Status};
@@ -50,7 +52,8 @@ pub struct SeriesRecord {
 /// What became of one NIfTI or NRRD file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VolumeRecord {
-    /// How it is named to people.
+    /// How it is named to people; in text, a `file:` URI where it is no Unicode.
+    #[serde(with = "paths")]
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
@@ -75,7 +78,8 @@ pub struct PartRecord {
 /// A file that is no part of any series.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// How it is named to people.
+    /// How it is named to people; in text, a `file:` URI where it is no Unicode.
+    #[serde(with = "paths")]
     pub path: PathBuf,
     /// Whether it should have been one.
     pub unreadable: bool,
@@ -123,6 +127,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Done {
     /// Where the results are: in the journal within the output folder, in a report with that folder.
+    #[serde(with = "paths")]
     pub folder: PathBuf,
     /// In the order of the package.
     pub findings: Vec<FindingRecord>,
@@ -210,6 +215,25 @@ impl Problem {
     pub fn of(error: &dyn Coded, shown: impl Fn(&str) -> String) -> Self {
         Self { code: error.code().to_owned(), message: shown(&error.to_string()) }
     }
+
+    /// Whether the files themselves are what is wrong, so that trying again changes nothing.
+    pub(super) fn is_of_files(&self) -> bool {
+        let passes = ["io", "archive-io", "changed", "memory", "write"];
+        let (room, what) = self.code.split_once('.').unwrap_or_default();
+        ["dataset", "geometry", "research", "series"].contains(&room) && !passes.contains(&what)
+    }
+}
+
+/// How many have each code among their reasons, the most frequent first.
+pub(super) fn count_by_code<'a>(all: impl Iterator<Item = &'a [Problem]>) -> Vec<(&'a str, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reasons in all {
+        let codes: BTreeSet<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
+        codes.into_iter().for_each(|code| *counts.entry(code).or_default() += 1);
+    }
+    let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|&(code, count)| (std::cmp::Reverse(count), code));
+    counts
 }
 
 impl fmt::Display for Problem {
@@ -240,6 +264,15 @@ impl Verdict {
     /// What came of it, where it was analysed.
     pub fn done(&self) -> Option<&Done> {
         if let Self::Done(done) = self { Some(done) } else { None }
+    }
+
+    /// Whether it was not analysed for what its files are.
+    pub(super) fn needs_other_files(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Failed { reasons } => reasons.iter().any(Problem::is_of_files),
+            Self::Done(_) | Self::NotEligible { .. } => false,
+        }
     }
 
     /// Whether it should have been analysed and was not.
@@ -280,4 +313,23 @@ pub(super) fn in_short(findings: &Findings) -> Vec<FindingRecord> {
         measurements: f.measurements.iter().map(number).collect(),
     };
     findings.findings.iter().map(short).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trying_again_does_not_mend_a_file() {
+        let needs =
+            |code: &str| Verdict::Failed { reasons: vec![Problem { code: code.to_owned(), message: String::new() }] }.needs_other_files();
+        for code in ["dataset.truncated", "research.damaged", "series.sheared"] {
+            assert!(needs(code), "{code}");
+        }
+        for code in ["dataset.io", "series.archive-io", "series.memory", "research.io", "infer.memory", "cohort.panicked", "results.folder"]
+        {
+            assert!(!needs(code), "{code}");
+        }
+        assert!(Verdict::Refused { reasons: Vec::new() }.needs_other_files());
+    }
 }

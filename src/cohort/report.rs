@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -39,20 +39,21 @@ pub struct Report {
     pub missing: Vec<StudyRecord>,
     /// Where the time of that process's engine went.
     pub engine: EngineTime,
-    /// Where the studies lie, by Study Instance UID.
+    /// Where the studies lie, by Study Instance UID: one at least, and several of a study that lies in several.
     #[serde(skip)]
-    pub(super) places: BTreeMap<Uid, Place>,
+    pub(super) places: BTreeMap<Uid, Vec<Place>>,
     /// Most memory that that process held, MB, where the system says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory_mb: Option<f64>,
 }
 
 /// Where a study is found in the input.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    /// As it is stated there; empty where it is derived.
+    /// By which a list names the study.
     pub(super) study_uid: Uid,
-    pub(super) path: PathBuf,
+    /// As `paths::text_of` has it; empty of a study that came from a PACS.
+    pub(super) path: String,
 }
 
 /// How far it is.
@@ -120,9 +121,13 @@ impl Report {
             match line.entry.clone() {
                 Entry::Series(series) => {
                     let SeriesRecord { head, verdict } = *series;
-                    // A derived UID names nothing in the input.
-                    let study_uid = if head.study_instance_uid == line.study_uid { line.study_uid.clone() } else { String::new() };
-                    self.places.insert(head.study_instance_uid.clone(), Place { study_uid, path: line.path.clone() });
+                    let places = self.places.entry(head.study_instance_uid.clone()).or_default();
+                    let paths = line.study_paths.iter().map(String::as_str).chain(line.study_paths.is_empty().then_some(""));
+                    for place in paths.map(|path| Place { study_uid: line.study_uid.clone(), path: path.to_owned() }) {
+                        if !places.contains(&place) {
+                            places.push(place);
+                        }
+                    }
                     self.series.push(SeriesRecord { head, verdict: placed(verdict) });
                 }
                 Entry::Volume(volume) => self.volumes.push(VolumeRecord { verdict: placed(volume.verdict), ..volume }),
@@ -150,7 +155,17 @@ impl Report {
 
     /// Whether something should have been analysed and was not.
     pub fn has_failures(&self) -> bool {
-        self.verdicts().any(Verdict::is_failure) || self.files.iter().any(|file| file.unreadable) || !self.missing.is_empty()
+        self.failures() != [0, 0]
+    }
+
+    /// Series, volumes, files and studies that should have been analysed and were not: those that need other files, and those that may pass
+    /// when they are tried again.
+    pub fn failures(&self) -> [usize; 2] {
+        let of_files = self.verdicts().filter(|verdict| verdict.needs_other_files()).count();
+        let unreadable = self.files.iter().filter(|file| file.unreadable);
+        let all = self.verdicts().filter(|verdict| verdict.is_failure()).count() + unreadable.clone().count() + self.missing.len();
+        let of_files = of_files + unreadable.filter(|file| file.problem.is_of_files()).count();
+        [of_files, all - of_files]
     }
 
     /// Whether studies are left to do.

@@ -2,11 +2,13 @@
 //!
 //! A table holds nothing that differs between two runs over the same input: no times, and no path of this machine.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use csv::{Terminator, WriterBuilder};
 
 use super::acquisition::Acquisition;
+use super::paths;
 use super::record::{Done, FindingRecord, Number, SeriesHead, Verdict};
 use super::report::Report;
 use crate::findings::Status;
@@ -150,13 +152,13 @@ pub(super) fn findings(report: &Report) -> Table {
     let mut rows = Vec::new();
     for (head, acquisition, verdict, warnings) in series.chain(volumes) {
         let Verdict::Done(done) = verdict else { continue };
-        let warnings: Vec<&str> = warnings.iter().chain(&done.result_warnings).map(String::as_str).collect();
+        let warnings = each_once(warnings.iter().chain(&done.result_warnings));
         let after = [
             report.package.as_str(),
             &done.device,
             &done.provider,
             &done.folder.file_name().unwrap_or_default().to_string_lossy(),
-            &warnings.join("; "),
+            &warnings,
         ]
         .map(Cell::text);
         for finding in &done.findings {
@@ -177,6 +179,12 @@ pub(super) fn findings(report: &Report) -> Table {
         }
     }
     Table { columns, rows }
+}
+
+/// Warnings in one text. The results repeat what was known of the series.
+fn each_once<'a>(warnings: impl Iterator<Item = &'a String>) -> String {
+    let mut said = HashSet::new();
+    warnings.map(String::as_str).filter(|text| said.insert(*text)).collect::<Vec<_>>().join("; ")
 }
 
 /// From `tracking_uid` to `registration_correlation`.
@@ -211,7 +219,7 @@ fn acquired(head: Option<&SeriesHead>, acquisition: &Acquisition) -> [Cell; 12] 
     ]
 }
 
-/// A row for each series and volume, however it ended. `path` is of this machine.
+/// A row for each series and volume, however it ended. `path` is of this machine, and the first one of a study that lies in several places.
 pub(super) fn series(report: &Report) -> Table {
     let columns = [
         ("path", Kind::Text),
@@ -231,7 +239,7 @@ pub(super) fn series(report: &Report) -> Table {
         if path.as_os_str().is_empty() {
             Cell::None
         } else {
-            Cell::text(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy())
+            Cell::text(&paths::text_of(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned())))
         }
     };
     let why = |verdict: &Verdict| {
@@ -241,9 +249,9 @@ pub(super) fn series(report: &Report) -> Table {
     let mut rows = Vec::new();
     for series in &report.series {
         let head = &series.head;
-        let place = report.places.get(&head.study_instance_uid);
+        let place = report.places.get(&head.study_instance_uid).and_then(|places| places.first());
         let mut row = vec![
-            place.map_or(Cell::None, |place| path(&place.path)),
+            text(place.map_or("", |place| &place.path)),
             text(&head.study_instance_uid),
             text(&head.series_instance_uid),
             Cell::count(head.part.as_ref().map(|part| part.number)),
@@ -271,18 +279,25 @@ pub(super) fn series(report: &Report) -> Table {
     Table { columns: columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec(), rows }
 }
 
-/// Those of [`series`] that should have been analysed and were not: a list of studies for `--only`.
+/// Those of [`series`] that should have been analysed and were not: a list of studies for `--only`, with a row for each place of a study.
 pub(super) fn failures(report: &Report) -> Table {
     let mut table = series(report);
-    for row in &mut table.rows {
-        // A derived UID names nothing in the input: the path does.
-        let Cell::Text(study) = &row[1] else { continue };
-        let Some(place) = report.places.get(study) else { continue };
-        row[1] = Cell::text(&place.study_uid);
-    }
     let outcome = table.columns.iter().position(|(name, _)| name == "outcome").expect("a column of series");
     let failed = ["refused", "failed", "unreadable"].map(|word| Cell::Text(word.to_owned()));
     table.rows.retain(|row| failed.contains(&row[outcome]));
+    let placed = |row: Vec<Cell>| {
+        let places = match &row[1] {
+            Cell::Text(study) => report.places.get(study).map(Vec::as_slice).unwrap_or_default(),
+            _ => &[],
+        };
+        let mut rows = vec![row; places.len().max(1)];
+        for (row, place) in rows.iter_mut().zip(places) {
+            row[0] = Cell::text(&place.path);
+            row[1] = Cell::text(&place.study_uid);
+        }
+        rows
+    };
+    table.rows = table.rows.into_iter().flat_map(placed).collect();
     table
 }
 
@@ -327,5 +342,41 @@ mod tests {
         ] {
             assert_eq!(column_name(name, unit), column);
         }
+    }
+
+    #[test]
+    fn a_warning_stands_once() {
+        assert_eq!(each_once(["a", "b", "a"].map(str::to_owned).iter()), "a; b");
+    }
+
+    /// A series that failed, of a study without Study Instance UID, which lies in two places.
+    #[test]
+    fn failures_name_a_study_in_each_of_its_places_by_the_uid_that_lists_know() {
+        use crate::cohort::journal::{Entry, History, Journal, Line};
+        use crate::cohort::record::{Problem, SeriesRecord};
+        let head = SeriesHead {
+            study_instance_uid: "2.25.1".into(),
+            series_instance_uid: "2.25.2".into(),
+            part: None,
+            modality: "CT".into(),
+            series_number: None,
+            instances: 3,
+            warnings: Vec::new(),
+            acquisition: Acquisition::default(),
+        };
+        let reasons = vec![Problem { code: "dataset.io".into(), message: "why".into() }];
+        let entry = Entry::Series(Box::new(SeriesRecord { head, verdict: Verdict::Failed { reasons } }));
+        let study_paths = ["/a/x", "/b.zip"].map(str::to_owned).to_vec();
+        let folder = tempfile::tempdir().unwrap();
+        let line = Line { study: "k".into(), stamp: "s".into(), study_uid: "2.25.1".into(), study_paths, entry };
+        Journal::begin(folder.path()).unwrap().append(&line).unwrap();
+        let settings = serde_json::json!({"package": "p", "package_sha256": "", "device": "cpu", "forms": "json", "parameters": []});
+        let history = History::read(folder.path()).unwrap();
+        let report = Report::past(&serde_json::from_value(settings).unwrap(), &history, folder.path());
+        let named = |table: Table| table.rows.into_iter().map(|row| row[..2].to_vec()).collect::<Vec<_>>();
+        let row = |path: &str| vec![Cell::text(path), Cell::text("2.25.1")];
+        assert_eq!(named(failures(&report)), [row("/a/x"), row("/b.zip")]);
+        assert_eq!(named(series(&report)), [row("/a/x")]);
+        assert_eq!(report.failures(), [0, 1]);
     }
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::archive::{Unpacked, is_archive, unpack};
 use super::dicomdir::{Referenced, referenced_files};
 use super::{ArchiveError, Reason, Series};
-use crate::codes::{is_uid, uid_by_name};
+use crate::codes::{Uid, is_uid, uid_by_name};
 use crate::dataset::{DatasetError, Instance, same_content};
 use crate::geometry::Coded;
 use crate::research::{self, ResearchError, VolumeHeader};
@@ -163,9 +163,57 @@ pub(super) fn grouped(all: Vec<(PathBuf, Result<File, InputError>)>, mut skipped
     volumes.retain(|v| !ends_with(&v.path, ".img") || !headers.contains(&v.path.with_extension("hdr")));
     volumes.sort_by(|a, b| a.shown.cmp(&b.shown));
     skipped.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut series: Vec<Series> = groups.into_values().collect::<Vec<_>>().into_par_iter().map(series_of).collect();
+    let mut series: Vec<Series> = without_copies(groups).into_par_iter().map(series_of).collect();
     series.sort_by(|a, b| (&a.study_uid, a.series_number, &a.series_uid).cmp(&(&b.study_uid, b.series_number, &b.series_uid)));
     Discovery { series, volumes, skipped, _unpacked: unpacked }
+}
+
+/// Series without UID get one that is derived from their instances: where several consist of the same instances they are copies, and one.
+fn without_copies(groups: BTreeMap<Vec<String>, Vec<Instance>>) -> Vec<Vec<Instance>> {
+    let mut series: Vec<Vec<Instance>> = Vec::with_capacity(groups.len());
+    let mut place: BTreeMap<Vec<Uid>, usize> = BTreeMap::new();
+    for group in groups.into_values() {
+        let uids = sop_uids(group.iter().map(|instance| instance.sop_instance_uid.as_str()));
+        let is_known = group[0].series_uid.is_empty() && !uids[0].is_empty();
+        match is_known.then(|| place.get(&uids).copied()).flatten() {
+            Some(n) => series[n].extend(group),
+            None => {
+                if is_known {
+                    place.insert(uids, series.len());
+                }
+                series.push(group);
+            }
+        }
+    }
+    series
+}
+
+/// What UIDs are derived from: each once, ascending; those of instances without one come first, each for itself.
+pub(super) fn sop_uids<'a>(uids: impl Iterator<Item = &'a str>) -> Vec<Uid> {
+    let mut uids: Vec<Uid> = uids.map(str::to_owned).collect();
+    uids.sort_unstable();
+    uids.dedup_by(|a, b| a == b && !a.is_empty());
+    uids
+}
+
+/// A UID for what has none.
+pub(super) fn derived_uid(level: &str, sop_uids: &[Uid]) -> Uid {
+    let parts: Vec<&str> = [level].into_iter().chain(sop_uids.iter().map(String::as_str)).collect();
+    uid_by_name(&parts)
+}
+
+/// From the root and without links; a path that leads nowhere from the root as it is.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The same however the folder of a file is named. A link in it has a name of its own.
+pub(super) fn full_name_of(path: &Path) -> PathBuf {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (full.parent(), full.file_name()) {
+        (Some(folder), Some(name)) => real_path(folder).join(name),
+        _ => full,
+    }
 }
 
 /// How a file is named to people.
@@ -230,6 +278,9 @@ impl Walk {
         let mut files = std::mem::take(&mut self.files);
         files.sort();
         files.dedup();
+        // One volume under two names is one; copies of instances are found by what they hold.
+        let mut volumes = HashSet::new();
+        files.retain(|path| !is_research(path) || volumes.insert(full_name_of(path)));
         let unpacked = self.unpacked.as_slice();
         let read: Vec<_> = files.par_iter().map(|path| Ok(keep(path, read(path)?, unpacked))).collect();
         files.into_iter().zip(read).collect()
@@ -336,8 +387,7 @@ pub(super) fn series_of(mut instances: Vec<Instance>) -> Series {
     check_uid("SOP Instance", |i| &i.sop_instance_uid);
     check_uid("Frame of Reference", |i| &i.frame_of_reference_uid);
     let first = &instances[0];
-    let mut sop_uids: Vec<&str> = instances.iter().map(|i| i.sop_instance_uid.as_str()).collect();
-    sop_uids.sort_unstable();
+    let sop_uids = sop_uids(instances.iter().map(|i| i.sop_instance_uid.as_str()));
     let mut uid = |stated: &str, level: &'static str| {
         if is_uid(stated) {
             return stated.to_owned();
@@ -345,8 +395,7 @@ pub(super) fn series_of(mut instances: Vec<Instance>) -> Series {
         if stated.is_empty() {
             warnings.push(format!("{level} Instance UID is missing in the instances; one derived from their SOP Instance UIDs is used"));
         }
-        let parts: Vec<&str> = [level].into_iter().chain(sop_uids.iter().copied()).collect();
-        uid_by_name(&parts)
+        derived_uid(level, &sop_uids)
     };
     let (study_uid, series_uid) = (uid(&first.study_uid, "Study"), uid(&first.series_uid, "Series"));
     let (modality, series_number) = (first.modality.clone(), first.series_number);

@@ -22,6 +22,7 @@ mod tests;
 mod values;
 
 pub use archive::ArchiveError;
+pub(crate) use discover::real_path;
 pub use discover::{Discovery, InputError, Skipped, VolumeFile, discover};
 pub use gate::GeometryPolicy;
 pub use inventory::{Inventory, StudyFiles};
