@@ -1,21 +1,23 @@
 //! The cohort as one page: counts, distributions, outliers, and a small picture of each series to sort and to filter. It opens from disk,
 //! loads nothing and prints; without scripts everything is there, in the order of the studies.
 //!
-//! No patient text: series go by UID. The pages that it leads to hold patient data.
+//! No patient text: series go by UID, and files, whose names may be patients', by their row in the list of failures. The pages that it leads
+//! to hold patient data.
 
 mod numbers;
 mod over_time;
 mod plot;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Serialize;
 
 use self::numbers::{Summary, outliers, summary};
-use super::record::{Done, FindingRecord, Verdict};
+use super::record::{Done, FindingRecord, Problem, Verdict, count_by_code};
 use super::report::Report;
-use super::table::{Measured, measured};
-use super::{FAILURES_FILE, FINDINGS_CSV_FILE, PICTURES, WORK};
+use super::table::{self, Cell, Measured, measured};
+use super::{FAILURES_FILE, FINDINGS_CSV_FILE, PICTURES, WORK, paths};
 use crate::results::{self, HTML_FILE, Markup, base64, document, escaped, number_for_people};
 
 const STYLE: &str = include_str!("page.css");
@@ -26,6 +28,8 @@ const MOST_PICTURE_BYTES: usize = 64 << 20;
 const MOST_ROWS: usize = 200;
 /// Findings whose plots are shown at once; of more, each is opened by hand.
 const MOST_OPEN: usize = 8;
+/// Of fewer values there is nothing to say but the values.
+const FEWEST: usize = 4;
 /// What `certainty_percent` is, whether the finding is present or not.
 const CERTAINTY: &str = "Probability of presence";
 
@@ -68,7 +72,8 @@ impl Distribution<'_> {
 
 /// The page of the cohort in `output`.
 pub(super) fn page(report: &Report, output: &Path) -> String {
-    let cases = cases(report, output);
+    let names = FileNames::of(report);
+    let cases = cases(report, output, &names);
     let findings = findings(&cases);
     let measured = measured(report);
     let distributions = distributions(&cases, &findings, &measured);
@@ -76,17 +81,53 @@ pub(super) fn page(report: &Report, output: &Path) -> String {
     let banner = if report.banner.is_empty() { "AI result, not for diagnosis" } else { &report.banner };
     document(&format!("Cohort: {}", report.package), banner, &style, SCRIPT, |page| {
         counts(page, report, &cases);
-        failures(page, report);
+        failures(page, report, &names);
+        not_eligible(page, report);
         section(page, "cases", "Cases", |page| gallery(page, &cases, &findings, &distributions));
         over_time::over_time(page, report);
-        section(page, "distributions", "Distributions", |page| plots(page, &cases, &findings, &distributions));
-        section(page, "outliers", "Outliers", |page| outlying(page, &cases, &distributions));
+        if !findings.is_empty() {
+            section(page, "distributions", "Distributions", |page| plots(page, &cases, &findings, &distributions));
+        }
+        if !distributions.is_empty() {
+            section(page, "outliers", "Outliers", |page| outlying(page, &cases, &distributions));
+        }
         let footer = format!("roentgen {}. The table behind this page: {FINDINGS_CSV_FILE}.", env!("CARGO_PKG_VERSION"));
         page.element("footer", &footer);
     })
 }
 
-fn cases<'a>(report: &'a Report, output: &Path) -> Vec<Case<'a>> {
+/// How the page names files: by their row in the list of failures, from 1.
+struct FileNames(HashMap<String, usize>);
+
+impl FileNames {
+    fn of(report: &Report) -> Self {
+        let rows = table::failures(report).rows;
+        let file = |(n, row): (usize, Vec<Cell>)| match <[Cell; 2]>::try_from(row.into_iter().take(2).collect::<Vec<_>>()) {
+            Ok([Cell::Text(path), Cell::None]) => Some((path, n + 1)),
+            _ => None,
+        };
+        Self(rows.into_iter().enumerate().filter_map(file).collect())
+    }
+
+    fn name(&self, path: &Path) -> String {
+        let path = paths::text_of(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        self.0.get(&path).map_or_else(|| "file".to_owned(), |row| format!("file {row} of {FAILURES_FILE}"))
+    }
+}
+
+/// A message without the file that it ends with, in parentheses: `path`, where that is known, or what reads as one.
+fn without_path<'a>(message: &'a str, path: &Path) -> &'a str {
+    if let Some(message) = message.strip_suffix(&format!(" ({})", path.display())) {
+        return message;
+    }
+    let has_extension = |text: &str| text.rsplit_once('.').is_some_and(|(_, end)| end.starts_with(char::is_alphabetic));
+    let names_file = |text: &str| text.contains(std::path::MAIN_SEPARATOR) || has_extension(text);
+    let Some(body) = message.strip_suffix(')') else { return message };
+    let begins = body.match_indices(" (").find(|(at, _)| names_file(&body[at + 2..]));
+    begins.map_or(message, |(at, _)| &message[..at])
+}
+
+fn cases<'a>(report: &'a Report, output: &Path, names: &FileNames) -> Vec<Case<'a>> {
     let mut left = MOST_PICTURE_BYTES;
     let mut case = |name: String, scanner: String, verdict: &'a Verdict| {
         let folder = verdict.done().and_then(|done| done.folder.file_name());
@@ -106,7 +147,9 @@ fn cases<'a>(report: &'a Report, output: &Path) -> Vec<Case<'a>> {
         cases.push(case(format!("{}{part}", head.series_instance_uid), scanner, &series.verdict));
     }
     for volume in report.volumes.iter().filter(|volume| is_shown(&volume.verdict)) {
-        let name = volume.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // The folder of its results is named after what the file holds.
+        let folder = volume.verdict.done().and_then(|done| done.folder.file_name());
+        let name = folder.map_or_else(|| names.name(&volume.path), |folder| folder.to_string_lossy().into_owned());
         cases.push(case(name, String::new(), &volume.verdict));
     }
     cases
@@ -181,11 +224,11 @@ fn counts(page: &mut Markup, report: &Report, cases: &[Case<'_>]) {
     }
 }
 
-fn failures(page: &mut Markup, report: &Report) {
+fn failures(page: &mut Markup, report: &Report, names: &FileNames) {
     let mut rows: Vec<[String; 4]> = Vec::new();
     let why = |verdict: &Verdict| {
-        let all = |text: fn(&super::Problem) -> &String| verdict.reasons().iter().map(|r| text(r).as_str()).collect::<Vec<_>>().join("; ");
-        (all(|reason| &reason.code), all(|reason| &reason.message))
+        let all = |text: fn(&Problem) -> &str| verdict.reasons().iter().map(text).collect::<Vec<_>>().join("; ");
+        (all(|reason| &reason.code), all(|reason| without_path(&reason.message, Path::new(""))))
     };
     for series in report.series.iter().filter(|series| series.verdict.is_failure()) {
         let (code, message) = why(&series.verdict);
@@ -193,10 +236,11 @@ fn failures(page: &mut Markup, report: &Report) {
     }
     for volume in report.volumes.iter().filter(|volume| volume.verdict.is_failure()) {
         let (code, message) = why(&volume.verdict);
-        rows.push([volume.path.display().to_string(), volume.verdict.outcome().to_owned(), code, message]);
+        rows.push([names.name(&volume.path), volume.verdict.outcome().to_owned(), code, message]);
     }
     for file in report.files.iter().filter(|file| file.unreadable) {
-        rows.push([file.path.display().to_string(), "unreadable".to_owned(), file.problem.code.clone(), file.problem.message.clone()]);
+        let Problem { code, message } = &file.problem;
+        rows.push([names.name(&file.path), "unreadable".to_owned(), code.clone(), without_path(message, &file.path).to_owned()]);
     }
     for study in &report.missing {
         // The number that the list has is in the other list.
@@ -207,11 +251,27 @@ fn failures(page: &mut Markup, report: &Report) {
         return;
     }
     section(page, "failures", "What was not analysed", |page| {
-        let again = format!("The same command with --only {FAILURES_FILE} does these again; {FAILURES_FILE} lists all {}.", rows.len());
+        let [of_files, others] = report.failures();
+        let again = format!(
+            "{of_files} need other files: they are refused or broken. {others} may pass: the same command with --only {FAILURES_FILE} does \
+             them again. {FAILURES_FILE} lists all."
+        );
         page.element("p class=\"note\"", &again);
         rows.truncate(MOST_ROWS);
         table(page, "failures-title", &["Series or file", "Outcome", "Code", "Reason"], &rows);
     });
+}
+
+/// Why series and volumes were not eligible, and how many.
+fn not_eligible(page: &mut Markup, report: &Report) {
+    let verdicts = report.verdicts().filter(|verdict| matches!(verdict, Verdict::NotEligible { .. }));
+    let rows: Vec<[String; 2]> =
+        count_by_code(verdicts.map(Verdict::reasons)).into_iter().map(|(code, count)| [code.to_owned(), count.to_string()]).collect();
+    if !rows.is_empty() {
+        section(page, "not-eligible", "Why series were not eligible", |page| {
+            table(page, "not-eligible-title", &["Code", "Series and volumes"], &rows);
+        });
+    }
 }
 
 fn table<const N: usize>(page: &mut Markup, label: &str, header: &[&str; N], rows: &[[String; N]]) {
@@ -233,16 +293,18 @@ fn row(page: &mut Markup, tag: &str, texts: &[impl AsRef<str>]) {
 }
 
 fn plots(page: &mut Markup, cases: &[Case<'_>], findings: &[&str], distributions: &[Distribution<'_>]) {
-    if distributions.is_empty() {
-        page.element("p class=\"note\"", "No measurement.");
-    }
     for finding in findings {
         let of: Vec<&Distribution<'_>> = distributions.iter().filter(|d| d.finding == *finding).collect();
         let present = cases.iter().filter(|case| finding_of(case, finding).is_some_and(|f| f.present)).count();
         let all = cases.iter().filter(|case| finding_of(case, finding).is_some()).count();
         let open = if findings.len() <= MOST_OPEN { " open" } else { "" };
+        let told = format!("{finding}: present in {present} of {all}");
+        if of.is_empty() {
+            page.element("p", &told);
+            continue;
+        }
         page.within(&format!("details class=\"finding\"{open}"), |page| {
-            page.element("summary", &format!("{finding}: present in {present} of {all}"));
+            page.element("summary", &told);
             page.within("div class=\"plots\"", |page| of.iter().for_each(|distribution| plotted(page, cases, distribution)));
         });
     }
@@ -253,8 +315,12 @@ fn plotted(page: &mut Markup, cases: &[Case<'_>], distribution: &Distribution<'_
     let Some(all) = summary(&known) else { return };
     page.within("figure class=\"plot\"", |page| {
         page.element("figcaption", &distribution.measurement());
+        if known.len() < FEWEST {
+            page.element("p class=\"note\"", &in_words(&known, &all));
+            return;
+        }
         page.raw(&plot::histogram(&known, &all, &format!("Histogram of {} of {}", distribution.measurement(), distribution.finding)));
-        page.element("p class=\"note\"", &in_words(&all));
+        page.element("p class=\"note\"", &in_words(&known, &all));
         let mut scanners: Vec<&str> = cases.iter().map(|case| case.scanner.as_str()).collect();
         scanners.sort_unstable();
         scanners.dedup();
@@ -262,10 +328,11 @@ fn plotted(page: &mut Markup, cases: &[Case<'_>], distribution: &Distribution<'_
             page.within("table class=\"scanners\"", |page| {
                 for scanner in scanners {
                     let of = cases.iter().zip(&distribution.values).filter(|(case, _)| case.scanner == scanner);
-                    let Some(summary) = summary(&of.filter_map(|(_, value)| *value).collect::<Vec<_>>()) else { continue };
+                    let known: Vec<f64> = of.filter_map(|(_, value)| *value).collect();
+                    let Some(summary) = summary(&known) else { continue };
                     page.within("tr", |page| {
                         page.element("th scope=\"row\"", if scanner.is_empty() { "unknown scanner" } else { scanner });
-                        page.element("td", &in_words(&summary));
+                        page.element("td", &in_words(&known, &summary));
                     });
                 }
             });
@@ -273,7 +340,13 @@ fn plotted(page: &mut Markup, cases: &[Case<'_>], distribution: &Distribution<'_
     });
 }
 
-fn in_words(summary: &Summary) -> String {
+/// Of few values these, ascending.
+fn in_words(values: &[f64], summary: &Summary) -> String {
+    if values.len() < FEWEST {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        return values.into_iter().map(number_for_people).collect::<Vec<_>>().join(", ");
+    }
     let Summary { count, median, quartiles, range } = summary;
     let [median, low, high, least, greatest] = [*median, quartiles[0], quartiles[1], range[0], range[1]].map(number_for_people);
     format!("n {count}, median {median}, quartiles {low} to {high}, range {least} to {greatest}")
@@ -377,4 +450,30 @@ fn tile(page: &mut Markup, case: &Case<'_>) {
     page.within("figcaption", |page| {
         page.element("span class=\"uid\"", &case.name).element("span class=\"value\"", "");
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_values_are_told_one_by_one() {
+        let words = |values: &[f64]| in_words(values, &summary(values).unwrap());
+        assert_eq!(words(&[2977.0]), "2977");
+        assert_eq!(words(&[3.0, 1.0, 2.0]), "1, 2, 3");
+        assert!(words(&[3.0, 1.0, 2.0, 4.0]).starts_with("n 4, median"));
+    }
+
+    #[test]
+    fn no_message_names_a_file() {
+        for (message, expected) in [
+            ("not a DICOM file (in/Doe (2)/1.dcm)", "not a DICOM file"),
+            ("the file is cut off; send it again (doe.dcm)", "the file is cut off; send it again"),
+            ("tilted by 12 degrees (at most 0.06)", "tilted by 12 degrees (at most 0.06)"),
+            ("not a DICOM file (Doe, J)", "not a DICOM file"),
+            ("gap after slice 19 (3.5)", "gap after slice 19 (3.5)"),
+        ] {
+            assert_eq!(without_path(message, Path::new("Doe, J")), expected);
+        }
+    }
 }
