@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -12,6 +13,7 @@ use crate::cohort::{
 };
 use crate::engine::Engine;
 use crate::model::Package;
+use crate::results::Forms;
 
 /// Run a model package on studies.
 ///
@@ -100,6 +102,11 @@ pub(super) struct Run {
     output_args: OutputArgs,
 }
 
+/// Of [`EngineArgs`].
+const DEFAULTS: [(&str, &str); 2] = [("device", "auto"), ("provider", "cpu")];
+/// Without a terminal there is a line no more often than this.
+const SAYS: Duration = Duration::from_secs(30);
+
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let package = super::packages().find(&self.model)?;
@@ -112,8 +119,15 @@ impl Run {
             text::print_json(&report)?;
         } else {
             outcome::print(&report, self.output_args.timings);
-            if report.has_failures() {
-                say!("\nagain, those alone: {}", self.command_for_failures());
+            let [of_files, others] = report.failures();
+            if of_files > 0 {
+                say!("\n{of_files} need other files: refused or broken; --resume does them when these are there");
+            }
+            if others > 0 {
+                say!("\n{others} may pass; again, what failed alone: {}", self.command_for_failures());
+            }
+            if report.verdicts().filter(|verdict| verdict.done().is_some()).count() > 1 {
+                self.say_where();
             }
         }
         if report.is_stopped() {
@@ -135,11 +149,27 @@ impl Run {
         }
     }
 
+    /// Where the cohort is found, and how it is asked.
+    fn say_where(&self) {
+        let [table, page] = [cohort::FINDINGS_CSV_FILE, cohort::PAGE_FILE].map(|name| self.output.join(name));
+        say!("\ntable: {}\npage: {}", table.display(), page.display());
+        let question = "select finding, count(*) as n from findings where present group by finding";
+        say!("questions: roentgen query {} \"{question}\"", quoted(&self.output));
+    }
+
     /// What does again what failed, for a shell.
     fn command_for_failures(&self) -> String {
-        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         let mut command = format!("roentgen run --model {} --output {}", quoted(Path::new(&self.model)), quoted(&self.output));
-        command += &format!(" --device {} --results {}", self.engine.device, self.results.results);
+        let EngineArgs { device, provider, ort_lib, memory_mb } = &self.engine;
+        for (name, value) in [("device", device.to_string()), ("provider", provider.to_string())] {
+            if !DEFAULTS.contains(&(name, value.as_str())) {
+                command += &format!(" --{name} {}", quoted(Path::new(&value)));
+            }
+        }
+        command += &ort_lib.as_deref().map_or_else(String::new, |path| format!(" --ort-lib {}", quoted(path)));
+        command += &memory_mb.map_or_else(String::new, |mb| format!(" --memory-mb {mb}"));
+        let forms = &self.results.results;
+        command += &if *forms == Forms::all() { " --results all".to_owned() } else { format!(" --results {forms}") };
         command += &self.from.as_deref().map_or_else(String::new, |from| format!(" --from {}", quoted(from)));
         command += &format!(" --only {}", quoted(&self.output.join(cohort::FAILURES_FILE)));
         self.inputs.iter().for_each(|input| command += &format!(" {}", quoted(input)));
@@ -157,7 +187,13 @@ impl Run {
     }
 }
 
-/// Runs `engine` on what is asked, with a bar on a terminal. The first Ctrl-C ends it after the series at hand, the second at once.
+/// For a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// Runs `engine` on what is asked, with a bar on a terminal and lines elsewhere. The first Ctrl-C ends it after the series at hand, the
+/// second at once.
 ///
 /// # Errors
 /// Only what keeps it from starting, or from noting what is done. All else is in the report.
@@ -170,8 +206,12 @@ pub(super) fn run_all(engine: &mut Engine, asked: &Asked<'_>) -> anyhow::Result<
         eprintln!("\nstopping after the series at hand; once more stops at once");
     })?;
     let bar = text::progress();
+    let began = Instant::now();
+    let said = Mutex::new((0, 0, began));
+    let lock = || said.lock().unwrap_or_else(PoisonError::into_inner);
     let hear = |event| match event {
         Event::Begins { studies, done } => {
+            *lock() = (done, studies, began);
             bar.set_length(studies as u64);
             bar.set_position(done as u64);
             bar.reset_eta();
@@ -180,7 +220,15 @@ pub(super) fn run_all(engine: &mut Engine, asked: &Asked<'_>) -> anyhow::Result<
             }
         }
         Event::Stage(stage) => bar.set_message(stage.to_string()),
-        Event::StudyDone => bar.inc(1),
+        Event::StudyDone => {
+            bar.inc(1);
+            let (done, studies, last) = &mut *lock();
+            *done += 1;
+            if bar.is_hidden() && last.elapsed() >= SAYS {
+                eprintln!("{done} of {studies} studies, {} since the beginning", time_for_people(began.elapsed()));
+                *last = Instant::now();
+            }
+        }
         Event::Say(text) => bar.suspend(|| eprintln!("{text}")),
     };
     let report = cohort::run(engine, asked, &STOP, &hear);
@@ -190,7 +238,9 @@ pub(super) fn run_all(engine: &mut Engine, asked: &Asked<'_>) -> anyhow::Result<
 
 /// A line for each series.
 fn print_plan(plan: &Plan) {
-    for PlannedStudy { study_instance_uid, volume, is_done, fetch, series, bytes } in &plan.studies {
+    let mut studies: Vec<&PlannedStudy> = plan.studies.iter().collect();
+    studies.sort_by(|a, b| a.paths.cmp(&b.paths)); // as people look for them
+    for PlannedStudy { study_instance_uid, paths, volume, is_done, fetch, series, bytes } in studies {
         let name = match volume {
             Some(path) => format!("volume {}", path.display()),
             None if study_instance_uid.is_empty() => "study without UID".to_owned(),
@@ -202,6 +252,9 @@ fn print_plan(plan: &Plan) {
             continue;
         }
         say!("{name}, {}{done}", bytes_for_people(*bytes));
+        if volume.is_none() {
+            paths.iter().for_each(|path| say!("  in {path}"));
+        }
         for PlannedSeries { series_instance_uid, part, modality, instances, reasons, is_refused } in series {
             let part = part.map_or_else(String::new, |part| format!(" part {part}"));
             if !series_instance_uid.is_empty() {
@@ -217,6 +270,11 @@ fn print_plan(plan: &Plan) {
     for StudyRecord { study_instance_uid, accession_number, problem } in &plan.missing {
         let name = if accession_number.is_empty() { study_instance_uid } else { accession_number };
         say!("{name}\n    failed: {problem}");
+    }
+    let counts = plan.reasons();
+    if !counts.is_empty() {
+        let rows: Vec<Vec<String>> = counts.into_iter().map(|(code, count)| vec![code.to_owned(), count.to_string()]).collect();
+        say!("\n{}", text::table(&["reason", "series"], &rows).trim_end());
     }
     let done = plan.studies.iter().filter(|study| study.is_done).count();
     let bytes = plan.studies.iter().map(|study| study.bytes).sum();
@@ -250,6 +308,35 @@ fn told(fetch: &PlannedFetch) -> String {
 }
 
 /// Everything in `inputs`, begun anew.
-pub(super) fn asked_anew<'a>(inputs: &'a [PathBuf], forms: &'a crate::results::Forms, output: &'a Path) -> Asked<'a> {
+pub(super) fn asked_anew<'a>(inputs: &'a [PathBuf], forms: &'a Forms, output: &'a Path) -> Asked<'a> {
     Asked { inputs, output, from: None, forms, resume: false, shard: None, only: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn check(arguments: &str, expected: &str) {
+        let line = Line::try_parse_from(["run", "--model", "m", "--output", "o"].into_iter().chain(arguments.split_whitespace())).unwrap();
+        let command = line.run.command_for_failures();
+        assert_eq!(command, format!("roentgen run --model 'm' --output 'o'{expected}"));
+    }
+
+    #[test]
+    fn the_command_for_failures_asks_for_the_same() {
+        let forms = Forms::default();
+        check("in", &format!(" --results {forms} --only 'o/failures.csv' 'in'"));
+        check(
+            "in --device gpu:1 --provider openvino --ort-lib x.so --memory-mb 900 --results all",
+            " --device 'gpu:1' --provider 'openvino' --ort-lib 'x.so' --memory-mb 900 --results all --only 'o/failures.csv' 'in'",
+        );
+    }
 }

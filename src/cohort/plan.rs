@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::estimate::free_bytes;
 use super::journal::{Entry, History};
-use super::record::{Problem, StudyRecord};
+use super::paths;
+use super::record::{Problem, StudyRecord, count_by_code};
 use super::{Asked, Cohort, CohortError};
 use crate::codes::Uid;
 use crate::model::{Ineligible, Package};
@@ -47,7 +48,10 @@ pub struct Estimate {
 pub struct PlannedStudy {
     /// As it is stated; empty for a volume.
     pub study_instance_uid: Uid,
+    /// Where its files lie, from the root: several of a study that lies in several inputs; a `file:` URI where a path is no Unicode.
+    pub paths: Vec<String>,
     /// The file, for a volume.
+    #[serde(serialize_with = "volume_text")]
     pub volume: Option<PathBuf>,
     /// Of its files.
     pub bytes: u64,
@@ -100,6 +104,11 @@ impl Plan {
     /// Studies that would be fetched.
     pub fn to_fetch(&self) -> usize {
         self.studies.iter().filter(|study| !study.is_done && study.fetch.is_some()).count()
+    }
+
+    /// Codes of the reasons for which series are not taken, each with the number of these series, the most frequent first.
+    pub fn reasons(&self) -> Vec<(&str, usize)> {
+        count_by_code(self.studies.iter().flat_map(|study| &study.series).map(|series| series.reasons.as_slice()))
     }
 
     /// Whether there is a series that the package takes, done already or not, or a study that may have one.
@@ -162,7 +171,12 @@ fn planned(package: &Package, cohort: &Cohort<'_>, files: &StudyFiles, is_done: 
         let FoundStudy { accession_number, instances, modalities, .. } = found.clone();
         PlannedFetch { from: remote.source.place(), accession_number, instances, modalities }
     });
-    PlannedStudy { study_instance_uid: files.study_uid.clone(), volume, bytes: files.bytes, is_done, fetch, series }
+    let paths = cohort.inventory.places_of(files).iter().map(|place| paths::text_of(place)).collect();
+    PlannedStudy { study_instance_uid: files.study_uid.clone(), paths, volume, bytes: files.bytes, is_done, fetch, series }
+}
+
+fn volume_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_deref().map(paths::text_of).serialize(serializer)
 }
 
 /// From the time, input and results of the studies that are done.
