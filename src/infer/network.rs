@@ -189,12 +189,13 @@ impl Network {
         let channels = manifest.channels();
         let layout = manifest.input.layout;
         let seen = manifest.input_channels();
+        let slices = slices_at_a_time(&manifest.inference);
         let load = |graph: &Vec<u8>| {
             let session = session(runtime, provider, graph)?;
-            check_tensor(session.inputs(), &manifest.input.tensor, layout, seen)?;
+            check_tensor(session.inputs(), &manifest.input.tensor, layout, seen, slices)?;
             match manifest.resized_to() {
                 Some(to) => whole::check(&session, manifest, to)?,
-                None => check_tensor(session.outputs(), &manifest.output.tensor, layout, channels)?,
+                None => check_tensor(session.outputs(), &manifest.output.tensor, layout, channels, slices)?,
             }
             match session.inputs().len() {
                 1 => Ok(session),
@@ -408,8 +409,32 @@ fn session(runtime: &Runtime, provider: Provider, graph: &[u8]) -> Result<Sessio
     })
 }
 
-/// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them.
-fn check_tensor(outlets: &[ort::value::Outlet], name: &str, layout: Layout, channels: usize) -> Result<(), InferError> {
+/// Slices that each run of a network of slices gets, its batch; `None` where runs differ, as tiles and their halos do at the ends of a volume.
+fn slices_at_a_time(inference: &Inference) -> Option<usize> {
+    match inference {
+        Inference::Tiles(tiles) => (tiles.tile[2] == 1 && tiles.halo == 0).then_some(1),
+        Inference::SlidingWindow(window) => Some(window.patch[2] as usize),
+        Inference::Whole(_) => Some(1),
+    }
+}
+
+/// Whether a graph whose batch is `found` (-1: open) takes what it gets.
+fn batch_fits(found: i64, layout: Layout, slices: Option<usize>) -> bool {
+    let wanted = match layout {
+        Layout::Ncdhw => Some(1),
+        Layout::Nchw => slices,
+    };
+    found == -1 || wanted.is_some_and(|wanted| found == wanted as i64)
+}
+
+/// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them; `slices` as of [`slices_at_a_time`].
+fn check_tensor(
+    outlets: &[ort::value::Outlet],
+    name: &str,
+    layout: Layout,
+    channels: usize,
+    slices: Option<usize>,
+) -> Result<(), InferError> {
     let broken = |what: String| Err(InferError::Contract { what });
     let Some(outlet) = outlets.iter().find(|o| o.name() == name) else {
         let names: Vec<_> = outlets.iter().map(ort::value::Outlet::name).collect();
@@ -423,7 +448,11 @@ fn check_tensor(outlets: &[ort::value::Outlet], name: &str, layout: Layout, chan
     }
     let fixed_or = |found: i64, wanted: usize| found == -1 || found == wanted as i64;
     match (layout, &shape[..]) {
-        (Layout::Ncdhw, &[batch, c, _, _, _]) if fixed_or(batch, 1) && fixed_or(c, channels) => Ok(()),
+        (Layout::Ncdhw, &[batch, c, _, _, _]) if batch_fits(batch, layout, slices) && fixed_or(c, channels) => Ok(()),
+        (Layout::Nchw, &[batch, c, _, _]) if fixed_or(c, channels) && !batch_fits(batch, layout, slices) => broken(format!(
+            "`{name}` takes {batch} slices at a time, and `tile` and `halo` or `patch` give it others: export the graph with an open batch, \
+             or have 1 along k and no halo"
+        )),
         (Layout::Nchw, &[_, c, _, _]) if fixed_or(c, channels) => Ok(()),
         (Layout::Ncdhw, _) => broken(format!("`{name}` has shape {:?}, expected [1, {channels}, D, H, W]", &**shape)),
         (Layout::Nchw, _) => broken(format!("`{name}` has shape {:?}, expected [N, {channels}, H, W]", &**shape)),
@@ -433,6 +462,18 @@ fn check_tensor(outlets: &[ort::value::Outlet], name: &str, layout: Layout, chan
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Tiles;
+
+    #[test]
+    fn a_fixed_batch_is_as_many_slices_as_come() {
+        let of_tiles = |k: u32, halo: u32| slices_at_a_time(&Inference::Tiles(Tiles { tile: [64, 64, k], halo }));
+        let fits = |batch, k, halo| batch_fits(batch, Layout::Nchw, of_tiles(k, halo));
+        assert!(fits(1, 1, 0) && fits(-1, 8, 2));
+        assert!(!fits(1, 8, 0), "the network would get eight slices");
+        assert!(!fits(1, 1, 2), "and five with a halo");
+        assert!(!fits(8, 8, 0), "equal parts are smaller than a tile");
+        assert!(batch_fits(1, Layout::Ncdhw, None) && !batch_fits(2, Layout::Ncdhw, Some(2)));
+    }
 
     #[test]
     fn channels_of_slices_and_slices_of_channels() {

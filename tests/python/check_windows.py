@@ -21,6 +21,7 @@ CASES = {
     'nnunet-folds-of-a-small-volume': ((20, 40, 19), (32, 24, 32), 0.5, 'gaussian', 'nnunet', 'ik', 2, 3),
     'nnunet-constant': ((40, 40, 33), (16, 32, 32), 0.25, 'constant', 'nnunet', '', 1, 3),
     'nnunet-slices': ((70, 61, 5), (32, 48, 1), 0.5, 'gaussian', 'nnunet', 'ij', 1, 2),
+    'slices-by-four': ((70, 61, 9), (32, 48, 4), 0.5, 'constant', 'monai', 'i', 1, 2),
     'monai': ((70, 61, 45), (32, 32, 32), 0.25, 'gaussian', 'monai', '', 1, 3),
     'monai-constant-of-a-small-volume': ((20, 70, 17), (32, 24, 32), 0.5, 'constant', 'monai', '', 1, 3),
     'monai-edges-continued': ((20, 70, 17), (32, 24, 32), 0.5, 'gaussian', 'monai', '', 1, 3),
