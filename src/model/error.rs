@@ -52,7 +52,7 @@ pub enum ModelError {
         path: PathBuf,
     },
     /// The manifest is no TOML, or lacks or has too much.
-    #[error("the manifest is not valid: {message} ({})", path.display())]
+    #[error("the manifest is not valid ({}):\n{message}", path.display())]
     Manifest {
         /// What the parser said, with line and column.
         message: String,
@@ -104,12 +104,18 @@ pub enum ModelError {
         path: PathBuf,
     },
     /// A file is not the one that the manifest names.
-    #[error("wrong hash: sha256 is {found}, the manifest says {expected}; the file was changed or damaged, install the package again ({})", path.display())]
+    #[error(
+        "wrong hash: sha256 is {found}, the manifest says {expected}: the file was changed or damaged, install the package again{} ({})",
+        if *in_folder { format!("; or, where it is you who changed it, put sha256 = \"{found}\" into model.toml") } else { String::new() },
+        path.display()
+    )]
     Hash {
         /// Hash of the file.
         found: String,
         /// Hash in the manifest.
         expected: String,
+        /// Whether the package is a folder, which nobody has signed, and whose maker may be at work in it.
+        in_folder: bool,
         /// Which file.
         path: PathBuf,
     },

@@ -68,7 +68,8 @@ impl Files {
         let bytes = self.read(&file.path, MOST_BYTES)?;
         let found = sha256_hex(&bytes);
         if found != file.sha256 {
-            return Err(ModelError::Hash { found, expected: file.sha256.clone(), path: self.path_of(&file.path) });
+            let in_folder = matches!(self, Self::Folder(_));
+            return Err(ModelError::Hash { found, expected: file.sha256.clone(), in_folder, path: self.path_of(&file.path) });
         }
         Ok(bytes)
     }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+/// Voxels of a halo: with the longest tile the voxels of one run are still counted in 64 bits.
+const MAX_HALO: u32 = 4096;
+
 /// How a network is applied: `[inference.tiles]`, `[inference.sliding-window]` or `[inference.whole]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -136,6 +139,7 @@ impl Inference {
         let fits = |n: &u32| (1..=1 << 12).contains(n);
         match self {
             Self::Tiles(Tiles { tile, .. }) if !tile.iter().all(fits) => Err("`tiles.tile` has an axis outside 1 to 4096".to_owned()),
+            Self::Tiles(Tiles { halo, .. }) if *halo > MAX_HALO => Err(format!("`tiles.halo` is above {MAX_HALO}")),
             Self::SlidingWindow(SlidingWindow { patch, .. }) if !patch.iter().all(fits) => {
                 Err("`sliding-window.patch` has an axis outside 1 to 4096".to_owned())
             }
@@ -236,6 +240,13 @@ mod tests {
         check(Convention::Monai, 64, 0.5, 110, &[0, 32, 46]);
         check(Convention::Monai, 128, 0.25, 123, &[-2]);
         check(Convention::Monai, 5, 0.25, 9, &[0, 3, 4]);
+    }
+
+    #[test]
+    fn halos_are_bounded() {
+        let with = |halo| Inference::Tiles(Tiles { tile: [4096; 3], halo }).check();
+        assert_eq!(with(4096), Ok(()));
+        assert!(with(4097).is_err_and(|what| what.contains("`tiles.halo`")));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::{Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
+/// What a text begins with that is still to be filled in, in a package that was just begun.
+const FILL_IN: &str = "FILL IN";
 /// The manifest format that this program reads.
 const FORMAT: i64 = 1;
 /// Maps that a package may have.
@@ -457,8 +459,7 @@ impl Manifest {
     /// # Errors
     /// A newer format, an unknown step, or a text that is no manifest, each with the place.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
-        let invalid =
-            |e: toml::de::Error| ModelError::Manifest { message: e.to_string().trim_end().replace('\n', " "), path: path.to_owned() };
+        let invalid = |e: toml::de::Error| ModelError::Manifest { message: e.to_string().trim_end().to_owned(), path: path.to_owned() };
         let table: toml::Table = toml::from_str(text).map_err(invalid)?;
         match table.get("format").and_then(toml::Value::as_integer) {
             Some(found) if found > FORMAT => return Err(ModelError::NewerFormat { found, known: FORMAT, path: path.to_owned() }),
@@ -472,9 +473,20 @@ impl Manifest {
                 }
             }
         }
+        let mut to_fill_in = Vec::new();
+        table.iter().for_each(|(key, value)| add_to_fill_in(key, value, &mut to_fill_in));
+        if !to_fill_in.is_empty() {
+            let what = format!("{} still says {FILL_IN}: results would repeat it", to_fill_in.join(", "));
+            return Err(ModelError::Unsupported { what, path: path.to_owned() });
+        }
         let manifest: Self = toml::from_str(text).map_err(invalid)?;
         manifest.check().map_err(|what| ModelError::Unsupported { what, path: path.to_owned() })?;
         Ok(manifest)
+    }
+
+    /// Whether `text` can be a package's name.
+    pub fn is_name(text: &str) -> bool {
+        (1..=32).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c))
     }
 
     /// Every file that the manifest names with its hash: the graphs, those of stages among them, and the image of the reference case.
@@ -559,12 +571,16 @@ impl Manifest {
     /// What holds of the package's own network, and of each stage by itself.
     pub(super) fn check_network(&self) -> Result<(), String> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        let tidy = |s: &str| !s.is_empty() && s.len() <= 32 && s.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c));
         require(self.format == FORMAT, "`format` is not 1")?;
         require(
-            tidy(&self.model.name) && tidy(&self.model.version),
+            Self::is_name(&self.model.name) && Self::is_name(&self.model.version),
             "`model.name` and `model.version` take 1 to 32 letters, digits, - . _ +",
         )?;
+        require(is_version(&self.model.version), "`model.version` is no version: numbers with dots between them, as 1.0.0 or 1.2.0-rc.1")?;
+        let is_hash = |file: &File| file.sha256.len() == 64 && file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if let Some(file) = self.files().find(|file| !is_hash(file)) {
+            return Err(format!("the `sha256` of the file {:?} is not 64 hexadecimal digits, a to f in small letters", file.path));
+        }
         require(!self.file.is_empty(), "no `file`: a package has an ONNX graph at least")?;
         self.select.check()?;
         self.inference.check()?;
@@ -761,10 +777,60 @@ impl Manifest {
     }
 }
 
+/// Whether a text is numbers with dots between them, and what may follow a `-` or `+`: `1.0.0`, `1.2.0-rc.1`.
+pub(super) fn is_version(text: &str) -> bool {
+    let numbers = text.split(['-', '+']).next().unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    (1..=4).contains(&numbers.split('.').count()) && numbers.split('.').all(is_number)
+}
+
+/// Adds the names of the texts within `value` that nobody has filled in yet: `model.licence`, `finding[0].name`.
+fn add_to_fill_in(name: &str, value: &toml::Value, to_fill_in: &mut Vec<String>) {
+    match value {
+        toml::Value::String(text) if text.starts_with(FILL_IN) => to_fill_in.push(format!("`{name}`")),
+        toml::Value::Array(values) => {
+            values.iter().enumerate().for_each(|(n, value)| add_to_fill_in(&format!("{name}[{n}]"), value, to_fill_in));
+        }
+        toml::Value::Table(table) => {
+            table.iter().for_each(|(key, value)| add_to_fill_in(&format!("{name}.{key}"), value, to_fill_in));
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::geometry::Coded;
+
+    #[test]
+    fn what_nobody_has_filled_in_is_named() {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let begun = shipped.replace("licence = \"MIT OR Apache-2.0\"", "licence = \"FILL IN: an SPDX expression\"");
+        let begun = begun.replacen("name = \"lung\"", "name = \"FILL IN\"", 1);
+        let error = Manifest::parse(&begun, Path::new("model.toml")).expect_err("it is refused");
+        assert_eq!(error.code(), "model.unsupported");
+        assert!(error.to_string().contains("`model.licence`") && error.to_string().contains("].name`"), "{error}");
+    }
+
+    #[test]
+    fn versions_and_hashes_look_like_such() {
+        let shipped = include_str!("../../models/ct-tissue/model.toml");
+        let version = shipped.lines().find(|line| line.starts_with("version = ")).expect("it has a version");
+        let with = |text: &str| Manifest::parse(text, Path::new("model.toml")).map_err(|error| error.to_string());
+        for (text, fits) in [("1.0.0", true), ("0.3", true), ("1.2.0-rc.1+b7", true), ("latest", false), ("v1.0", false), ("1..0", false)] {
+            assert_eq!(with(&shipped.replace(version, &format!("version = {text:?}"))).is_ok(), fits, "{text}");
+        }
+        for wrong in ["sha256 = \"0", "sha256 = \"0x", "sha256 = \"\"\n# \""] {
+            assert!(with(&shipped.replacen("sha256 = \"", wrong, 1)).is_err_and(|e| e.contains("64 hexadecimal digits")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_toml_is_shown_with_its_line() {
+        let error = Manifest::parse("format = 1\n[model]\nname = nobody\n", Path::new("model.toml")).expect_err("it is refused");
+        assert!(error.to_string().contains("\n3 | name = nobody\n"), "{error}");
+    }
 
     /// The shipped manifest with these value steps in place of its own.
     fn with_steps(steps: &str) -> Result<Manifest, ModelError> {

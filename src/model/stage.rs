@@ -171,7 +171,7 @@ mod tests {
     const STAGE: &str = r#"
         [[stage]]
         name = "localise"
-        file = [{ path = "coarse.onnx", sha256 = "00" }]
+        file = [{ path = "coarse.onnx", sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }]
         input = { tensor = "image", dtype = "float32", layout = "NCDHW" }
         preprocess = [{ step = "resample", spacing_mm = [6.0, 6.0, 6.0], interpolation = "linear" }]
         inference = { tiles = { tile = [64, 64, 64], halo = 0 } }

@@ -89,7 +89,7 @@ mod tests {
         let text = format!(
             r#"
             format = 1
-            file = [{{ path = "a.onnx", sha256 = "0" }}]
+            file = [{{ path = "a.onnx", sha256 = "{}" }}]
             select = {{ modality = ["CT"] }}
             input = {{ tensor = "image", dtype = "float32", layout = "NCDHW" }}
             preprocess = []
@@ -123,7 +123,8 @@ mod tests {
             [finding.instances]
             origin = "a test"
             {instances}
-            "#
+            "#,
+            "0".repeat(64)
         );
         Manifest::parse(&text, Path::new("model.toml")).expect("a manifest")
     }
