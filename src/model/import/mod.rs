@@ -113,15 +113,23 @@ fn ask<T: DeserializeOwned>(python: &Path, tool: Tool, script: &str, arguments: 
     serde_json::from_slice(&done.stdout).map_err(|_| failed())
 }
 
-/// Writes a package to `folder`, which must not be there; nothing where the manifest is none.
+/// Writes a package to `folder`, which must not be there; nothing where the manifest is none. It is there as a whole or not at all.
 fn write(folder: &Path, manifest: &str, card: &str, files: &[(&str, Vec<u8>)]) -> Result<Package, ImportError> {
     Manifest::parse(manifest, &folder.join("model.toml"))?;
-    fs::create_dir(folder)?;
+    let beside = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let begun = tempfile::Builder::new().prefix(".import-").tempdir_in(beside)?;
+    let package = begun.path().join("package"); // with the permissions of any folder, which a temporary one does not have
+    fs::create_dir(&package)?;
     for (file, bytes) in files {
-        fs::write(folder.join(file), bytes)?;
+        fs::write(package.join(file), bytes)?;
     }
-    fs::write(folder.join("model.toml"), manifest)?;
-    fs::write(folder.join("MODEL_CARD.md"), card)?;
+    fs::write(package.join("model.toml"), manifest)?;
+    fs::write(package.join("MODEL_CARD.md"), card)?;
+    Package::read(&package)?;
+    if folder.exists() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, format!("{} is there already", folder.display())).into());
+    }
+    fs::rename(&package, folder)?;
     Ok(Package::read(folder)?)
 }
 
@@ -133,4 +141,25 @@ fn colour(label: u64) -> [u8; 3] {
         (70.0 + 170.0 * (2.0 - (at - 2.0).abs().min(2.0)).clamp(0.0, 1.0)) as u8
     };
     [part(2.0), part(0.0), part(4.0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../models/ct-tissue/model.toml");
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let output = folder.path().join("package");
+        let graph = include_bytes!("../../../models/ct-tissue/ct-tissue.onnx").to_vec();
+        let refused = write(&output, SHIPPED, "", &[("no/such/folder.onnx", Vec::new())]).expect_err("there is no such folder");
+        assert!(matches!(refused, ImportError::Io(_)), "{refused}");
+        assert!(write(&output, SHIPPED, "", &[("ct-tissue.onnx", b"another".to_vec())]).is_err(), "a wrong hash");
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0, "nothing is left");
+        write(&output, SHIPPED, "", &[("ct-tissue.onnx", graph.clone())]).expect("the next try");
+        assert!(write(&output, SHIPPED, "", &[("ct-tissue.onnx", graph)]).is_err_and(|e| e.to_string().contains("is there already")));
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 1);
+    }
 }

@@ -18,6 +18,7 @@ use super::{ImportError, Tool, Written, ask, colour, write};
 use crate::codes::sha256_hex;
 use crate::geometry::Orientation;
 use crate::kernels::Interpolation;
+use crate::model::manifest::is_version;
 use crate::model::{Axes, Beyond, Blending, Convention, Inference, Manifest, PostprocessStep, PreprocessStep, SlidingWindow, Tiles};
 use intensity::Intensity;
 use labels::Labels;
@@ -306,9 +307,9 @@ impl Exported {
         }
         let nearest = if carried.interpolation == Some(Interpolation::Nearest) { "interpolation = \"nearest\"\n" } else { "" };
         let mut text = format!(
-            "# {name}: imported from the MONAI bundle {:?}. Fill in what says so; docs/package-format.md explains every field.\n\
-             format = 1\n\n[model]\nname = {name:?}\nversion = {:?}\ntask = \"segmentation\"\nmanufacturer = \"FILL IN\"\n\
-             licence = \"FILL IN\"\nintended_use = \"FILL IN: one sentence, which is copied into every result.\"\n\
+            "# {name:?}: imported from the MONAI bundle {:?}. What is not stated is yours to say; docs/package-format.md explains every field.\n\
+             format = 1\n\n[model]\nname = {name:?}\nversion = {:?}\ntask = \"segmentation\"\nmanufacturer = \"not stated\"\n\
+             licence = \"not stated\"\nintended_use = \"Research only: imported from a MONAI bundle, no intended use is stated.\"\n\
              regulatory_status = \"none\"\n\n[[file]]\npath = \"{GRAPH}\"\nsha256 = \"{}\"\n\n\
              [select]\n{}\n\
              [input]\ntensor = \"image\"\ndtype = \"float32\"\nlayout = \"NCDHW\"\n{channels}\n\
@@ -323,7 +324,7 @@ impl Exported {
             let [red, green, blue] = colour(channel as u64);
             let finding = format!(
                 "\n[[finding]]\nchannel = {channel}\nsegment = {channel}\nname = {name:?}\ncolour = [{red}, {green}, {blue}]\n\
-                 # FILL IN: codes of PS3.16, CID 7150 and what it includes.\n\
+                 # To be said: codes of PS3.16, CID 7150 and what it includes.\n\
                  category = {{ value = \"91723000\", scheme = \"SCT\", meaning = \"Anatomical Structure\" }}\n\
                  type = {{ value = \"LABEL-{channel}\", scheme = \"99MONAI\", meaning = {:?} }}\n\
                  measurements = [\"volume\", \"mean\", \"standard-deviation\"]\n",
@@ -352,7 +353,9 @@ impl Exported {
             String::new()
         } else {
             let pattern = format!("(?i){}", regex::escape(&self.channel_name(channel)));
-            format!("# FILL IN: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n")
+            format!(
+                "# To be said: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n"
+            )
         };
         format!("modality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n{told_apart}")
     }
@@ -360,7 +363,7 @@ impl Exported {
     /// The bundle's, where a package may have it.
     fn version(&self) -> &str {
         let tidy = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
-        if (1..=32).contains(&self.version.len()) && self.version.chars().all(tidy) { &self.version } else { "1.0.0" }
+        if self.version.len() <= 32 && self.version.chars().all(tidy) && is_version(&self.version) { &self.version } else { "1.0.0" }
     }
 
     fn class(&self, channel: usize) -> String {
@@ -370,8 +373,8 @@ impl Exported {
     fn card(&self, name: &str, left_out: &[String]) -> String {
         let classes: Vec<String> = (1..self.output.get(1).copied().unwrap_or_default()).map(|channel| self.class(channel)).collect();
         let mut text = format!(
-            "# {name} {}\n\n**Intended use: FILL IN, as in model.toml.** Regulatory status: none. Licence: FILL IN.\n\n\
-             Imported from the MONAI bundle {:?}.\n\n## What it does\n\nFILL IN. Classes: {}.\n",
+            "# {name} {}\n\n**Intended use: research only, none is stated.** Regulatory status: none. Licence: not stated.\n\n\
+             Imported from the MONAI bundle {:?}.\n\n## What it does\n\nClasses: {}.\n",
             self.version(),
             self.name,
             classes.join(", ")
@@ -380,7 +383,7 @@ impl Exported {
             text.push_str("\n## Other than in MONAI\n\n");
             left_out.iter().for_each(|line| writeln!(text, "- {line}").expect("a text takes all"));
         }
-        text.push_str("\n## Data and figures\n\nFILL IN: what it was trained and tested on, and what was measured.\n");
+        text.push_str("\n## Data and figures\n\nNot stated: what it was trained and tested on, and what was measured.\n");
         text
     }
 }

@@ -264,9 +264,9 @@ impl Exported {
     /// `files` are its graphs and then those of `previous`, the stage before.
     fn manifest(&self, name: &str, files: &[(&str, Vec<u8>)], previous: Option<&Self>) -> String {
         let mut text = format!(
-            "# {name}: imported from nnU-Net, {}. Fill in what says so; docs/package-format.md explains every field.\n\
-             format = 1\n\n[model]\nname = {name:?}\nversion = \"1.0.0\"\ntask = \"segmentation\"\nmanufacturer = \"FILL IN\"\n\
-             licence = \"FILL IN\"\nintended_use = \"FILL IN: one sentence, which is copied into every result.\"\n\
+            "# {name:?}: imported from nnU-Net, {:?}. What is not stated is yours to say; docs/package-format.md explains every field.\n\
+             format = 1\n\n[model]\nname = {name:?}\nversion = \"1.0.0\"\ntask = \"segmentation\"\nmanufacturer = \"not stated\"\n\
+             licence = \"not stated\"\nintended_use = \"Research only: imported from nnU-Net, no intended use is stated.\"\n\
              regulatory_status = \"none\"\n",
             self.dataset
         );
@@ -285,7 +285,7 @@ impl Exported {
             let [red, green, blue] = colour(label);
             add(format!(
                 "\n[[finding]]\nchannel = {channel}\nsegment = {label}\nname = {name:?}\ncolour = [{red}, {green}, {blue}]\n\
-                 # FILL IN: codes of PS3.16, CID 7150 and what it includes.\n\
+                 # To be said: codes of PS3.16, CID 7150 and what it includes.\n\
                  category = {{ value = \"91723000\", scheme = \"SCT\", meaning = \"Anatomical Structure\" }}\n\
                  type = {{ value = \"LABEL-{label}\", scheme = \"99NNUNET\", meaning = {:?} }}\n\
                  measurements = [\"volume\", \"mean\", \"standard-deviation\"]\n",
@@ -355,7 +355,9 @@ impl Exported {
             String::new()
         } else {
             let pattern = format!("(?i){}", regex::escape(&self.channel_name(channel)));
-            format!("# FILL IN: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n")
+            format!(
+                "# To be said: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n"
+            )
         };
         format!("modality = [\"{modality}\"]\nmin_slices = {min_slices}\ngeometry = \"refuse\"\n{told_apart}")
     }
@@ -408,9 +410,9 @@ impl Exported {
 
     fn card(&self, name: &str, left_out: &[String]) -> String {
         let mut text = format!(
-            "# {name} 1.0.0\n\n**Intended use: FILL IN, as in model.toml.** Regulatory status: none. Licence: FILL IN.\n\n\
-             Imported from nnU-Net v2 ({}), {} fold(s). Nothing of nnU-Net's postprocessing.pkl was taken over: `components` in model.toml\n\
-             can keep the largest component.\n\n## What it does\n\nFILL IN. Classes: {}.\n",
+            "# {name} 1.0.0\n\n**Intended use: research only, none is stated.** Regulatory status: none. Licence: not stated.\n\n\
+             Imported from nnU-Net v2 ({:?}), {} fold(s). Nothing of nnU-Net's postprocessing.pkl was taken over: `components` in model.toml\n\
+             can keep the largest component.\n\n## What it does\n\nClasses: {}.\n",
             self.dataset,
             self.files.len(),
             self.classes().into_iter().map(|class| class.name).collect::<Vec<_>>().join(", ")
@@ -419,7 +421,7 @@ impl Exported {
             text.push_str("\n## Other than in nnU-Net\n\n");
             left_out.iter().for_each(|line| writeln!(text, "- {line}").expect("a text takes all"));
         }
-        text.push_str("\n## Data and figures\n\nFILL IN: what it was trained and tested on, and what was measured.\n");
+        text.push_str("\n## Data and figures\n\nNot stated: what it was trained and tested on, and what was measured.\n");
         text
     }
 }
@@ -497,6 +499,15 @@ mod tests {
         let mut exported = serde_json::from_str(EXPORTED).expect("JSON");
         change(&mut exported);
         serde_json::from_value(exported).expect("what the script prints")
+    }
+
+    #[test]
+    fn a_name_of_several_lines_stays_a_name() {
+        let exported = exported(|exported| exported["dataset"] = "liver\n[model]\nname = \"other\"\n#".into());
+        let text = exported.manifest("liver", &[("fold_0.onnx", b"graph".to_vec())], None);
+        let manifest = Manifest::parse(&text, Path::new("model.toml")).expect("a manifest");
+        assert_eq!(manifest.model.name, "liver");
+        assert!(manifest.model.intended_use.starts_with("Research only"), "it can be run at once, and says what it is");
     }
 
     #[test]
