@@ -25,8 +25,14 @@ const MAX_SETTING: usize = 16;
 /// Groups that hold who the patient is, who asked, when and for what trial (PS3.15 table E.1-1).
 const PERSONAL_GROUPS: [u16; 8] = [0x0010, 0x0012, 0x0032, 0x0038, 0x0040, 0x0088, 0x4000, 0x4008];
 /// What rules may ask for in those groups all the same; values of these are not shown.
-const ALLOWED: [Tag; 4] =
-    [tags::PATIENT_SEX, tags::PATIENT_AGE, tags::REQUESTED_PROCEDURE_DESCRIPTION, tags::PERFORMED_PROCEDURE_STEP_DESCRIPTION];
+const ALLOWED: [Tag; 6] = [
+    tags::PATIENT_SEX,
+    tags::PATIENT_AGE,
+    tags::PATIENT_SPECIES_DESCRIPTION,
+    tags::PATIENT_SPECIES_CODE_SEQUENCE,
+    tags::REQUESTED_PROCEDURE_DESCRIPTION,
+    tags::PERFORMED_PROCEDURE_STEP_DESCRIPTION,
+];
 /// Attributes of other groups that name a person, an institution, a device or a request (PS3.15 table E.1-1); names, dates and
 /// times are refused by their VR.
 const PERSONAL: [Tag; 20] = [

@@ -95,7 +95,10 @@ impl Assessment {
         let fails = |c: &&Check| c.passed == Some(false) || (geometry.is_ok() && c.passed.is_none());
         let mut reasons: Vec<Ineligible> = checks.iter().filter(fails).cloned().map(Ineligible::Rule).collect();
         match geometry {
-            Ok(stack) if reasons.is_empty() => Ok(Eligible { stack, checks, name, preferred: Vec::new(), others: Vec::new() }),
+            Ok(mut stack) if reasons.is_empty() => {
+                stack.warnings.extend(checks.iter().filter_map(Check::warning));
+                Ok(Eligible { stack, checks, name, preferred: Vec::new(), others: Vec::new() })
+            }
             Ok(_) => Err(reasons),
             Err(refused) => {
                 reasons.extend(refused.into_iter().map(Ineligible::Geometry));

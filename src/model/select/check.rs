@@ -20,6 +20,9 @@ pub struct Check {
     /// The maker's reason for the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// It holds, since there was no value to hold it against, at least in some instances.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unchecked: bool,
     /// Free text that `found` does not repeat.
     #[serde(skip)]
     pub(super) text: Hidden,
@@ -31,6 +34,11 @@ impl Check {
         let found = self.text.0.as_ref().filter(|_| show_text).map_or_else(|| self.found.clone(), |text| format!("{text:?}"));
         let because = self.because.as_ref().map_or_else(String::new, |b| format!(" ({b})"));
         format!("{} is {found}, the package takes {}{because}", self.rule, self.wanted)
+    }
+
+    /// What a result says of a rule that holds, since there was nothing to hold it against.
+    pub fn warning(&self) -> Option<String> {
+        self.unchecked.then(|| format!("{} is absent: not checked", self.rule))
     }
 
     /// What was found, in short, for a rule that holds.

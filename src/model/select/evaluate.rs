@@ -2,7 +2,7 @@
 
 use super::answer::kind_of;
 use super::check::{Check, Hidden};
-use super::rules::{BodyPart, Condition, Contrast, Kind, Plane, Range, Select, TagRule, TextRule, ValueRule, WantedQuantity};
+use super::rules::{Absent, BodyPart, Condition, Contrast, Kind, Plane, Range, Select, TagRule, TextRule, ValueRule, WantedQuantity};
 use crate::dataset::{Attribute, Frame};
 use crate::geometry::{Grid, cross, norm};
 use crate::series::{Part, Stack};
@@ -162,7 +162,7 @@ pub(super) fn normal_of(grid: &Grid) -> [f64; 3] {
 
 pub(super) fn check(code: &'static str, rule: impl ToString, wanted: impl ToString, found: impl ToString, passed: Option<bool>) -> Check {
     let (rule, wanted, found) = (rule.to_string(), wanted.to_string(), found.to_string());
-    Check { code, rule, wanted, found, passed, because: None, text: Hidden(None) }
+    Check { code, rule, wanted, found, passed, because: None, unchecked: false, text: Hidden(None) }
 }
 
 fn unknown() -> String {
@@ -328,6 +328,9 @@ impl TagRule {
     }
 
     fn holds_of(&self, values: &[String]) -> bool {
+        if let Some(absent) = self.absent.filter(|_| values.is_empty()) {
+            return absent != Absent::Refuse;
+        }
         let same = |value: &String, wanted: &String| match (self.attribute.number(value), wanted.parse::<f64>()) {
             (Some(a), Ok(b)) => a == b,
             _ => value.eq_ignore_ascii_case(wanted),
@@ -347,7 +350,7 @@ impl TagRule {
 }
 
 fn tag_rule(part: &Part<'_>, rule: &TagRule) -> Check {
-    let TagRule { attribute, condition, because } = rule;
+    let TagRule { attribute, condition, absent, because } = rule;
     let observed = Observed::of(part, attribute);
     let passed = observed.all(|values| rule.holds_of(values));
     let wanted = match condition {
@@ -362,6 +365,7 @@ fn tag_rule(part: &Part<'_>, rule: &TagRule) -> Check {
     let (found, text) = observed.describe(attribute);
     let mut check = check("select.rule", attribute, wanted, found, Some(passed));
     check.because.clone_from(because);
+    check.unchecked = *absent == Some(Absent::Warn) && observed.0.iter().any(|(values, _)| values.is_empty());
     check.text = Hidden(text);
     check
 }

@@ -18,5 +18,7 @@ pub use answer::{Answer, Assessment, Eligible, Ineligible};
 pub use channels::{ChannelFile, ChannelProblem, ChannelSeries};
 pub use check::Check;
 pub use rank::Ranking;
-pub use rules::{BodyPart, Contrast, Kind, Pattern, Plane, Range, Rank, Select, TagRule, Take, TextRule, ValueRule, WantedQuantity};
+pub use rules::{
+    Absent, BodyPart, Contrast, Kind, Pattern, Plane, Range, Rank, Select, TagRule, Take, TextRule, ValueRule, WantedQuantity,
+};
 pub use volume::{EligibleVolume, VolumeAssessment};

@@ -319,8 +319,22 @@ pub struct TagRule {
     pub attribute: Attribute,
     /// What must hold of its values in every instance.
     pub condition: Condition,
+    /// What becomes of an instance without a value; `None`: what the condition says of none.
+    pub absent: Option<Absent>,
     /// The maker's reason, for people.
     pub because: Option<String>,
+}
+
+/// What becomes of an instance in which an attribute has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Absent {
+    /// The rule does not hold.
+    Refuse,
+    /// It holds, and the result says that nothing was checked.
+    Warn,
+    /// It holds.
+    Take,
 }
 
 /// What must hold of the values of an attribute.
@@ -351,6 +365,7 @@ struct RawTagRule {
     not_matches: Option<Pattern>,
     range: Option<Range>,
     present: Option<bool>,
+    absent: Option<Absent>,
     because: Option<String>,
 }
 
@@ -397,10 +412,13 @@ impl TryFrom<RawTagRule> for TagRule {
         if attribute.is_sequence() && matches!(condition, Condition::Range(_)) {
             return Err(format!("{attribute} is a sequence, `range` needs a number: name an attribute within it, as Sequence.Attribute"));
         }
+        if raw.absent.is_some() && matches!(condition, Condition::Present(_)) {
+            return Err(format!("the rule on {attribute} has `present`, which says already what becomes of an absent value"));
+        }
         if raw.because.as_ref().is_some_and(|b| b.is_empty() || b.len() > 200) {
             return Err(format!("`because` of the rule on {attribute} takes 1 to 200 characters"));
         }
-        Ok(Self { attribute, condition, because: raw.because })
+        Ok(Self { attribute, condition, absent: raw.absent, because: raw.because })
     }
 }
 

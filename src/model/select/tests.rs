@@ -1,6 +1,6 @@
 //! Each kind of rule on a small series made in code, manifests that say too much or too little, and ranking.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dicom::core::value::DataSetSequence;
 use dicom::core::{DataElement, Length, Tag, VR};
@@ -246,6 +246,78 @@ fn any_attribute() {
     rule("tag = \"PatientSex\"\nequals = [\"F\"]", true);
     check_on(anatomy, "[[select.rule]]\ntag = \"AnatomicRegionSequence\"\nequals = [\"SCT:51185008\"]", true);
     check_on(anatomy, "[[select.rule]]\ntag = \"AnatomicRegionSequence.CodeValue\"\nmatches = \"^5\"", true);
+}
+
+#[test]
+fn what_is_absent_is_refused_taken_or_warned_of() {
+    let rules = |absent: &str| format!("modality = [\"CT\"]\n[[select.rule]]\ntag = \"ViewPosition\"\nequals = [\"PA\"]\n{absent}");
+    let warnings = |absent: &str, series: &Series| eligible(&package(&rules(absent)), series).map(|taken| taken.stack.warnings);
+    let (without, pa) = (series(unchanged), series(put(0x0018, 0x5101, VR::CS, "PA")));
+    assert!(warnings("", &without).is_err() && warnings("absent = \"refuse\"", &without).is_err());
+    assert_eq!(warnings("absent = \"take\"", &without).ok(), Some(Vec::new()));
+    let warned = warnings("absent = \"warn\"", &without).expect("it is taken");
+    assert_eq!(warned, ["ViewPosition (0018,5101) is absent: not checked"]);
+    assert_eq!(warnings("absent = \"warn\"", &pa).ok(), Some(Vec::new()));
+    let lateral = series(put(0x0018, 0x5101, VR::CS, "LL"));
+    for absent in ["warn", "take"] {
+        assert!(warnings(&format!("absent = \"{absent}\""), &lateral).is_err(), "{absent} is of values that are not there");
+    }
+    let one_without = series(|slices| slices[1..].iter_mut().for_each(|s| s.more.push(element(0x0018, 0x5101, VR::CS, "PA"))));
+    assert_eq!(warnings("absent = \"warn\"", &one_without).map(|all| all.len()).ok(), Some(1));
+    let twice = parsed("modality = [\"CT\"]\n[[select.rule]]\ntag = \"KVP\"\npresent = true\nabsent = \"warn\"");
+    assert!(twice.is_err_and(|e| e.contains("says already")));
+}
+
+const CHESTS: &str = include_str!("../../../models/cxr-screen/model.toml");
+
+/// Attributes whose rules of the shipped package of chests do not hold, and warnings.
+fn of_chests(series: &Series) -> (Vec<String>, usize) {
+    let package =
+        Package { manifest: Manifest::parse(CHESTS, Path::new("model.toml")).expect("it ships"), ..package("modality = [\"CT\"]") };
+    let checks = assess(&package, series).checks;
+    let failed = checks.iter().filter(|c| c.code == "select.rule" && c.passed != Some(true));
+    let names = failed.map(|c| c.rule.split(' ').next().unwrap_or_default().to_owned());
+    (names.collect(), checks.iter().filter_map(Check::warning).count())
+}
+
+#[test]
+fn the_shipped_package_of_chests_takes_frontal_chests_of_people() {
+    let with = |elements: &[(u16, u16, &str)]| {
+        let of_element = |&(group, number, text): &(u16, u16, &str)| element(group, number, VR::CS, text);
+        series(|slices| slices.iter_mut().for_each(|slice| slice.more = elements.iter().map(of_element).collect()))
+    };
+    let (part, view, side, species) = ((0x0018, 0x0015), (0x0018, 0x5101), (0x0020, 0x0062), (0x0010, 0x2201));
+    let check = |part_is: &str, view_is: &str, side_is: &str, species_is: &str, failed: &[&str], warnings: usize| {
+        let given = [(part, part_is), (view, view_is), (side, side_is), (species, species_is)];
+        let given: Vec<_> =
+            given.iter().filter(|(_, text)| !text.is_empty()).map(|&((group, number), text)| (group, number, text)).collect();
+        let failed: Vec<String> = failed.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(of_chests(&with(&given)), (failed, warnings), "{given:?}");
+    };
+    check("CHEST", "PA", "U", "", &[], 0);
+    check("PORT CHEST", "AP", "", "Homo sapiens", &[], 0);
+    check("", "", "", "", &[], 2);
+    check("EXTREMITY", "AP", "", "", &["BodyPartExamined"], 0);
+    check("JAW", "", "", "", &["BodyPartExamined"], 1);
+    check("CHEST", "LL", "", "", &["ViewPosition"], 0);
+    check("THORAX", "", "L", "", &["ImageLaterality"], 1);
+    check("THORAX", "PA", "U", "Canis lupus familiaris", &["PatientSpeciesDescription"], 0);
+}
+
+#[test]
+fn real_radiographs_of_other_things_are_refused_or_warned_of() {
+    let shared =
+        std::env::var_os("ROENTGEN_TEST_DATA").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let Some(data) = [shared.join("data"), shared].into_iter().map(|f| f.join("xray-2d")).find(|f| f.is_dir()) else {
+        println!("skipped: no test data");
+        return;
+    };
+    let of = |file: &str| of_chests(&crate::series::discover(&[data.join(file)]).series[0]);
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(of("RG3_J2KI"), (names(&["BodyPartExamined"]), 0), "a tibia");
+    assert_eq!(of("dx_image.dcm"), (names(&["ImageLaterality"]), 1), "an animal, from the side");
+    assert_eq!(of("CR-ModalitySequenceLUT.dcm"), (Vec::new(), 2), "teeth, of which the header says nothing");
+    assert_eq!(of("gdcm-CR-MONO1-10-chest.dcm"), (Vec::new(), 0));
 }
 
 #[test]
