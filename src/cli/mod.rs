@@ -148,7 +148,7 @@ pub fn main() -> ExitCode {
     let arguments = match batch::expanded(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", text::told(&error));
             return ExitCode::from(2);
         }
     };
@@ -175,7 +175,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Ok(Outcome::Stopped) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", text::told(&error));
             ExitCode::from(2)
         }
     }

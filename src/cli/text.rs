@@ -30,6 +30,15 @@ pub(super) fn lost() -> Option<&'static io::Error> {
     LOST.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
 }
 
+/// An error with its causes, but for those that the text says already.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
+}
+
 /// Prints a result as the JSON that `--json` promises.
 pub(super) fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
     say!("{}", serde_json::to_string_pretty(result)?);
@@ -77,6 +86,16 @@ pub(super) fn timings(timings: &Timings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let io = || io::Error::from(io::ErrorKind::NotFound);
+        let read = crate::model::ModelError::Read { path: "model.toml".into(), source: io() };
+        let text = told(&anyhow::Error::from(read));
+        assert_eq!(text.matches(&io().to_string()).count(), 1, "{text}");
+        let text = told(&anyhow::Error::from(io()).context("cannot read it"));
+        assert_eq!(text, format!("cannot read it: {}", io()));
+    }
 
     #[test]
     fn columns_line_up() {
