@@ -13,9 +13,9 @@ use crate::codes::sha256_hex;
 use crate::engine::{Engine, EngineError, Input, Options};
 use crate::findings::Findings;
 use crate::gpu::DeviceChoice;
-use crate::infer::{Precision, Provider, runtime};
+use crate::infer::{Precision, Provider, Tensor, runtime, tensors};
 use crate::model::import::{Monai, Nnunet, Written, import_monai, import_nnunet};
-use crate::model::{self, Expected, MeasurementKind, Package, ReferenceInput, signature};
+use crate::model::{self, Expected, Manifest, MeasurementKind, Package, ReferenceInput, signature};
 use crate::series;
 
 /// List, begin, check, pack and verify model packages.
@@ -53,9 +53,13 @@ struct New {
     /// The folder to make; its name becomes the package's.
     folder: PathBuf,
 
-    /// The graph, which is copied into it.
+    /// The graph, which is copied into it: names and channels of its tensors are those of the manifest.
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
+
+    /// The ONNX Runtime library to load, instead of looking for it.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
 }
 
 /// Make a package of a network that another tool has trained.
@@ -142,6 +146,10 @@ struct Check {
     /// The ONNX Runtime library to load, instead of looking for it.
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
+
+    /// The last line is another check's, which has begun this one.
+    #[arg(long, hide = true)]
+    within_another: bool,
 }
 
 /// Pack a package into one file, which runs as the folder does.
@@ -221,9 +229,16 @@ const NEW_CARD: &str = include_str!("new_model_card.md");
 impl New {
     fn run(self) -> anyhow::Result<Outcome> {
         let name = self.folder.file_name().and_then(|name| name.to_str()).context("give a folder whose name can be the package's")?;
+        ensure!(
+            Manifest::is_name(name),
+            "the folder's name becomes the package's, and `{}` cannot be one: 1 to 32 letters, digits, - . _ +",
+            name.escape_debug()
+        );
         let graph = fs::read(&self.onnx).with_context(|| format!("cannot read {}", self.onnx.display()))?;
+        let runtime = runtime::load(self.ort_lib.as_deref(), Provider::Cpu)?;
+        let [inputs, outputs] = tensors(runtime, &graph).with_context(|| format!("cannot use {}", self.onnx.display()))?;
+        let manifest = new_manifest(&inputs, &outputs)?.replace("{name}", name).replace("{sha256}", &sha256_hex(&graph));
         fs::create_dir(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
-        let manifest = NEW_MANIFEST.replace("{name}", name).replace("{sha256}", &sha256_hex(&graph));
         for (file, bytes) in [
             ("model.onnx", &graph[..]),
             ("model.toml", manifest.as_bytes()),
@@ -234,6 +249,69 @@ impl New {
         say!("{}: fill in model.toml and MODEL_CARD.md, then: roentgen model check {0}", self.folder.display());
         Ok(Outcome::AllDone)
     }
+}
+
+/// The manifest for a graph with these tensors, as far as they say what belongs into it; name and hash are left to put in.
+fn new_manifest(inputs: &[Tensor], outputs: &[Tensor]) -> anyhow::Result<String> {
+    let [input] = inputs else { bail!("the graph has {} inputs, a package describes 1", inputs.len()) };
+    let output = outputs.first().context("the graph has no output")?;
+    let shape = |tensor: &Tensor| tensor.shape.clone().with_context(|| format!("`{}` is no float32 tensor", tensor.name));
+    let (given, found) = (shape(input)?, shape(output)?);
+    let layout = match given.len() {
+        5 => "NCDHW",
+        4 => "NCHW",
+        _ => bail!("`{}` has shape {given:?}: a package's network takes [N, C, D, H, W] or [N, C, H, W]", input.name),
+    };
+    ensure!(
+        found.len() == given.len(),
+        "`{}` has shape {found:?}: class scores have the axes of the input; for [N, C], probabilities of an image as a whole, begin with \
+         docs/package-format.md, Classification",
+        output.name
+    );
+    let count = |axis: i64, otherwise: usize, most: usize| usize::try_from(axis).unwrap_or(otherwise).clamp(1, most);
+    let channels = match count(given[1], 1, MOST_CHANNELS) {
+        1 => String::new(),
+        several => (0..several).map(new_channel).collect(),
+    };
+    let classes = count(found[1], 2, MOST_CHANNELS);
+    let (scores, first) = if classes == 1 {
+        ("scores = \"independent-logits\"\n\n[[postprocess]]\nstep = \"regions\"\nabove = 0.0\n", 0)
+    } else {
+        (
+            "scores = \"logits\"\nbackground = 0                 # the channel of none of the findings\n\n[[postprocess]]\nstep = \"argmax\"\n",
+            1,
+        )
+    };
+    let space: Vec<String> = given[2..].iter().rev().map(|&axis| count(axis, 96, 4096).to_string()).collect();
+    let patch = space.join(", ") + if layout == "NCHW" { ", 1" } else { "" };
+    let quoted = |name: &str| toml::Value::from(name).to_string();
+    let placed = NEW_MANIFEST
+        .replace("\"{input}\"", &quoted(&input.name))
+        .replace("\"{output}\"", &quoted(&output.name))
+        .replace("{layout}", layout)
+        .replace("{channels}", &channels)
+        .replace("{patch}", &patch)
+        .replace("{scores}", scores)
+        .replace("{findings}", &(first..classes).map(new_finding).collect::<String>());
+    Ok(placed)
+}
+
+/// Channels that a new manifest has at most.
+const MOST_CHANNELS: usize = 256;
+
+fn new_channel(channel: usize) -> String {
+    let select = "[input.channel.select]\nmodality = [\"CT\"]\nmin_slices = 20\ndescription = { any = [\"FILL IN\"] }\n";
+    format!("\n[[input.channel]]\nname = \"FILL IN: channel {channel}\"\n{}", if channel > 0 { select } else { "" })
+}
+
+fn new_finding(channel: usize) -> String {
+    format!(
+        "\n[[finding]]\nchannel = {channel}\nsegment = {}\nname = \"FILL IN: channel {channel}\"\ncolour = [220, 40, 40]\n\
+         category = {{ value = \"49755003\", scheme = \"SCT\", meaning = \"Morphologically Altered Structure\" }}\n\
+         type = {{ value = \"52988006\", scheme = \"SCT\", meaning = \"Lesion\" }}\n\
+         measurements = [\"volume\", \"mean\", \"standard-deviation\"]\n",
+        channel.max(1)
+    )
 }
 
 impl ImportNnunet {
@@ -256,7 +334,12 @@ impl ImportMonai {
 
 fn say_written(Written { package, left_out }: &Written, output: &Path) {
     left_out.iter().for_each(|line| say!("left out: {line}"));
-    say!("{}: {} {}; fill in model.toml and MODEL_CARD.md", output.display(), package.id.name, package.id.version_string());
+    say!(
+        "{}: {} {}; say in model.toml and MODEL_CARD.md what is not stated",
+        output.display(),
+        package.id.name,
+        package.id.version_string()
+    );
 }
 
 impl Check {
@@ -272,7 +355,17 @@ impl Check {
             Some(provider) => self.check_on(&package, provider)?,
             None => self.check_on_all(&package)?,
         };
-        say!("{}", if passed { "passed" } else { "failed" });
+        if !self.within_another {
+            let unheld = package.manifest.reference.is_none();
+            say!(
+                "{}",
+                match passed {
+                    true if unheld => "passed, not checked against a reference: add [reference]",
+                    true => "passed",
+                    false => "failed",
+                }
+            );
+        }
         Ok(if passed { Outcome::AllDone } else { Outcome::SomeFailed })
     }
 
@@ -289,6 +382,7 @@ impl Check {
             say!("in a process of its own, which has another library:");
             let mut command = std::process::Command::new(std::env::current_exe().context("this program does not know where it is")?);
             command.args(["model", "check", &self.package, "--provider", &open_vino.to_string(), "--device", &self.device.to_string()]);
+            command.arg("--within-another");
             passed &= command.status().context("this program cannot be started again")?.success();
         }
         Ok(passed)
@@ -388,9 +482,44 @@ impl Pack {
 
 impl Verify {
     fn run(self) -> anyhow::Result<Outcome> {
+        let signature = signature::path_of(&self.packed);
+        ensure!(
+            !self.packed.is_file() || signature.is_file(),
+            "not signed: no {} beside it",
+            signature.file_name().unwrap_or_default().display()
+        );
         signature::verify(&self.packed, &self.key)?;
         let package = Package::read(&self.packed)?;
         say!("{} {}: signature and hashes hold", package.id.name, package.id.version_string());
         Ok(Outcome::AllDone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manifest for a graph that takes and gives these shapes, when what is to be filled in is.
+    fn begun(takes: &[i64], gives: &[i64]) -> anyhow::Result<Manifest> {
+        let tensor = |name: &str, shape: &[i64]| Tensor { name: name.to_owned(), shape: Some(shape.to_vec()) };
+        let text = new_manifest(&[tensor("image \"a\"", takes)], &[tensor("out", gives)])?;
+        let text = text.replace("{name}", "begun").replace("{sha256}", &"0".repeat(64)).replace("FILL IN", "filled in");
+        assert!(!text.contains("{}") && !text.contains("\"{"), "{text}");
+        Ok(Manifest::parse(&text, Path::new("model.toml"))?)
+    }
+
+    #[test]
+    fn a_new_manifest_is_that_of_its_graph() {
+        let manifest = begun(&[1, 1, 64, 80, 96], &[1, 4, 64, 80, 96]).expect("a manifest");
+        assert_eq!((manifest.input.tensor.as_str(), manifest.output.tensor.as_str()), ("image \"a\"", "out"));
+        assert_eq!(manifest.finding.iter().map(|finding| finding.channel).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(matches!(&manifest.inference, model::Inference::SlidingWindow(window) if window.patch == [96, 80, 64]));
+        let slices = begun(&[-1, 2, -1, -1], &[-1, 1, -1, -1]).expect("a manifest");
+        assert_eq!((slices.input_channels(), slices.input.layout), (2, model::Layout::Nchw));
+        assert_eq!((slices.finding[0].channel, slices.output.background), (0, None));
+        assert!(matches!(&slices.inference, model::Inference::SlidingWindow(window) if window.patch == [96, 96, 1]));
+        assert!(begun(&[1, 1, 64], &[1, 2, 64]).is_err_and(|e| e.to_string().contains("[N, C, H, W]")));
+        assert!(begun(&[1, 1, 64, 64], &[1, 2]).is_err_and(|e| e.to_string().contains("Classification")));
+        assert!(!Manifest::is_name("my package") && Manifest::is_name("my-package"));
     }
 }

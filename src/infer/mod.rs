@@ -9,6 +9,6 @@ mod tiles;
 mod whole;
 mod window;
 
-pub use network::{InferError, Network, Scores};
+pub use network::{InferError, Network, Scores, Tensor, tensors};
 pub use provider::{Precision, Provider};
 pub use whole::Cover;

@@ -387,6 +387,31 @@ fn exchanged(values: &[f32], [a, b]: [usize; 2], plane: usize) -> Cow<'_, [f32]>
     Cow::Owned(planes.flat_map(|n| &values[n * plane..][..plane]).copied().collect())
 }
 
+/// A tensor that a graph takes or gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its shape, -1 where the graph leaves an axis open; `None` of what is no float32 tensor.
+    pub shape: Option<Vec<i64>>,
+}
+
+/// What a graph takes and what it gives.
+///
+/// # Errors
+/// [`InferError::Graph`] where ONNX Runtime does not take it.
+pub fn tensors(runtime: &Runtime, graph: &[u8]) -> Result<[Vec<Tensor>; 2], InferError> {
+    let session = session(runtime, Provider::Cpu, graph)?;
+    let told = |outlet: &ort::value::Outlet| {
+        let shape = match outlet.dtype() {
+            ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => Some(shape.to_vec()),
+            _ => None,
+        };
+        Tensor { name: outlet.name().to_owned(), shape }
+    };
+    Ok([session.inputs(), session.outputs()].map(|outlets| outlets.iter().map(told).collect()))
+}
+
 /// A session of `provider` alone: what it has no operator for is not left to the CPU's.
 fn session(runtime: &Runtime, provider: Provider, graph: &[u8]) -> Result<Session, InferError> {
     let threads = rayon::current_num_threads();

@@ -47,7 +47,8 @@ pub fn verify(packed: &Path, key: &Path) -> Result<(), ModelError> {
     verified.map_err(|_| ModelError::Signature { path: packed.to_owned() })
 }
 
-fn path_of(packed: &Path) -> PathBuf {
+/// Where the signature of `packed` lies: beside it.
+pub fn path_of(packed: &Path) -> PathBuf {
     let mut path = packed.as_os_str().to_owned();
     path.push(".sig");
     path.into()

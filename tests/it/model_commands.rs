@@ -48,10 +48,23 @@ fn a_new_package_is_the_start_of_one() {
     let begun = folder.path().join("begun");
     let ran = model(&["new", &text(&begun), "--onnx", &text(&ct_tissue().join("ct-tissue.onnx"))]);
     assert_eq!(ran.code, 0, "{}", ran.all());
-    // Its graph is not the one that the manifest describes: that, and nothing else, is wrong with it.
+    // Nothing runs before people have said what it is.
     let ran = model(&["check", &text(&begun), "--device", "cpu"]);
-    assert_eq!(ran.code, 1, "{}", ran.all());
-    assert!(ran.stdout.contains("hashes hold") && ran.stdout.contains("no tensor `input`"), "{}", ran.all());
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    assert!(ran.stderr.contains("`model.licence`") && ran.stderr.contains("`finding[0].name`"), "{}", ran.all());
+    let manifest = begun.join("model.toml");
+    let filled_in = fs::read_to_string(&manifest).expect("readable").replace("\"FILL IN", "\"filled in");
+    fs::write(&manifest, filled_in).expect("written");
+    // Names and channels are those of its graph, so that it runs.
+    let ran = model(&["check", &text(&begun), "--device", "cpu"]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    assert!(ran.stdout.trim_end().ends_with("passed, not checked against a reference: add [reference]"), "{}", ran.all());
+    // No graph, and no name.
+    for (name, graph) in [("other", ct_tissue().join("model.toml")), ("my package", ct_tissue().join("ct-tissue.onnx"))] {
+        let refused = folder.path().join(name);
+        let ran = model(&["new", &text(&refused), "--onnx", &text(&graph)]);
+        assert!(ran.code == 2 && !refused.exists(), "{}", ran.all());
+    }
 }
 
 #[test]
@@ -71,6 +84,7 @@ fn packed_signed_and_verified() {
     // The same files, the same bytes.
     let again = path("again.zip");
     assert_eq!(model(&["pack", &text(&ct_tissue()), "--output", &again]).code, 0);
+    assert!(verify_error(&again, &public).contains("not signed: no again.zip.sig beside it"));
     assert_eq!(fs::read(&packed).expect("readable"), fs::read(&again).expect("readable"));
     // A packed package runs, with the same results under the same UIDs.
     let (_, study) = small_study();
