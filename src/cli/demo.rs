@@ -62,7 +62,11 @@ const NODULE: &str = "nodule";
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        let package = super::packages().find(&self.package)?;
+        super::check_folder(&self.output)?;
+        let package = super::packages().find(&self.package).map_err(|error| match &error {
+            ModelError::NotFound { known, .. } if known.is_empty() => anyhow::Error::from(error).context(super::NO_PACKAGE),
+            _ => error.into(),
+        })?;
         if self.engine.ort_lib.is_none()
             && runtime::load(None, self.engine.provider).is_err_and(|e| matches!(e, RuntimeError::NotFound { .. }))
         {

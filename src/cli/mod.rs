@@ -22,7 +22,7 @@ mod show;
 mod signals;
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -137,6 +137,16 @@ impl EngineArgs {
         Options { device, provider: self.provider, onnxruntime_library, most_memory_bytes, maps: forms.contains(Form::Map) }
     }
 }
+
+/// Refuses an output folder that is a file, before anything else is done.
+fn check_folder(output: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(!output.is_file(), "{} is a file, give a folder", output.display());
+    Ok(())
+}
+
+/// What to do where there is no package at all.
+const NO_PACKAGE: &str =
+    "no model package is installed: run from the project's folder, or put packages into a folder `models` beside the program";
 
 /// Where packages are found by name.
 fn packages() -> PackageFolders {

@@ -109,6 +109,7 @@ const SAYS: Duration = Duration::from_secs(30);
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        super::check_folder(&self.output)?;
         let package = super::packages().find(&self.model)?;
         if self.dry_run {
             return self.plan(&package);
