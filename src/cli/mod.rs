@@ -47,9 +47,10 @@ pub enum Outcome {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything asked for was done
-  1  something failed; each is named in the output
+  1  something was refused, failed or could not be read, each named in the output; or nothing was analysed at all
   2  could not start, and nothing was done; or could not note what was done (the disk is full)
-  3  asked to stop (SIGINT, SIGTERM) before the end; what was done is written (run)";
+  3  asked to stop (SIGINT, SIGTERM) before the end; what was done is written (run)
+130  asked to stop a second time: it ended at once";
 
 #[derive(Parser)]
 #[command(name = "roentgen", version, after_help = EXIT_CODES, arg_required_else_help = true)]

@@ -16,6 +16,7 @@ use crate::infer::{Provider, fetch};
 /// With `--provider openvino` it is the onnxruntime-openvino wheel (84 MB, Linux on x86-64), kept beside the other one: which of them is
 /// loaded is decided by the provider that a run asks for. OpenVINO is the fast provider on Intel's and AMD's processors.
 #[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub(super) struct Setup {
     /// The execution provider that the library must have: `cpu` or `openvino`.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
