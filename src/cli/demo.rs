@@ -11,8 +11,8 @@ use crate::cohort::{Done, FindingRecord, Report, Verdict};
 use crate::engine::Engine;
 use crate::infer::fetch;
 use crate::infer::runtime::{self, RuntimeError};
-use crate::model::Package;
 use crate::model::select::Kind;
+use crate::model::{ModelError, Package};
 use crate::phantom::{self, NODULES, Phantom, Sampling, Tissue, Truth};
 use crate::results;
 

@@ -77,10 +77,7 @@ impl Doctor {
             problems.extend(package.err().map(|error| error.to_string()));
         }
         if packages.is_empty() {
-            problems.push(
-                "no model package is installed: run from the project's folder, or put packages into a folder `models` beside the program"
-                    .to_owned(),
-            );
+            problems.push(super::NO_PACKAGE.to_owned());
         }
         let diagnosis = Diagnosis {
             roentgen_version: env!("CARGO_PKG_VERSION"),
