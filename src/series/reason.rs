@@ -190,7 +190,7 @@ pub enum Reason {
         angle_deg: f64,
     },
     /// One slice makes no volume.
-    #[error("{count} slices, a volume needs at least 2")]
+    #[error("{count} {}, a volume needs at least 2", if *count == 1 { "slice" } else { "slices" })]
     TooFewSlices {
         /// Number of slices.
         count: usize,
@@ -226,8 +226,9 @@ pub enum Reason {
     },
     /// Gaps of whole multiples of the spacing.
     #[error(
-        "gap of {gap_mm:.3} mm after slice {index}, expected {expected_mm:.3} mm; {missing} slices seem to be missing in all: \
-             send the series again"
+        "gap of {gap_mm:.3} mm after slice {index}, expected {expected_mm:.3} mm; {missing} {} to be missing in all: \
+             send the series again",
+        if *missing == 1 { "slice seems" } else { "slices seem" }
     )]
     MissingSlices {
         /// The slice before the first gap.
