@@ -410,6 +410,27 @@ pub struct Waiting {
     pub dead: i64,
 }
 
+/// What a node that stops leaves for when it is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Results that are to be sent.
+    pub deliveries: i64,
+    /// Jobs that are to be run, those that wait for earlier studies among them.
+    pub jobs: i64,
+}
+
+/// Counts what is left.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn left(pool: &SqlitePool) -> Result<Left, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM delivery WHERE state = 'due'), (SELECT count(*) FROM job WHERE state IN ('waiting', 'queued'))",
+    );
+    let (deliveries, jobs) = query.fetch_one(pool).await?;
+    Ok(Left { deliveries, jobs })
+}
+
 /// How many results wait for a destination.
 ///
 /// # Errors

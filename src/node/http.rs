@@ -66,6 +66,7 @@ pub(super) async fn start(
         .route("/deliveries/{destination}/{uid}/retry", post(|state, caller, to| order_one(state, caller, to, DeadOrder::Retry)))
         .route("/deliveries/{destination}/{uid}/give-up", post(|state, caller, to| order_one(state, caller, to, DeadOrder::GiveUp)))
         .route("/jobs", get(all_jobs))
+        .route("/jobs/{id}", get(one_job))
         .route("/jobs/{id}/retry", post(retry))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/studies/{uid}/trace", get(trace))
@@ -76,6 +77,7 @@ pub(super) async fn start(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
+        .fallback(|| async { Problem::NoAddress })
         .with_state(interface);
     let (current, store, metrics) = (Arc::clone(current), Arc::clone(store), Arc::clone(&scp.metrics));
     tokio::spawn(Server { current, store, metrics, routes }.run(listener));
@@ -85,6 +87,8 @@ pub(super) async fn start(
 /// What cannot be answered.
 enum Problem {
     NotFound,
+    NoAddress,
+    NoJob,
     BadRequest(&'static str),
     Conflict(&'static str),
     Store(StoreError),
@@ -100,6 +104,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, text) = match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "there is none of this name".to_owned()),
+            Self::NoAddress => (StatusCode::NOT_FOUND, "there is no such address: /openapi.json says which there are".to_owned()),
+            Self::NoJob => (StatusCode::NOT_FOUND, "there is no job of this number: /jobs lists the last ones".to_owned()),
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why.to_owned()),
             Self::Conflict(why) => (StatusCode::CONFLICT, why.to_owned()),
             Self::Store(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -272,6 +278,13 @@ async fn all_jobs(State(interface): State<Interface>) -> Result<Json<Value>, Pro
     Ok(Json(rows.into_iter().map(job).collect()))
 }
 
+/// One job.
+async fn one_job(State(interface): State<Interface>, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
+    let query = sqlx::AssertSqlSafe(format!("{JOB} WHERE id = ?"));
+    let row: Option<JobRow> = sqlx::query_as(query).bind(id).fetch_optional(interface.store.pool()).await?;
+    row.map(|row| Json(job(row))).ok_or(Problem::NoJob)
+}
+
 /// Everything that is known of a study.
 async fn trace(State(interface): State<Interface>, Path(uid): Path<String>) -> Result<Json<Value>, Problem> {
     let pool = interface.store.pool();
@@ -409,7 +422,11 @@ async fn job_ordered(
     done: &str,
     otherwise: &'static str,
 ) -> Result<Json<Value>, Problem> {
-    let Some(study) = study else { return Err(Problem::Conflict(otherwise)) };
+    let Some(study) = study else {
+        let query = sqlx::query("SELECT 1 FROM job WHERE id = ?").bind(id);
+        let is_there = query.fetch_optional(interface.store.pool()).await?.is_some();
+        return Err(if is_there { Problem::Conflict(otherwise) } else { Problem::NoJob });
+    };
     ordered(interface, caller, &study, format!("job {id} {done}")).await;
     Ok(Json(json!({ "id": id })))
 }

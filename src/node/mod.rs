@@ -57,7 +57,7 @@ pub use source::{Fetcher, FoundStudy, Sought, Source, SourceError, is_accession_
 use crate::dimse::{Association, Channel};
 use crate::engine::{EngineError, Options};
 use crate::geometry::Coded;
-use crate::jobs::{self, Quiet, Waits};
+use crate::jobs::{self, Left, Quiet, Waits};
 use crate::model::ModelError;
 use crate::store::{AuditRecord, Store, StoreError};
 use alerts::{Alerts, Board};
@@ -293,6 +293,10 @@ impl Node {
         }
         self.store.audit(AuditRecord::activity("stopped"));
         self.store.flush();
+        match self.scp.runtime.block_on(jobs::left(self.store.pool())) {
+            Ok(Left { deliveries, jobs }) => tracing::info!("stopped: {deliveries} deliveries due, {jobs} jobs queued"),
+            Err(error) => tracing::error!(%error, "stopped, and what is left cannot be counted"),
+        }
     }
 }
 

@@ -88,7 +88,9 @@ def described(node):
                     need(False, f'{method} {path}: {error.message}')
             need(status < 300 or path.startswith(idle), f'{method} {path}: {status} {body[:200]}')
             count += 1
-    need(fetch(f'{node.http}/none')[0] == 404, 'a path that is not described')
+    for path, data in [('/none', None), ('/jobs/999999', None), ('/jobs/999999/retry', b''), ('/jobs/999999/cancel', b'')]:
+        status, body = fetch(node.http + path, data)
+        need(status == 404 and 'error' in json.loads(body), f'{path}, which is not there: {status} {body[:100]}')
     return count
 
 
