@@ -43,6 +43,8 @@ const STILL_MM: f64 = 0.002;
 const LONGEST_STEP: f64 = 2.0;
 /// Values of CT that count, HU: contrast medium and metal come and go.
 const CT_HU: [f64; 2] = [-1000.0, 300.0];
+/// An image that varies by less than this share of its largest value varies by the rounding of the averages that reduced it.
+const FLAT: f64 = 1e-5;
 /// Values are kept as whole numbers of a thousandth of the image's standard deviation.
 const UNIT: f64 = 1e-3;
 
@@ -117,7 +119,8 @@ impl Reduced {
         let count = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
         let spread = (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count).sqrt();
-        if spread.is_nan() || spread <= 0.0 {
+        let largest = values.iter().fold(0.0, |largest: f64, &v| largest.max(f64::from(v).abs()));
+        if spread.is_nan() || spread <= FLAT * largest {
             return Ok(Err(Unregistered::Flat));
         }
         let values = values.iter().map(|&v| ((f64::from(v) - mean) / spread / UNIT).round() as i16).collect(); // saturates
