@@ -39,7 +39,7 @@ fn demo(device: &str) {
     let mut names: Vec<_> = files.iter().filter_map(|f| f.file_name()?.to_str()).collect();
     names.sort_unstable();
     let of_series = ["findings.json", "overview.png", "report.html", "seg.dcm", "sr.dcm"];
-    let mut expected = [&of_series[..], &["failures.csv", "findings.csv", "report.html", "report.json"]].concat();
+    let mut expected = [&of_series[..], &["failures.csv", "findings.csv", "findings.parquet", "report.html", "report.json"]].concat();
     expected.sort_unstable();
     assert_eq!(names, expected);
 }
