@@ -301,6 +301,15 @@ pub fn study_attributes() -> impl Iterator<Item = Tag> {
     ALWAYS_COPIED.into_iter().chain(COPIED_IF_PRESENT)
 }
 
+/// What kept a data set from being written to `file`: the disk, where the encoder was stopped by it.
+pub(super) fn unwritten(err: &(dyn std::error::Error + 'static), file: &str) -> WriteError {
+    let mut causes = std::iter::successors(Some(err), |err| err.source());
+    match causes.find_map(|err| err.downcast_ref::<io::Error>()) {
+        Some(source) => WriteError::Io { file: file.to_owned(), source: io::Error::new(source.kind(), source.to_string()) },
+        None => WriteError::Encode(innermost(err)),
+    }
+}
+
 /// Writes a file through `fill` so that it is there in full or not at all: temporary file in the same folder, sync, rename.
 ///
 /// # Errors
@@ -476,5 +485,23 @@ mod tests {
         let again = Item::of_study(&read);
         let again = again.into_inner();
         assert_eq!(again.get(tags::PATIENT_NAME).expect("copied").value().to_str().expect("text"), name);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_data_set() {
+        struct Full;
+        impl io::Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut item = dicom::object::InMemDicomObject::new_empty();
+        item.put_str(tags::PATIENT_ID, dicom::core::VR::LO, "x");
+        let syntax = dicom::transfer_syntax::entries::EXPLICIT_VR_LITTLE_ENDIAN.erased();
+        let error = unwritten(&item.write_dataset_with_ts(Full, &syntax).unwrap_err(), "sr.dcm");
+        assert!(matches!(&error, WriteError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull), "{error:?}");
     }
 }

@@ -10,7 +10,7 @@ use dicom::object::InMemDicomObject;
 use dicom::transfer_syntax::entries::{EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN};
 use rayon::prelude::*;
 
-use super::build::innermost;
+use super::build::{innermost, unwritten};
 use super::{IMPLEMENTATION_VERSION_NAME, Item, WriteError, implementation_class_uid, tags, write_atomically};
 use crate::codes::transfer_syntax;
 
@@ -110,12 +110,11 @@ pub fn write_object<'a>(path: &Path, object: impl Into<Writable<'a>>) -> Result<
     let object = attributes.with_meta(meta).map_err(|err| WriteError::Encode(err.to_string()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     write_atomically(path, |file| {
-        let encode = |err| WriteError::Encode(innermost(&err));
         let mut writer = Writer { file, name };
         writer.bytes(&[0; 128])?;
         writer.bytes(b"DICM")?;
-        object.write_meta(&mut *writer.file).map_err(encode)?;
-        object.write_dataset_with_ts(&mut *writer.file, &encoding).map_err(encode)?;
+        object.write_meta(&mut *writer.file).map_err(|err| unwritten(&err, &writer.name))?;
+        object.write_dataset_with_ts(&mut *writer.file, &encoding).map_err(|err| unwritten(&err, &writer.name))?;
         if let Some(frames) = frames {
             let last = object.iter().last().map(|element| element.header().tag);
             assert!(last < Some(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE), "what is streamed comes last in the data set");

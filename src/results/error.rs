@@ -79,6 +79,15 @@ pub enum ResultsError {
     },
 }
 
+impl ResultsError {
+    /// Whether the disk takes nothing more, from whatever result: it is full, over its quota, or became read-only.
+    pub fn is_of_disk(&self) -> bool {
+        let (Self::Write(WriteError::Io { source, .. }) | Self::Folder { source, .. }) = self else { return false };
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    }
+}
+
 impl Coded for ResultsError {
     fn code(&self) -> &'static str {
         match self {
@@ -100,5 +109,21 @@ impl Coded for ResultsError {
             Self::SelfCheck { .. } => Some("nothing was written; please report this with the message".into()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_the_fault_of_a_result() {
+        let io = |kind: io::ErrorKind| WriteError::Io { file: "sr.dcm".into(), source: kind.into() };
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem] {
+            assert!(ResultsError::from(io(kind)).is_of_disk(), "{kind}");
+            assert!(ResultsError::Folder { action: "create", source: kind.into() }.is_of_disk(), "{kind}");
+        }
+        assert!(!ResultsError::from(io(io::ErrorKind::PermissionDenied)).is_of_disk());
+        assert!(!ResultsError::Occupied { found: "notes.txt".into() }.is_of_disk());
     }
 }
