@@ -4,7 +4,8 @@
 //!    all, and never twice: one process has it.
 //! 2. The highest G counts. The next one is only claimed where the owner of the last has ended or died, and the study is not complete.
 //! 3. A process lives as long as `work/alive-N.json` is there and changes. On its own machine the system says whether it runs; of one on
-//!    another machine that was silent for [`SILENCE`], by the clock of who looks, it is taken that it died.
+//!    another machine, or of before the machine started anew, that was silent for [`SILENCE`], by the clock of who looks, it is taken that it
+//!    died.
 //! 4. Who was taken for dead and lives does a study that another does, too. Both write the same results, and the journal counts one.
 //!
 //! ```text
@@ -28,6 +29,8 @@ use serde::{Deserialize, Serialize};
 const BEAT: Duration = Duration::from_secs(5);
 /// How long one on another machine may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often one looks for a sign of another.
+const LOOKS: Duration = Duration::from_millis(500);
 const CLAIMS: &str = "claims";
 
 /// What a process says of itself.
@@ -122,31 +125,99 @@ fn signs(work: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
+/// What can be told of another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    AtWork,
+    /// It has said nothing since it was looked at first, which is not long ago.
+    Silent,
+    Gone,
+}
+
+/// What a process said last.
+#[derive(Debug)]
+struct Said {
+    text: Vec<u8>,
+    since: Instant,
+    /// Whether it said something else before.
+    has_beaten: bool,
+}
+
 /// Who else is there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Others {
-    /// What each said last, and since when.
-    seen: HashMap<u32, (Vec<u8>, Instant)>,
+    seen: HashMap<u32, Said>,
+    silence: Duration,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self { seen: HashMap::new(), silence: SILENCE }
+    }
 }
 
 impl Others {
     /// Whether the process with this number may still be at work.
     pub(super) fn lives(&mut self, work: &Path, number: u32) -> bool {
-        let path = sign_of(work, number);
-        let Ok(text) = fs::read(&path) else { return false };
+        self.look_at(work, number) != Life::Gone
+    }
+
+    fn look_at(&mut self, work: &Path, number: u32) -> Life {
+        let Ok(text) = fs::read(sign_of(work, number)) else { return Life::Gone };
         if let Some(runs) = serde_json::from_slice::<Sign>(&text).ok().and_then(|sign| sign.runs()) {
-            return runs;
+            return if runs { Life::AtWork } else { Life::Gone };
         }
-        let (last, since) = self.seen.entry(number).or_insert_with(|| (text.clone(), Instant::now()));
-        if *last != text {
-            (*last, *since) = (text, Instant::now());
+        let new = |text, has_beaten| Said { text, since: Instant::now(), has_beaten };
+        let said = self.seen.entry(number).or_insert_with(|| new(text.clone(), false));
+        if said.text != text {
+            *said = new(text, true);
         }
-        since.elapsed() < SILENCE
+        match said.since.elapsed() < self.silence {
+            true if said.has_beaten => Life::AtWork,
+            true => Life::Silent,
+            false => Life::Gone,
+        }
     }
 
     /// Whether any other than `own` may still be at work.
     pub(super) fn any_lives(&mut self, work: &Path, own: Option<u32>) -> io::Result<bool> {
         Ok(signs(work)?.into_iter().any(|number| Some(number) != own && self.lives(work, number)))
+    }
+
+    /// Whether any is at work. Where only time can tell, waits until one says something, or all were silent for long enough, and `say`s so;
+    /// where `go_on` ends that, who is silent counts.
+    pub(super) fn any_at_work(&mut self, work: &Path, go_on: &dyn Fn() -> bool, say: &dyn Fn(String)) -> io::Result<bool> {
+        let mut has_said = false;
+        loop {
+            let lives: Vec<Life> = signs(work)?.into_iter().map(|number| self.look_at(work, number)).collect();
+            if lives.contains(&Life::AtWork) {
+                return Ok(true);
+            }
+            if !lives.contains(&Life::Silent) || !go_on() {
+                return Ok(lives.contains(&Life::Silent));
+            }
+            if !std::mem::replace(&mut has_said, true) {
+                say(format!(
+                    "a process of another machine, or of before this one started anew, has not said that it ended: waiting up to {} s for a \
+                     sign of it",
+                    self.silence.as_secs()
+                ));
+            }
+            std::thread::sleep(LOOKS.min(self.silence));
+        }
+    }
+
+    /// Takes the signs of those away that are gone.
+    pub(super) fn remove_signs(&mut self, work: &Path) -> io::Result<()> {
+        for number in signs(work)? {
+            if !self.lives(work, number) {
+                match fs::remove_file(sign_of(work, number)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -263,5 +334,29 @@ mod tests {
         let elsewhere = Sign { machine: "another".into(), ..sign };
         fs::write(sign_of(work.path(), 3), serde_json::to_vec(&elsewhere).unwrap()).unwrap();
         assert!(others.lives(work.path(), 3), "not silent for long");
+    }
+
+    #[test]
+    fn a_sign_that_a_power_failure_left_is_waited_for_once() {
+        let work = tempfile::tempdir().unwrap();
+        let left = Sign { machine: "before the power failed".into(), ..Sign::of_this_process() };
+        fs::write(sign_of(work.path(), 1), serde_json::to_vec(&left).unwrap()).unwrap();
+        let said = std::cell::Cell::new(0);
+        let say = |_: String| said.set(said.get() + 1);
+        let mut others = Others { silence: Duration::from_millis(50), ..Others::default() };
+        assert!(others.any_at_work(work.path(), &|| false, &say).unwrap(), "nobody knows yet");
+        assert!(!others.any_at_work(work.path(), &|| true, &say).unwrap());
+        assert_eq!(said.get(), 1);
+        others.remove_signs(work.path()).unwrap();
+        assert!(signs(work.path()).unwrap().is_empty());
+        // One that beats is at work, wherever.
+        let beats = |beat| fs::write(sign_of(work.path(), 2), serde_json::to_vec(&Sign { beat, ..left.clone() }).unwrap()).unwrap();
+        let mut others = Others::default();
+        beats(1);
+        assert!(others.lives(work.path(), 2));
+        beats(2);
+        assert!(others.any_at_work(work.path(), &|| true, &say).unwrap());
+        others.remove_signs(work.path()).unwrap();
+        assert_eq!((signs(work.path()).unwrap(), said.get()), (vec![2], 1));
     }
 }
