@@ -50,6 +50,15 @@ pub enum CohortError {
         /// The output folder.
         path: PathBuf,
     },
+    /// The output folder is an input, too.
+    #[error(
+        "the output folder is an input, and its results would be read as instances: name another one, which may lie within the input ({})",
+        path.display()
+    )]
+    OutputIsInput {
+        /// The output folder.
+        path: PathBuf,
+    },
     /// What was begun there was begun otherwise.
     #[error(
         "{what} differs from what the results in the folder were made with: {then}, now {now}; \
@@ -111,6 +120,7 @@ impl Coded for CohortError {
             Self::List { .. } => "cohort.list",
             Self::Shard { .. } => "cohort.shard",
             Self::Busy { .. } => "cohort.busy",
+            Self::OutputIsInput { .. } => "cohort.output-is-input",
             Self::OtherSettings { .. } => "cohort.other-settings",
             Self::NoCohort { .. } => "cohort.no-cohort",
             Self::Io { .. } => "cohort.io",

@@ -166,7 +166,11 @@ impl<'a> Cohort<'a> {
         for path in &inputs {
             fs::metadata(path).map_err(|source| CohortError::Input { path: path.clone(), source })?;
         }
-        let mut inventory = Inventory::of(&inputs);
+        let whole = |path: &Path| path.canonicalize().ok();
+        if whole(asked.output).is_some_and(|output| inputs.iter().any(|input| whole(input).as_ref() == Some(&output))) {
+            return Err(CohortError::OutputIsInput { path: asked.output.to_owned() });
+        }
+        let mut inventory = Inventory::of(&inputs, Some(asked.output));
         let here: BTreeSet<&Uid> = inventory.studies.iter().map(|study| &study.study_uid).collect();
         let remote = asked.from.map(|from| Remote::of(from, list.as_ref(), &here, go_on, say)).transpose()?;
         let missing = remote.as_ref().map_or(0, |remote| remote.missing.len());

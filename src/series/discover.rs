@@ -113,7 +113,7 @@ impl Discovery {
 /// A DICOMDIR that is itself an input stands for the files that it refers to; within a folder it is left out, since they lie beside it.
 /// One bad file never stops the rest: it is listed. Links are followed, each folder once.
 pub fn discover(inputs: &[PathBuf]) -> Discovery {
-    let Found { files, skipped, unpacked } = find(inputs, |_, file, _| file);
+    let Found { files, skipped, unpacked } = find(inputs, None, |_, file, _| file);
     grouped(files, skipped, unpacked)
 }
 
@@ -125,9 +125,10 @@ pub(super) struct Found<T> {
     pub(super) unpacked: Vec<Arc<Unpacked>>,
 }
 
-/// Reads the header of every file below `inputs`; `keep` is what is held of it.
-pub(super) fn find<T: Send>(inputs: &[PathBuf], keep: impl Fn(&Path, File, &[Arc<Unpacked>]) -> T + Sync) -> Found<T> {
-    let mut walk = Walk::default();
+/// Reads the header of every file below `inputs`, but for those below the folder `but`; `keep` is what is held of it.
+pub(super) fn find<T: Send>(inputs: &[PathBuf], but: Option<&Path>, keep: impl Fn(&Path, File, &[Arc<Unpacked>]) -> T + Sync) -> Found<T> {
+    // What was seen is not looked into.
+    let mut walk = Walk { seen: but.and_then(|folder| folder.canonicalize().ok()).into_iter().collect(), ..Walk::default() };
     for input in inputs {
         walk.visit(input, 0);
     }

@@ -76,9 +76,9 @@ struct Held {
 }
 
 impl Inventory {
-    /// Reads the header of every file below `inputs`, which are what [`super::discover`] takes.
-    pub fn of(inputs: &[PathBuf]) -> Self {
-        let Found { files, mut skipped, unpacked } = find(inputs, held);
+    /// Reads the header of every file below `inputs`, which are what [`super::discover`] takes, but for those below the folder `but`.
+    pub fn of(inputs: &[PathBuf], but: Option<&Path>) -> Self {
+        let Found { files, mut skipped, unpacked } = find(inputs, but, held);
         let mut held = Vec::with_capacity(files.len());
         for (path, file) in files {
             match file {
