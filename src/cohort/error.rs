@@ -59,6 +59,18 @@ pub enum CohortError {
         /// The output folder.
         path: PathBuf,
     },
+    /// Files of the same studies lie where this run does not look.
+    #[error(
+        "{studies} studies were analysed from files that are no input now, and would lose those results: give all folders of a study \
+         together, or take another output folder ({}, for one)",
+        path.display()
+    )]
+    Elsewhere {
+        /// So many studies.
+        studies: usize,
+        /// Where one of them lies.
+        path: PathBuf,
+    },
     /// What was begun there was begun otherwise.
     #[error(
         "{what} differs from what the results in the folder were made with: {then}, now {now}; \
@@ -121,6 +133,7 @@ impl Coded for CohortError {
             Self::Shard { .. } => "cohort.shard",
             Self::Busy { .. } => "cohort.busy",
             Self::OutputIsInput { .. } => "cohort.output-is-input",
+            Self::Elsewhere { .. } => "cohort.elsewhere",
             Self::OtherSettings { .. } => "cohort.other-settings",
             Self::NoCohort { .. } => "cohort.no-cohort",
             Self::Io { .. } => "cohort.io",

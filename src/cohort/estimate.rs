@@ -38,19 +38,14 @@ impl Pace {
 
     /// Hears of each line of the journal; foretells the rest once, when enough is known.
     pub(super) fn hear(&mut self, entry: &Entry, files: &StudyFiles, output: &Path) -> Option<String> {
-        let done = match entry {
-            Entry::Series(series) => series.verdict.done(),
-            Entry::Volume(volume) => volume.verdict.done(),
-            Entry::File(_) | Entry::Study(_) => None,
-            Entry::Complete => {
-                self.done_bytes += files.bytes.max(1);
-                self.left_bytes = self.left_bytes.saturating_sub(files.bytes.max(1));
-                self.left_studies = self.left_studies.saturating_sub(1);
-                let enough = self.analysed >= FIRST && !std::mem::replace(&mut self.has_foretold, self.analysed >= FIRST);
-                return enough.then(|| self.foretell(output)).flatten();
-            }
-        };
-        if let Some(done) = done {
+        if matches!(entry, Entry::Complete) {
+            self.done_bytes += files.bytes.max(1);
+            self.left_bytes = self.left_bytes.saturating_sub(files.bytes.max(1));
+            self.left_studies = self.left_studies.saturating_sub(1);
+            let enough = self.analysed >= FIRST && !std::mem::replace(&mut self.has_foretold, self.analysed >= FIRST);
+            return enough.then(|| self.foretell(output)).flatten();
+        }
+        if let Some(done) = entry.done() {
             self.result_bytes += done.result_bytes;
             self.analysed += 1;
         }

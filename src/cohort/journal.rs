@@ -4,8 +4,9 @@
 //! 2. A line is synced before anything relies on it. The results that it speaks of were in place, in full and checked, before it.
 //! 3. Only the last line of a file can be torn, by a stop while it was written. It is then as if it had not been begun.
 //! 4. Of several lines about one series the last one counts, and none that was written for other files of the study.
+//! 5. Folders of results that no line which counts speaks of are none of the cohort's: they go as soon as one process is alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::paths;
-use super::record::{FileRecord, SeriesRecord, StudyRecord, VolumeRecord};
+use super::record::{Done, FileRecord, SeriesRecord, StudyRecord, VolumeRecord};
 use crate::codes::Uid;
 
 const PREFIX: &str = "journal-";
@@ -45,6 +46,10 @@ pub(super) enum Entry {
     Study(StudyRecord),
     /// Nothing of the study is left to do.
     Complete,
+    /// Its files are others than they were: nothing that was known of those counts.
+    Changed,
+    /// It is to be done again, whatever was known of it.
+    Reopened,
 }
 
 /// What [`Entry::Study`] is named.
@@ -62,6 +67,16 @@ impl Entry {
             Self::File(file) => format!("3 {}", paths::text_of(&file.path)),
             Self::Study(_) => STUDY.to_owned(),
             Self::Complete => "4".to_owned(),
+            Self::Changed | Self::Reopened => "5".to_owned(),
+        }
+    }
+
+    /// The analysis that it speaks of.
+    pub(super) fn done(&self) -> Option<&Done> {
+        match self {
+            Self::Series(series) => series.verdict.done(),
+            Self::Volume(volume) => volume.verdict.done(),
+            Self::File(_) | Self::Study(_) | Self::Complete | Self::Changed | Self::Reopened => None,
         }
     }
 }
@@ -92,10 +107,23 @@ impl Journal {
         }
     }
 
+    /// Whether it still lies in `folder`, which another process may have taken away.
+    pub(super) fn is_in(&self, folder: &Path) -> bool {
+        folder.join(format!("{PREFIX}{:04}{SUFFIX}", self.number)).is_file()
+    }
+
     /// Returns when the line is on disk.
     pub(super) fn append(&mut self, line: &Line) -> io::Result<()> {
-        let mut text = serde_json::to_string(line)?;
-        text.push('\n');
+        self.append_all(std::slice::from_ref(line))
+    }
+
+    /// Returns when the lines are on disk.
+    pub(super) fn append_all(&mut self, lines: &[Line]) -> io::Result<()> {
+        let mut text = String::new();
+        for line in lines {
+            text += &serde_json::to_string(line)?;
+            text.push('\n');
+        }
         self.file.write_all(text.as_bytes())?;
         self.file.sync_data()
     }
@@ -105,6 +133,8 @@ impl Journal {
 #[derive(Debug, Default)]
 pub(super) struct History {
     studies: BTreeMap<String, BTreeMap<String, Line>>,
+    /// Folders of results that any line has named.
+    folders: BTreeSet<PathBuf>,
     /// Bytes of all files: whether something has been added since.
     pub(super) bytes: u64,
 }
@@ -125,9 +155,17 @@ impl History {
         Ok(history)
     }
 
-    fn take(&mut self, line: Line) {
+    pub(super) fn take(&mut self, line: Line) {
+        if let Some(done) = line.entry.done() {
+            self.folders.insert(done.folder.clone());
+        }
         let known = self.studies.entry(line.study.clone()).or_default();
         known.retain(|_, other| other.stamp == line.stamp);
+        match line.entry {
+            Entry::Changed => return,
+            Entry::Reopened => return known.clear(),
+            _ => {}
+        }
         if !matches!(line.entry, Entry::Complete) {
             known.remove(STUDY); // it has come since, or failed once more
         }
@@ -138,16 +176,17 @@ impl History {
     pub(super) fn review(&mut self, keep: impl Fn(&Line) -> bool) {
         for known in self.studies.values_mut() {
             let before = known.len();
-            known.retain(|_, line| keep(line));
+            known.retain(|_, line| {
+                let is_kept = keep(line);
+                if let Some(done) = line.entry.done().filter(|_| !is_kept) {
+                    self.folders.remove(&done.folder);
+                }
+                is_kept
+            });
             if known.len() < before {
                 known.retain(|_, line| !matches!(line.entry, Entry::Complete));
             }
         }
-    }
-
-    /// Forgets these studies.
-    pub(super) fn forget<'k>(&mut self, studies: impl Iterator<Item = &'k str>) {
-        studies.for_each(|study| drop(self.studies.remove(study)));
     }
 
     /// Whether nothing of the study with these files is left to do.
@@ -155,9 +194,20 @@ impl History {
         self.of(study, stamp).any(|entry| matches!(entry, Entry::Complete))
     }
 
-    /// Whether something is known of the study, but with other files.
-    pub(super) fn has_changed(&self, study: &str, stamp: &str) -> bool {
-        self.studies.get(study).is_some_and(|known| known.values().any(|line| line.stamp != stamp))
+    /// Where the study lay when it had other files; none where nothing is known of it, or of these files.
+    pub(super) fn changed(&self, study: &str, stamp: &str) -> Option<&Path> {
+        self.studies.get(study)?.values().find(|line| line.stamp != stamp).map(|line| line.path.as_path())
+    }
+
+    /// Folders with earlier results that nothing which is known speaks of.
+    pub(super) fn left(&self) -> Vec<&PathBuf> {
+        let known: BTreeSet<&PathBuf> = self.lines().filter_map(|line| Some(&line.entry.done()?.folder)).collect();
+        self.folders.iter().filter(|folder| !known.contains(folder)).collect()
+    }
+
+    /// Every folder of results that was ever named.
+    pub(super) fn folders(&self) -> impl Iterator<Item = &PathBuf> {
+        self.folders.iter()
     }
 
     /// What is known of the study with these files.
@@ -188,7 +238,7 @@ fn numbers(folder: &Path) -> io::Result<Vec<u32>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cohort::record::Problem;
 
@@ -212,6 +262,42 @@ mod tests {
         let history = History::read(folder.path()).unwrap();
         assert_eq!((history.is_complete("a", "1"), history.of("a", "1").count()), (complete, entries));
         assert_eq!(Journal::begin(folder.path()).unwrap().number, 2);
+    }
+
+    /// A series that was analysed, with results in a folder of its name.
+    pub(in crate::cohort) fn done(study: &str, stamp: &str, series_uid: &str) -> Line {
+        let record = serde_json::json!({
+            "entry": "series", "study_instance_uid": "1.2", "series_instance_uid": series_uid, "modality": "CT", "instances": 1, "warnings": [],
+            "outcome": "done", "folder": series_uid, "findings": [], "selected_because": [], "preferred": [], "device": "CPU",
+            "provider": "cpu", "result_bytes": 1, "stages_s": {},
+        });
+        Line { entry: serde_json::from_value(record).unwrap(), ..line(study, stamp, "") }
+    }
+
+    /// As a later process reads it.
+    fn read(lines: &[Line]) -> History {
+        let folder = tempfile::tempdir().unwrap();
+        Journal::begin(folder.path()).unwrap().append_all(lines).unwrap();
+        History::read(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn what_is_done_again_was_not_done() {
+        let before = [done("a", "1", "1.1"), complete("a", "1"), done("b", "1", "2.1"), complete("b", "1")];
+        let again = |entry: Entry, stamp: &str| read(&[&before[..], &[Line { entry, ..line("a", stamp, "") }]].concat());
+        let left = |history: &History| history.left().iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>();
+        let reopened = again(Entry::Reopened, "1");
+        assert!(!reopened.is_complete("a", "1") && reopened.is_complete("b", "1"));
+        assert_eq!((reopened.of("a", "1").count(), left(&reopened)), (0, vec!["1.1".to_owned()]));
+        let changed = again(Entry::Changed, "2");
+        assert!(changed.changed("a", "2").is_none() && changed.is_complete("b", "1"));
+        assert_eq!((changed.lines().count(), left(&changed)), (2, vec!["1.1".to_owned()]));
+        // Another process has noted so, too, and these files are done already.
+        let helped = again(Entry::Changed, "1");
+        assert!(helped.is_complete("a", "1") && left(&helped).is_empty());
+        let mut gone = again(Entry::Reopened, "2");
+        gone.review(|line| line.study != "b");
+        assert_eq!(left(&gone), ["1.1"], "what is not there is not to be removed");
     }
 
     #[test]

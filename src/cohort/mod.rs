@@ -3,7 +3,8 @@
 //! 1. The output folder holds a folder of results for each series that was analysed, in full and checked, or not at all.
 //! 2. `work/` in it holds what makes a run resumable: what is done (`journal.rs`), who does what (`work.rs`), by which settings.
 //! 3. Tables and pages are made from the journal alone. A run that was stopped and resumed gives the table of one that was not.
-//! 4. What was done with another package or other settings, or of files that have changed since, is never mixed with what is new.
+//! 4. What was done with another package or other settings, or of files that have changed since, is never mixed with what is new, neither in
+//!    tables nor as folders.
 //!
 //! ```text
 //!   output/                      work/
@@ -58,10 +59,10 @@ pub use report::Report;
 
 use crate::codes::Uid;
 use crate::engine::{Engine, Stage};
-use crate::results::Forms;
+use crate::results::{self, Forms};
 use crate::series::{Inventory, StudyFiles};
 use error::io_at;
-use journal::{Entry, History, Journal};
+use journal::{Entry, History, Journal, Line};
 use remote::Remote;
 use settings::Settings;
 use timeline::Timeline;
@@ -79,6 +80,8 @@ pub const FAILURES_FILE: &str = "failures.csv";
 pub const PAGE_FILE: &str = "report.html";
 const WORK: &str = "work";
 const PICTURES: &str = "pictures";
+/// How the names of folders and files begin that are not in place yet.
+const UNFINISHED: &str = ".roentgen-";
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +159,10 @@ struct Cohort<'a> {
     remote: Option<Remote>,
     /// Of a package that follows findings over time.
     timeline: Timeline,
+    /// Places in the inventory of studies whose stamps are those that a journal has.
+    settled: Vec<usize>,
+    /// Files and folders that were looked into.
+    inputs: Vec<PathBuf>,
 }
 
 impl<'a> Cohort<'a> {
@@ -184,12 +191,8 @@ impl<'a> Cohort<'a> {
             let study = &inventory.studies[n];
             study.files.is_empty() || index.as_ref().is_none_or(|index| index.names(study, &inventory))
         };
-        let is_in_shard = |n: usize| {
-            let hash = timeline.group(n).unwrap_or(&inventory.studies[n].key);
-            asked.shard.is_none_or(|shard| shard.has(hash))
-        };
-        let mut chosen: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_named(n) && is_in_shard(n)).collect();
-        if let Some(list) = list.as_ref().filter(|_| chosen.is_empty() && asked.shard.is_none() && missing == 0) {
+        let mut named: Vec<usize> = (0..inventory.studies.len()).filter(|&n| is_named(n)).collect();
+        if let Some(list) = list.as_ref().filter(|_| named.is_empty() && asked.shard.is_none() && missing == 0) {
             return Err(CohortError::NotThere { wanted: list.rows() });
         }
         let none = BTreeSet::new();
@@ -199,15 +202,73 @@ impl<'a> Cohort<'a> {
             say(list::said_of(&unmatched));
         }
         if asked.only.is_some() {
-            chosen = timeline.whole(&chosen);
+            named = timeline.whole(&named);
         }
-        timeline.settle(&mut chosen, &mut inventory);
-        Ok(Self { output: asked.output, work: asked.output.join(WORK), forms: asked.forms, inventory, chosen, remote, timeline })
+        timeline.settle(&mut named, &mut inventory);
+        let is_in_shard = |n: &usize| {
+            let hash = timeline.group(*n).unwrap_or(&inventory.studies[*n].key);
+            asked.shard.is_none_or(|shard| shard.has(hash))
+        };
+        let chosen = named.iter().copied().filter(is_in_shard).collect();
+        // The stamps of patients' later studies cover those of the earlier ones that are named.
+        let settled = if follows { named } else { (0..inventory.studies.len()).collect() };
+        let (output, work, forms) = (asked.output, asked.output.join(WORK), asked.forms);
+        Ok(Self { output, work, forms, inventory, chosen, remote, timeline, settled, inputs })
     }
 
     /// Those that are to be done, whether or not they are.
     fn studies(&self) -> impl Iterator<Item = &StudyFiles> {
         self.chosen.iter().map(|&n| &self.inventory.studies[n])
+    }
+
+    /// A line about a study.
+    fn line(&self, files: &StudyFiles, entry: Entry) -> Line {
+        Line {
+            study: files.key.clone(),
+            stamp: files.stamp.clone(),
+            study_uid: files.study_uid.clone(),
+            path: self.inventory.place_of(files),
+            entry,
+        }
+    }
+
+    /// Says which studies have other files than when they were analysed: what was known of them counts no more, in no table.
+    fn changed(&self, history: &History, on: &dyn Fn(Event)) -> Result<Vec<Line>, CohortError> {
+        let chosen: BTreeSet<usize> = self.chosen.iter().copied().collect();
+        let (mut lines, mut again, mut elsewhere) = (Vec::new(), 0, Vec::new());
+        for &n in &self.settled {
+            let files = &self.inventory.studies[n];
+            let Some(then) = history.changed(&files.key, &files.stamp) else { continue };
+            if !self.looks_into(then) {
+                elsewhere.push(then.to_owned());
+            }
+            again += usize::from(chosen.contains(&n));
+            lines.push(self.line(files, Entry::Changed));
+        }
+        let studies = elsewhere.len();
+        if let Some(path) = elsewhere.pop() {
+            return Err(CohortError::Elsewhere { studies, path });
+        }
+        if again > 0 {
+            on(Event::Say(format!("the files of {again} studies have changed since they were analysed: these are done again")));
+        }
+        if lines.len() > again {
+            let others = lines.len() - again;
+            on(Event::Say(format!(
+                "the files of {others} other studies have changed since, too: their results are left out of the tables"
+            )));
+        }
+        Ok(lines)
+    }
+
+    /// Whether what lies there was among what was looked into, or is not there any more.
+    fn looks_into(&self, path: &Path) -> bool {
+        let folder = |input: &PathBuf| {
+            let input = input.canonicalize().ok()?;
+            // A file may stand for those beside it.
+            if input.is_dir() { Some(input) } else { input.parent().map(Path::to_owned) }
+        };
+        path.canonicalize().map_or(true, |path| self.inputs.iter().filter_map(folder).any(|folder| path.starts_with(folder)))
     }
 
     /// What is done, and whose results are still there.
@@ -219,12 +280,7 @@ impl<'a> Cohort<'a> {
 /// What is done in an output folder, and whose results are still there.
 fn history(output: &Path) -> io::Result<History> {
     let mut history = History::read(&output.join(WORK))?;
-    let there = |verdict: &Verdict| verdict.done().is_none_or(|done| output.join(&done.folder).is_dir());
-    history.review(|line| match &line.entry {
-        Entry::Series(series) => there(&series.verdict),
-        Entry::Volume(volume) => there(&volume.verdict),
-        Entry::File(_) | Entry::Study(_) | Entry::Complete => true,
-    });
+    history.review(|line| line.entry.done().is_none_or(|done| output.join(&done.folder).is_dir()));
     Ok(history)
 }
 
@@ -268,35 +324,36 @@ pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn 
     let mut others = Others::default();
     let goes_on = asked.resume || asked.shard.is_some() || asked.only.is_some();
     if !goes_on || asked.only.is_some() {
-        if others.any_lives(work, None).map_err(io_at("look into", work))? {
+        let say = |text| on(Event::Say(text));
+        if others.any_at_work(work, &|| !work::is_set(stop), &say).map_err(io_at("look into", work))? {
             return Err(CohortError::Busy { path: asked.output.to_owned() });
         }
-        if !goes_on && work.exists() {
-            let lines = History::read(work).map_or(0, |history| history.lines().count());
-            if lines > 0 {
-                on(Event::Say("what an earlier run has done here is done again; with --resume it stays".to_owned()));
-            }
-            fs::remove_dir_all(work).map_err(io_at("remove what an earlier run has left in", work))?;
+        if !goes_on {
+            begin_anew(output, work, &mut others, on)?;
         }
     }
     fs::create_dir_all(work.join(PICTURES)).map_err(io_at("make the folder", work))?;
     settings.enter(work)?;
-    let journal = Journal::begin(work).map_err(io_at("begin a journal in", work))?;
+    let mut journal = Journal::begin(work).map_err(io_at("begin a journal in", work))?;
     let number = journal.number;
     let alive = Alive::begin(work, number).map_err(io_at("say in", work))?;
-    // Of two that begin at once, each has said so before it looks for the other.
-    if !others.any_lives(work, Some(number)).map_err(io_at("look into", work))? {
-        remove_unfinished(output).map_err(io_at("remove what a run that was stopped has left in", *output))?;
-        remote::remove_left(work).map_err(io_at("remove what a run that was stopped has fetched into", work))?;
+    // Another may have begun anew before this one has said that it is there: the folder is that one's then.
+    if !journal.is_in(work) {
+        return Err(CohortError::Busy { path: asked.output.to_owned() });
     }
+    settings.enter(work)?;
+    // Of two that begin at once, each has said so before it looks for the other.
+    let is_alone = tidy(&cohort, &mut others, number)?;
     let mut history = cohort.history().map_err(io_at("read the journal in", work))?;
+    let mut lines = cohort.changed(&history, on)?;
     if asked.only.is_some() {
-        history.forget(cohort.studies().map(|study| study.key.as_str()));
+        lines.extend(cohort.studies().map(|files| cohort.line(files, Entry::Reopened)));
         work::release(work, cohort.studies().map(|study| study.key.as_str())).map_err(io_at("release the claims in", work))?;
     }
-    let changed = cohort.studies().filter(|study| history.has_changed(&study.key, &study.stamp)).count();
-    if changed > 0 {
-        on(Event::Say(format!("the files of {changed} studies have changed since they were analysed: these are done again")));
+    journal.append_all(&lines).map_err(io_at("note what is done again in the journal in", work))?;
+    lines.into_iter().for_each(|line| history.take(line));
+    if is_alone {
+        remove_results(output, history.left(), on);
     }
     let done = cohort.studies().filter(|study| history.is_complete(&study.key, &study.stamp)).count();
     on(Event::Begins { studies: cohort.chosen.len(), done });
@@ -307,18 +364,86 @@ pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn 
         let report = Report::of(&settings, &history, &cohort, time);
         report.write(output)?;
         if cohort.history().map_err(io_at("read the journal in", work))?.bytes == history.bytes {
+            if !is_alone && tidy(&cohort, &mut others, number)? {
+                remove_results(output, history.left(), on);
+            }
             drop(alive);
             return Ok(report);
         }
     }
 }
 
-/// Folders of results that were never completed.
+/// Takes away what an earlier run has left: first its work aside, as a whole, so that of two that begin anew one finds the other there; then
+/// the results that its journal names.
+fn begin_anew(output: &Path, work: &Path, others: &mut Others, on: &dyn Fn(Event)) -> Result<(), CohortError> {
+    let failed = || io_at("remove what an earlier run has left in", work);
+    let aside = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(output).map_err(failed())?;
+    let old = aside.path().join(WORK);
+    match fs::rename(work, &old) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.map_err(failed())?,
+    }
+    if others.any_lives(&old, None).map_err(failed())? {
+        if let Err(error) = fs::rename(&old, work) {
+            let _ = aside.keep(); // it is the other's
+            return Err(failed()(error));
+        }
+        return Err(CohortError::Busy { path: output.to_owned() });
+    }
+    let history = History::read(&old).unwrap_or_else(|error| {
+        on(Event::Say(format!("the journal of an earlier run cannot be read, so that its results stay: {error}")));
+        History::default()
+    });
+    if history.lines().next().is_some() {
+        on(Event::Say("what an earlier run has done here is done again; with --resume it stays".to_owned()));
+    }
+    remove_results(output, history.folders(), on);
+    aside.close().map_err(failed())
+}
+
+/// Removes earlier results by the names of their folders, and their pictures; says how many are gone, and which cannot be removed.
+fn remove_results<'f>(output: &Path, folders: impl IntoIterator<Item = &'f PathBuf>, on: &dyn Fn(Event)) {
+    let mut removed = 0;
+    for name in folders {
+        // A journal names folders right in the output folder.
+        if name.components().count() != 1 || name.file_name().is_none() {
+            continue;
+        }
+        let folder = output.join(name);
+        match results::remove_all(&folder) {
+            Ok(was_there) => removed += usize::from(was_there),
+            Err(error) => on(Event::Say(format!("earlier results stay, and are not of this run: {error} ({})", folder.display()))),
+        }
+        let _ = fs::remove_file(picture_of(output, name)); // no page shows it any more
+    }
+    if removed > 0 {
+        on(Event::Say(format!("{removed} earlier results are removed: they are not of this run")));
+    }
+}
+
+/// The small picture of the results in a folder.
+fn picture_of(output: &Path, folder: &Path) -> PathBuf {
+    output.join(WORK).join(PICTURES).join(folder).with_added_extension("jpg")
+}
+
+/// Removes what runs that were stopped have left, where nobody else is at work; whether that is so.
+fn tidy(cohort: &Cohort<'_>, others: &mut Others, own: u32) -> Result<bool, CohortError> {
+    let Cohort { output, work, .. } = cohort;
+    if others.any_lives(work, Some(own)).map_err(io_at("look into", work))? {
+        return Ok(false);
+    }
+    others.remove_signs(work).map_err(io_at("remove what a run that was stopped has left in", work))?;
+    remove_unfinished(output).map_err(io_at("remove what a run that was stopped has left in", *output))?;
+    remote::remove_left(work).map_err(io_at("remove what a run that was stopped has fetched into", work))?;
+    Ok(true)
+}
+
+/// Folders of results, and files, that were never completed.
 fn remove_unfinished(output: &Path) -> io::Result<()> {
     for entry in fs::read_dir(output)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(".roentgen-")) && entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
         }
     }
     Ok(())
@@ -326,7 +451,95 @@ fn remove_unfinished(output: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::phantom::{Sampling, chest, write_series};
+
+    /// Slices of a small CT.
+    pub(super) const SLICES: usize = 4;
+
+    pub(super) fn write_study(folder: &Path) {
+        let sampling = Sampling { dims: [16, 12, SLICES as u32], spacing_mm: [20.0, 20.0, 20.0], noise_hu: 0.0 };
+        write_series(&chest(&sampling), folder).unwrap();
+    }
+
+    /// What is to do with `inputs`.
+    pub(super) fn cohort<'a>(inputs: &'a [PathBuf], output: &'a Path, forms: &'a Forms) -> Result<Cohort<'a>, CohortError> {
+        let asked = Asked { inputs, output, from: None, forms, resume: false, shard: None, only: None };
+        Cohort::of(&asked, false, &|| true, &|_| {})
+    }
+
+    #[test]
+    fn results_within_the_input_are_no_input() {
+        let (folder, forms) = (tempfile::tempdir().unwrap(), Forms::default());
+        let [study, output] = ["study", "study/out"].map(|name| folder.path().join(name));
+        write_study(&study);
+        write_study(&output.join("1.2.3"));
+        let files =
+            |output: &Path| cohort(std::slice::from_ref(&study), output, &forms).map(|cohort| cohort.inventory.studies[0].files.len());
+        assert_eq!(files(&output).unwrap(), SLICES);
+        assert_eq!(files(&folder.path().join("elsewhere")).unwrap(), 2 * SLICES, "what is no output folder is an input");
+        assert!(matches!(files(&study.join("../study")), Err(CohortError::OutputIsInput { .. })));
+    }
+
+    #[test]
+    fn what_is_known_of_other_files_counts_no_more() {
+        let (folder, forms) = (tempfile::tempdir().unwrap(), Forms::default());
+        let [study, other, output] = ["study", "other", "out"].map(|name| folder.path().join(name));
+        write_study(&study);
+        fs::create_dir(&other).unwrap();
+        let inputs = [study.clone()];
+        let mut cohort = cohort(&inputs, &output, &forms).unwrap();
+        let said = RefCell::new(String::new());
+        let changed = |cohort: &Cohort<'_>, then: &Path| {
+            let mut history = History::default();
+            history.take(Line { stamp: "0".into(), path: then.into(), ..cohort.line(&cohort.inventory.studies[0], Entry::Complete) });
+            said.take();
+            let lines = cohort.changed(&history, &|event| said.borrow_mut().push_str(&format!("{event:?}")))?;
+            lines.into_iter().for_each(|line| history.take(line));
+            Ok::<_, CohortError>(history.lines().count())
+        };
+        assert_eq!(changed(&cohort, &study).unwrap(), 0);
+        assert!(said.borrow().contains("of 1 studies have changed"), "{said:?}");
+        assert_eq!(changed(&cohort, &folder.path().join("gone")).unwrap(), 0, "it was moved");
+        assert!(matches!(changed(&cohort, &other), Err(CohortError::Elsewhere { studies: 1, path }) if path == other));
+        // Of another shard.
+        cohort.chosen.clear();
+        assert_eq!(changed(&cohort, &study).unwrap(), 0);
+        assert!(said.borrow().contains("of 1 other studies") && !said.borrow().contains("done again"), "{said:?}");
+    }
+
+    #[test]
+    fn who_begins_anew_removes_what_was_there_but_nobody_at_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out");
+        let work = output.join(WORK);
+        let begin = |said: &RefCell<String>| {
+            let on = |event: Event| said.borrow_mut().push_str(&format!("{event:?}"));
+            begin_anew(&output, &work, &mut Others::default(), &on)
+        };
+        for (name, file) in [("out/1.1", "findings.json"), ("out/1.2", "notes.txt"), ("beside", "findings.json"), ("out/work", "x")] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join(file), "").unwrap();
+        }
+        let mut journal = Journal::begin(&work).unwrap();
+        for name in ["1.1", "1.2", "../beside", "1.3"] {
+            journal.append(&journal::tests::done("a", "1", name)).unwrap();
+        }
+        // Another has begun at the same time.
+        let alive = Alive::begin(&work, journal.number).unwrap();
+        let said = RefCell::default();
+        assert!(matches!(begin(&said), Err(CohortError::Busy { .. })));
+        assert!(journal.is_in(&work) && output.join("1.1").is_dir() && said.borrow().is_empty());
+        drop(alive);
+        begin(&said).unwrap();
+        assert!(!journal.is_in(&work) && !work.exists() && !output.join("1.1").exists());
+        assert!(output.join("1.2/notes.txt").exists() && folder.path().join("beside").exists(), "these are not ours");
+        assert!(said.borrow().contains("1 earlier results") && said.borrow().contains("notes.txt"), "{said:?}");
+        assert_eq!(fs::read_dir(&output).unwrap().count(), 1);
+        begin(&said).unwrap();
+    }
 
     #[test]
     fn each_study_is_in_one_shard() {

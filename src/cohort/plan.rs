@@ -183,12 +183,7 @@ fn volume_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S
 fn estimate(history: &History, cohort: &Cohort<'_>, left_bytes: u64) -> Option<Estimate> {
     let (mut from, mut time, mut results, mut input) = (0, Duration::ZERO, 0, 0);
     for files in cohort.studies().filter(|files| history.is_complete(&files.key, &files.stamp)) {
-        let verdicts = history.of(&files.key, &files.stamp).filter_map(|entry| match entry {
-            Entry::Series(series) => series.verdict.done(),
-            Entry::Volume(volume) => volume.verdict.done(),
-            Entry::File(_) | Entry::Study(_) | Entry::Complete => None,
-        });
-        for done in verdicts {
+        for done in history.of(&files.key, &files.stamp).filter_map(Entry::done) {
             from += 1;
             time += done.stages_s.total();
             results += done.result_bytes;

@@ -133,7 +133,7 @@ impl Report {
                 Entry::Volume(volume) => self.volumes.push(VolumeRecord { verdict: placed(volume.verdict), ..volume }),
                 Entry::File(file) => self.files.push(file),
                 Entry::Study(study) => self.missing.push(study),
-                Entry::Complete => {}
+                Entry::Complete | Entry::Changed | Entry::Reopened => {}
             }
         }
         let key = |s: &SeriesRecord| {

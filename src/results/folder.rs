@@ -48,6 +48,23 @@ impl Staging {
     }
 }
 
+/// Removes a folder of earlier results as a whole; false where there is none.
+///
+/// # Errors
+/// Where it holds something that is no result, or cannot be removed.
+pub(super) fn remove(dir: &Path) -> Result<bool, ResultsError> {
+    refuse_foreign(dir)?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let aside = new_folder(parent).map_err(failed("remove"))?;
+    match fs::rename(dir, aside.path().join("old")) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed.map_err(failed("remove"))?,
+    }
+    sync_folder(parent).map_err(failed("sync"))?;
+    aside.close().map_err(failed("remove"))?;
+    Ok(true)
+}
+
 fn new_folder(parent: &Path) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".roentgen-");

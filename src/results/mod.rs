@@ -219,6 +219,14 @@ pub fn write_all(findings: &Findings, image: &ImageVolume, forms: &Forms, dir: &
     Ok(Written { files: files.into_iter().map(|(form, name)| (form, dir.join(name))).collect() })
 }
 
+/// Removes a folder that [`write_all`] has made, as a whole; false where there is none.
+///
+/// # Errors
+/// [`ResultsError::Occupied`] where it holds something else, too; [`ResultsError::Folder`].
+pub fn remove_all(dir: &Path) -> Result<bool, ResultsError> {
+    folder::remove(dir)
+}
+
 /// What is to be said above every result of a package, that it must not be used for diagnosis or is not verified.
 pub(crate) fn banner(package: &crate::findings::PackageId) -> &'static str {
     wording::banner(package)

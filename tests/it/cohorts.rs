@@ -178,6 +178,8 @@ fn changed_files_are_done_again() {
     assert!(ran.stderr.contains("have changed"), "{}", ran.stderr);
     assert_eq!(ran.json()["series"].as_array().expect("series").len(), 1);
     assert_eq!(ran.json()["series"][0]["outcome"], "refused");
+    assert!(ran.stderr.contains("1 earlier results are removed"), "{}", ran.stderr);
+    assert!(!files_below(output.path()).iter().any(|file| file.ends_with("findings.json") || file.extension().is_some_and(|e| e == "jpg")));
 }
 
 #[test]
