@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::dataset::WriteError;
+use crate::engine::EngineError;
 use crate::geometry::Coded;
 use crate::node::SourceError;
+use crate::results::ResultsError;
 
 /// Why a cohort cannot be begun or carried on. What befalls one series is in the report.
 #[derive(Debug, Error)]
@@ -112,6 +114,19 @@ pub enum CohortError {
         /// So many rows.
         count: usize,
     },
+    /// The compute device went away in the middle: no series would be analysed after it.
+    #[error(
+        "the run ended, because the compute device has gone: {0}; --resume goes on from here once it is back, or --device names another"
+    )]
+    DeviceLost(Box<EngineError>),
+    /// The disk of the output folder takes no results.
+    #[error("the run ended, because the disk takes nothing more: {source}; make room, then --resume goes on from here ({})", path.display())]
+    Disk {
+        /// The output folder.
+        path: PathBuf,
+        /// What could not be written.
+        source: ResultsError,
+    },
     /// A file of the outcome cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -139,6 +154,8 @@ impl Coded for CohortError {
             Self::Io { .. } => "cohort.io",
             Self::Source(error) => error.code(),
             Self::NoSource { .. } => "cohort.no-source",
+            Self::DeviceLost(error) => error.code(),
+            Self::Disk { .. } => "cohort.disk",
             Self::Write(error) => error.code(),
             Self::Question { .. } => "cohort.question",
         }

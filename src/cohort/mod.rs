@@ -226,8 +226,8 @@ impl<'a> Cohort<'a> {
         Line {
             study: files.key.clone(),
             stamp: files.stamp.clone(),
-            study_uid: files.study_uid.clone(),
-            path: self.inventory.place_of(files),
+            study_uid: files.listed_uid.clone(),
+            study_paths: self.inventory.places_of(files).iter().map(|place| paths::text_of(place)).collect(),
             entry,
         }
     }
@@ -357,7 +357,12 @@ pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn 
     }
     let done = cohort.studies().filter(|study| history.is_complete(&study.key, &study.stamp)).count();
     on(Event::Begins { studies: cohort.chosen.len(), done });
-    let time = pipeline::run(engine, &cohort, history, journal, stop, on)?;
+    let (time, lost) = match pipeline::run(engine, &cohort, history, journal, stop, on) {
+        Ok(time) => (time, None),
+        // What was done until then is told.
+        Err(error @ CohortError::DeviceLost(_)) => (EngineTime::default(), Some(error)),
+        Err(error) => return Err(error),
+    };
     // Who writes the report last has read every journal to its end.
     loop {
         let history = cohort.history().map_err(io_at("read the journal in", work))?;
@@ -368,7 +373,7 @@ pub fn run(engine: &mut Engine, asked: &Asked<'_>, stop: &AtomicBool, on: &(dyn 
                 remove_results(output, history.left(), on);
             }
             drop(alive);
-            return Ok(report);
+            return lost.map_or(Ok(report), Err);
         }
     }
 }

@@ -18,18 +18,18 @@ use serde::Serialize;
 use super::acquisition::Acquisition;
 use super::error::{CohortError, io_at};
 use super::estimate::Pace;
-use super::journal::{Entry, History, Journal, Line};
-use super::paths;
+use super::journal::{Entry, History, Journal};
 use super::record::{
     Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord, followed, in_short,
 };
 use super::remote::{self, Here, MOST_IN_A_ROW};
 use super::timeline;
 use super::work::{Claims, Others, is_set};
-use super::{Cohort, Event, PICTURES};
-use crate::engine::{Analysis, Engine, Input, Opened, Stage};
+use super::{Cohort, Event, picture_of};
+use crate::engine::{Analysis, Engine, EngineError, Input, Opened, Stage};
 use crate::followup::Earlier;
 use crate::geometry::Coded;
+use crate::gpu::GpuError;
 use crate::model::{Check, Eligible, Ineligible, Package};
 use crate::research::Format;
 use crate::results;
@@ -159,16 +159,17 @@ pub(super) fn run(
         let writer = threads.spawn(move || {
             let wrote = writer.write(&analysed, &written);
             // Who cannot note what is done must not go on: the other stages hear of it by the channel that is gone.
-            failed.store(wrote.is_err(), Ordering::Relaxed);
+            failed.fetch_or(wrote.is_err(), Ordering::Relaxed);
             wrote
         });
         let time = analyse(engine, cohort, (&read, taken), (to_writer, Room::free(room_to_write)), &ends, on);
+        failed.fetch_or(time.is_err(), Ordering::Relaxed);
         drop(read);
         reader.join().expect("panics of series are caught");
         let claimed = claimer.join().expect("it analyses nothing");
         writer.join().expect("panics of series are caught")?;
         claimed?;
-        Ok(time)
+        time
     })
 }
 
@@ -367,7 +368,13 @@ impl Reader<'_> {
                 return;
             }
             match files {
-                Ok(files) => self.study(study, &files, &known),
+                Ok(files) => {
+                    if let Err(problem) = guarded(|| self.study(study, &files, &known)) {
+                        let path = self.cohort.inventory.place_of(&files);
+                        self.send(Step::Ended { study, entry: Box::new(Entry::File(FileRecord { path, unreadable: true, problem })) });
+                        self.send(Step::Ended { study, entry: Box::new(Entry::Complete) });
+                    }
+                }
                 Err((record, may_come)) => {
                     self.send(Step::Ended { study, entry: Box::new(Entry::Study(record)) });
                     if !may_come {
@@ -485,7 +492,26 @@ fn head_of(part: &Part<'_>, eligible: Option<&Eligible>) -> SeriesHead {
     }
 }
 
-/// The second stage, in the thread of who called.
+/// Why there is no analysis of a series.
+enum Unanalysed {
+    /// A reason of its own: the others go on.
+    Series(Problem),
+    /// No other series would fare better.
+    Run(CohortError),
+}
+
+impl Unanalysed {
+    /// Memory that one series lacks is enough for another; a device that has gone is there for none.
+    fn of(error: EngineError, shown: impl Fn(&str) -> String) -> Self {
+        if error.device_loss().is_some_and(|loss| !matches!(loss, GpuError::OutOfMemory { .. })) {
+            return Self::Run(CohortError::DeviceLost(Box::new(error)));
+        }
+        Self::Series(Problem::of(&error, shown))
+    }
+}
+
+/// The second stage, in the thread of who called. Ends without a word about the series at hand where the device has gone: it is done when the
+/// run is resumed.
 fn analyse(
     engine: &mut Engine,
     cohort: &Cohort<'_>,
@@ -493,19 +519,19 @@ fn analyse(
     (to_writer, mut room): (SyncSender<Step<Analysis>>, Room),
     ends: &dyn Fn() -> bool,
     on: &(dyn Fn(Event) + Sync),
-) -> EngineTime {
+) -> Result<EngineTime, CohortError> {
     let mut time = EngineTime::default();
     let mut began = None;
     loop {
         let clock = Instant::now();
-        let Ok(step) = read.recv() else { return time };
+        let Ok(step) = read.recv() else { return Ok(time) };
         // Until the first series there was nothing to do.
         if began.is_some() {
             time.waited_for_reading_s += clock.elapsed().as_secs_f64();
         }
         let step = match step {
             Step::Ended { study, entry } => Step::Ended { study, entry },
-            Step::Series { .. } if ends() => return time,
+            Step::Series { .. } if ends() => return Ok(time),
             Step::Series { study, subject, because, preferred, value } => {
                 let clock = Instant::now();
                 began.get_or_insert(clock);
@@ -515,26 +541,27 @@ fn analyse(
                 let shown = |message: &str| cohort.inventory.shown_in(message);
                 let analysed = guarded(|| {
                     let analysed = engine.analyse_opened(*value, &cancel, &mut |stage| on(Event::Stage(stage)));
-                    let mut analysis = analysed.map_err(|error| Problem::of(&error, shown))?;
+                    let mut analysis = analysed.map_err(|error| Unanalysed::of(error, shown))?;
                     follow(engine, cohort, study, &subject.folder(&analysis), &mut analysis)?;
                     Ok(analysis)
                 });
                 time.busy_s += clock.elapsed().as_secs_f64();
-                match analysed.flatten() {
+                match analysed.map_err(Unanalysed::Series).flatten() {
                     Ok(analysis) => Step::Series { study, subject, because, preferred, value: Box::new(analysis) },
-                    Err(problem) => Step::ended(study, subject, failure(problem)),
+                    Err(Unanalysed::Series(problem)) => Step::ended(study, subject, failure(problem)),
+                    Err(Unanalysed::Run(error)) => return Err(error),
                 }
             }
         };
         let clock = Instant::now();
         if matches!(step, Step::Series { .. }) {
             if !room.wait() {
-                return time;
+                return Ok(time);
             }
             room.fill();
         }
         if to_writer.send(step).is_err() {
-            return time;
+            return Ok(time);
         }
         if began.is_some() {
             time.waited_for_writing_s += clock.elapsed().as_secs_f64();
@@ -544,12 +571,13 @@ fn analyse(
 
 /// Lays an analysis beside the last study of the patient before it that was analysed, and keeps what later ones need to know; `name` is that
 /// of its results.
-fn follow(engine: &Engine, cohort: &Cohort<'_>, study: usize, name: &Path, analysis: &mut Analysis) -> Result<(), Problem> {
+fn follow(engine: &Engine, cohort: &Cohort<'_>, study: usize, name: &Path, analysis: &mut Analysis) -> Result<(), Unanalysed> {
     if engine.package().manifest.follow_up.is_none() {
         return Ok(());
     }
     let clock = Instant::now();
-    let failed = |error: &dyn Coded| Problem::of(error, |message| cohort.inventory.shown_in(message));
+    let shown = |message: &str| cohort.inventory.shown_in(message);
+    let failed = |error: &dyn Coded| Unanalysed::Series(Problem::of(error, shown));
     if !cohort.timeline.is_of_patient(study, &analysis.findings) {
         if !cohort.timeline.earlier(study).is_empty() {
             analysis.findings.warnings.push(
@@ -579,7 +607,8 @@ fn follow(engine: &Engine, cohort: &Cohort<'_>, study: usize, name: &Path, analy
              patient: issuer, birth date, sex or name differ or are not there"
         ));
     }
-    let known = engine.follow(analysis, earlier.as_ref().map(|(earlier, days)| (earlier, *days))).map_err(|error| failed(&error))?;
+    let known =
+        engine.follow(analysis, earlier.as_ref().map(|(earlier, days)| (earlier, *days))).map_err(|error| Unanalysed::of(error, shown))?;
     if let Some(known) = known {
         timeline::keep(&cohort.work, &cohort.inventory.studies[study], name, &known).map_err(|error| failed(&error))?;
     }
@@ -604,7 +633,7 @@ impl Writer<'_> {
                 Step::Ended { study, entry } => (study, *entry),
                 Step::Series { study, subject, because, preferred, value } => {
                     let verdict = match guarded(|| self.results(&subject, because, preferred, *value)) {
-                        Ok(verdict) => verdict,
+                        Ok(verdict) => verdict?,
                         Err(panicked) => failure(panicked),
                     };
                     // Who is not there any more needs no room.
@@ -615,13 +644,7 @@ impl Writer<'_> {
             let files = &self.cohort.inventory.studies[study];
             let is_complete = matches!(entry, Entry::Complete);
             let news = self.pace.hear(&entry, files, self.cohort.output);
-            let line = Line {
-                study: files.key.clone(),
-                stamp: files.stamp.clone(),
-                study_uid: files.listed_uid.clone(),
-                study_paths: self.cohort.inventory.places_of(files).iter().map(|place| paths::text_of(place)).collect(),
-                entry,
-            };
+            let line = self.cohort.line(files, entry);
             self.journal.append(&line).map_err(io_at("note what is done in the journal in", &self.cohort.work))?;
             news.into_iter().for_each(|text| (self.on)(Event::Say(text)));
             if is_complete {
@@ -632,21 +655,29 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn results(&self, subject: &Subject, selected_because: Vec<String>, preferred: Vec<String>, mut analysis: Analysis) -> Verdict {
+    /// # Errors
+    /// Where the disk takes nothing more: nothing is noted of the series then, and it is done when the run is resumed.
+    fn results(
+        &self,
+        subject: &Subject,
+        selected_because: Vec<String>,
+        preferred: Vec<String>,
+        mut analysis: Analysis,
+    ) -> Result<Verdict, CohortError> {
         let name = subject.folder(&analysis);
         let folder = self.cohort.output.join(&name);
         let Analysis { findings, image, timings } = &mut analysis;
         let write = || results::write_all(findings, image, self.cohort.forms, &folder);
         let written = match timings.time(Stage::Write, &mut |_| {}, write) {
             Ok(written) => written,
-            Err(error) => return failure(Problem::of(&error, |message| self.cohort.inventory.shown_in(message))),
+            Err(error) if error.is_of_disk() => return Err(CohortError::Disk { path: self.cohort.output.to_owned(), source: error }),
+            Err(error) => return Ok(failure(Problem::of(&error, |message| self.cohort.inventory.shown_in(message)))),
         };
         let picture = results::thumbnail(image, findings);
-        let path = self.cohort.work.join(PICTURES).join(&name).with_added_extension("jpg");
-        if let Err(source) = std::fs::write(&path, picture) {
-            return failure(Problem::of(&CohortError::Io { action: "write", path, source }, str::to_owned));
-        }
-        Verdict::Done(Done {
+        let path = picture_of(self.cohort.output, &name);
+        // What keeps a picture of ours out of our own folder keeps the journal out of it, too.
+        std::fs::write(&path, picture).map_err(io_at("write", path))?;
+        Ok(Verdict::Done(Done {
             findings: in_short(findings),
             selected_because,
             preferred,
@@ -658,7 +689,7 @@ impl Writer<'_> {
             result_bytes: written.files.iter().map(|(_, path)| bytes_of(path)).sum(),
             stages_s: timings.clone(),
             folder: name,
-        })
+        }))
     }
 }
 
@@ -670,10 +701,60 @@ fn failure(problem: Problem) -> Verdict {
     Verdict::Failed { reasons: vec![problem] }
 }
 
-/// A broken promise of ours ends one series, not the cohort.
+/// A broken promise of ours ends one series or study, not the cohort.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Problem> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| Problem {
         code: "cohort.panicked".to_owned(),
-        message: "a defect of roentgen ended this series, the others go on; please report what stands on stderr".to_owned(),
+        message: "a defect of roentgen ended this series or study, the others go on; please report what stands on stderr".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests as tests_of_cohort;
+    use super::*;
+
+    #[test]
+    fn a_lost_device_ends_the_run_and_a_large_series_does_not() {
+        let of = |error: GpuError| Unanalysed::of(error.into(), str::to_owned);
+        let lost = of(GpuError::Lost { during: "a run".into(), reason: "a test said so".into() });
+        assert!(matches!(lost, Unanalysed::Run(CohortError::DeviceLost(_))));
+        assert!(matches!(of(GpuError::OutOfMemory { during: "a run".into() }), Unanalysed::Series(_)));
+    }
+
+    #[test]
+    fn a_study_that_panics_is_noted_and_the_others_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let inputs = [folder.path().join("study")];
+        tests_of_cohort::write_study(&inputs[0]);
+        let (output, forms) = (folder.path().join("out"), Default::default());
+        let cohort = tests_of_cohort::cohort(&inputs, &output, &forms).unwrap();
+        let package = Package::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/ct-tissue")).unwrap();
+        // It is asked before each study, and before each series.
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let ends = || {
+            assert_ne!(asked.fetch_add(1, Ordering::Relaxed), 1, "a defect");
+            false
+        };
+        let (to_engine, read) = sync_channel(8);
+        let (_taken, room) = sync_channel(1);
+        let mut reader = Reader { cohort: &cohort, package: &package, ends: &ends, to_engine, room: Room::free(room) };
+        let (to_reader, claimed) = sync_channel(2);
+        for _ in 0..2 {
+            let files = Ok(cohort.inventory.studies[0].clone());
+            assert!(to_reader.send(Claimed { study: 0, known: Vec::new(), files }).is_ok());
+        }
+        drop(to_reader);
+        let (was_read, _room) = sync_channel(2);
+        reader.read(&claimed, &was_read);
+        drop(reader);
+        let code = |entry: &Entry| match entry {
+            Entry::File(file) => file.problem.code.clone(),
+            Entry::Series(_) => "series".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let steps: Vec<String> =
+            read.iter().map(|step| if let Step::Ended { entry, .. } = step { code(&entry) } else { "series".into() }).collect();
+        assert_eq!(steps, ["cohort.panicked", "Complete", "series", "Complete"]);
+    }
 }
