@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -195,8 +195,9 @@ impl History {
     }
 
     /// Where the study lay when it had other files; none where nothing is known of it, or of these files.
-    pub(super) fn changed(&self, study: &str, stamp: &str) -> Option<&Path> {
-        self.studies.get(study)?.values().find(|line| line.stamp != stamp).map(|line| line.path.as_path())
+    pub(super) fn changed(&self, study: &str, stamp: &str) -> Option<Vec<PathBuf>> {
+        let line = self.studies.get(study)?.values().find(|line| line.stamp != stamp)?;
+        Some(line.study_paths.iter().map(|text| paths::path_of(text)).collect())
     }
 
     /// Folders with earlier results that nothing which is known speaks of.

@@ -206,7 +206,7 @@ mod tests {
         std::fs::write(volumes.join("one/x.txt"), "x").unwrap();
         std::fs::write(here.join("list.csv"), "path,study_instance_uid\n../volumes/one,\n../volumes/none,\n,1.2.3\n,1.2.4\n").unwrap();
         let list = StudyList::read(&here.join("list.csv")).unwrap();
-        let inventory = Inventory::of(std::slice::from_ref(&volumes));
+        let inventory = Inventory::of(std::slice::from_ref(&volumes), None);
         let study = StudyFiles::elsewhere("1.2.5", String::new()).with(vec![volumes.join("one/x.txt")]);
         assert!(list.index().names(&study, &inventory));
         assert!(!list.index().names(&study.with(vec![volumes.join("two/x.txt")]), &inventory));

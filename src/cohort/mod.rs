@@ -239,9 +239,7 @@ impl<'a> Cohort<'a> {
         for &n in &self.settled {
             let files = &self.inventory.studies[n];
             let Some(then) = history.changed(&files.key, &files.stamp) else { continue };
-            if !self.looks_into(then) {
-                elsewhere.push(then.to_owned());
-            }
+            elsewhere.extend(then.into_iter().find(|path| !self.looks_into(path)));
             again += usize::from(chosen.contains(&n));
             lines.push(self.line(files, Entry::Changed));
         }
@@ -499,7 +497,11 @@ mod tests {
         let said = RefCell::new(String::new());
         let changed = |cohort: &Cohort<'_>, then: &Path| {
             let mut history = History::default();
-            history.take(Line { stamp: "0".into(), path: then.into(), ..cohort.line(&cohort.inventory.studies[0], Entry::Complete) });
+            history.take(Line {
+                stamp: "0".into(),
+                study_paths: vec![paths::text_of(Path::new(then))],
+                ..cohort.line(&cohort.inventory.studies[0], Entry::Complete)
+            });
             said.take();
             let lines = cohort.changed(&history, &|event| said.borrow_mut().push_str(&format!("{event:?}")))?;
             lines.into_iter().for_each(|line| history.take(line));

@@ -370,7 +370,7 @@ impl Reader<'_> {
             match files {
                 Ok(files) => {
                     if let Err(problem) = guarded(|| self.study(study, &files, &known)) {
-                        let path = self.cohort.inventory.place_of(&files);
+                        let path = self.cohort.inventory.places_of(&files).into_iter().next().unwrap_or_default();
                         self.send(Step::Ended { study, entry: Box::new(Entry::File(FileRecord { path, unreadable: true, problem })) });
                         self.send(Step::Ended { study, entry: Box::new(Entry::Complete) });
                     }

@@ -278,9 +278,9 @@ mod tests {
     fn a_study_has_a_place_in_each_input() {
         let root = copies(&["a/x", "b/y", "b/z"]);
         let [a, b] = ["a", "b"].map(|name| root.path().join(name));
-        let inventory = Inventory::of(&[a.clone(), b.clone()]);
+        let inventory = Inventory::of(&[a.clone(), b.clone()], None);
         assert_eq!(inventory.places_of(&inventory.studies[0]), [a.join("x"), b.clone()]);
-        let inventory = Inventory::of(std::slice::from_ref(&b));
+        let inventory = Inventory::of(std::slice::from_ref(&b), None);
         assert_eq!(inventory.places_of(&inventory.studies[0]), [b]);
         assert_eq!(common_folder(&["/a/1".into(), "/b/1".into()]), None, "everything is below the root");
     }
@@ -291,7 +291,7 @@ mod tests {
         for file in ["a", "b"].iter().flat_map(|folder| std::fs::read_dir(root.path().join(folder)).unwrap()) {
             strip(&file.unwrap().path());
         }
-        let inventory = Inventory::of(&[root.path().to_owned()]);
+        let inventory = Inventory::of(&[root.path().to_owned()], None);
         let [study] = inventory.studies.as_slice() else { panic!("{:?}", inventory.studies) };
         let found = inventory.open(study);
         let [series] = found.series.as_slice() else { panic!("{} series", found.series.len()) };
@@ -321,7 +321,8 @@ mod tests {
         let path = root.path().join("vol/x.nii");
         std::fs::write(&path, header).unwrap();
         let other = root.path().join("vol/../vol/x.nii");
-        let [once, twice, otherwise] = [vec![path.clone()], vec![path, other.clone()], vec![other]].map(|inputs| Inventory::of(&inputs));
+        let [once, twice, otherwise] =
+            [vec![path.clone()], vec![path, other.clone()], vec![other]].map(|inputs| Inventory::of(&inputs, None));
         assert_eq!(once.studies.len(), 1, "{:?}", once.skipped);
         let name =
             |inventory: &Inventory| inventory.studies.iter().map(|s| (s.key.clone(), s.stamp.clone(), s.files.len())).collect::<Vec<_>>();
