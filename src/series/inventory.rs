@@ -253,30 +253,27 @@ fn studies(held: Vec<(PathBuf, Held)>) -> Vec<StudyFiles> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phantom::{self, Sampling};
+    use crate::dataset::testing::slice;
 
-    /// One small series below each of these folders of a new one.
-    fn copies(folders: &[&str]) -> tempfile::TempDir {
+    /// One small series below each of these folders of a new one, the same in each.
+    fn copies(folders: &[&str], has_uids: bool) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        let chest = phantom::chest(&Sampling { dims: [8, 6, 4], spacing_mm: [30.0, 30.0, 40.0], noise_hu: 0.0 });
-        for folder in folders {
-            phantom::write_series(&chest, &root.path().join(folder)).unwrap();
+        for folder in folders.iter().map(|folder| root.path().join(folder)) {
+            std::fs::create_dir_all(&folder).unwrap();
+            for n in 0..4 {
+                let mut slice = slice(n);
+                if !has_uids {
+                    (slice.study_uid, slice.series_uid) = (String::new(), String::new());
+                }
+                slice.write(&folder, &n.to_string());
+            }
         }
         root
     }
 
-    /// Takes Study and Series Instance UID out of a file.
-    fn strip(path: &Path) {
-        use dicom::dictionary_std::tags;
-        let mut object = dicom::object::open_file(path).unwrap();
-        object.remove_element(tags::STUDY_INSTANCE_UID);
-        object.remove_element(tags::SERIES_INSTANCE_UID);
-        object.write_to_file(path).unwrap();
-    }
-
     #[test]
     fn a_study_has_a_place_in_each_input() {
-        let root = copies(&["a/x", "b/y", "b/z"]);
+        let root = copies(&["a/x", "b/y", "b/z"], true);
         let [a, b] = ["a", "b"].map(|name| root.path().join(name));
         let inventory = Inventory::of(&[a.clone(), b.clone()], None);
         assert_eq!(inventory.places_of(&inventory.studies[0]), [a.join("x"), b.clone()]);
@@ -287,10 +284,7 @@ mod tests {
 
     #[test]
     fn copies_of_what_has_no_uid_are_one_study_under_the_derived_uid() {
-        let root = copies(&["a", "b"]);
-        for file in ["a", "b"].iter().flat_map(|folder| std::fs::read_dir(root.path().join(folder)).unwrap()) {
-            strip(&file.unwrap().path());
-        }
+        let root = copies(&["a", "b"], false);
         let inventory = Inventory::of(&[root.path().to_owned()], None);
         let [study] = inventory.studies.as_slice() else { panic!("{:?}", inventory.studies) };
         let found = inventory.open(study);
@@ -332,8 +326,8 @@ mod tests {
     #[test]
     fn an_instance_without_id_and_name_is_of_nobody() {
         use dicom::dictionary_std::tags;
-        let root = copies(&["a"]);
-        let path = root.path().join("a/0001.dcm");
+        let root = copies(&["a"], true);
+        let path = root.path().join("a/0");
         assert!(Instance::read(&path).unwrap().names_patient());
         let mut object = dicom::object::open_file(&path).unwrap();
         object.remove_element(tags::PATIENT_ID);
