@@ -158,8 +158,7 @@ impl Fields<'_> {
 
 /// Whether a point lies in the voxels of a grid.
 fn covers(grid: &Grid, lps_mm: [f64; 3]) -> bool {
-    let voxel = grid.voxel_from_lps().apply(lps_mm);
-    (0..3).all(|n| voxel[n] >= -0.5 && voxel[n] <= f64::from(grid.dims()[n]) - 0.5)
+    grid.has(grid.voxel_from_lps().apply(lps_mm), 0.0)
 }
 
 /// Returns the findings of before that are not found now, where they lie now.

@@ -10,6 +10,9 @@ pub const MAX_VOXELS: u64 = 1 << 32;
 /// How far the axes of a grid may be from right angles, as a tangent, and count as straight: 0.06 degrees, what the geometry gate allows.
 pub const MAX_SHEAR: f64 = 0.001;
 
+/// Voxels that lie within this part of a voxel of each other are in one place: headers have six digits or more.
+pub const SAME_PLACE: f64 = 1e-3;
+
 /// A regular voxel lattice. `lps_from_voxel` maps the centre of voxel (i, j, k), 0-based, to patient LPS mm (PS3.3 C.7.6.2.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
@@ -210,6 +213,16 @@ impl Grid {
     /// Index of one of the 8 outermost voxels: bit n of `corner` is set for the far end of axis n.
     fn corner(&self, corner: usize) -> [f64; 3] {
         std::array::from_fn(|n| if corner >> n & 1 == 1 { f64::from(self.dims[n] - 1) } else { 0.0 })
+    }
+
+    /// Whether both lattices are one as far as headers tell: to within [`SAME_PLACE`] of a voxel.
+    pub fn coincides(&self, other: &Self) -> bool {
+        self.matches(other, SAME_PLACE * self.spacing_mm().into_iter().fold(f64::INFINITY, f64::min))
+    }
+
+    /// Whether a point, in voxels (i, j, k), lies in the voxels: to their outer faces, and `slack` voxels beyond.
+    pub fn has(&self, at: [f64; 3], slack: f64) -> bool {
+        (0..3).all(|n| (-0.5 - slack..=f64::from(self.dims[n]) - 0.5 + slack).contains(&at[n]))
     }
 
     /// Whether both lattices have the same voxels, to within `tolerance_mm` at every corner.

@@ -7,5 +7,5 @@ mod orientation;
 
 pub use affine::{Affine, cross, dot, norm, sub};
 pub use error::{Coded, GeometryError};
-pub use grid::{Grid, MAX_SHEAR, MAX_VOXELS};
+pub use grid::{Grid, MAX_SHEAR, MAX_VOXELS, SAME_PLACE};
 pub use orientation::Orientation;

@@ -5,15 +5,12 @@
 //! grid. What the package calls foreground (`crop`, `z-score` with `over = "nonzero"`) is that of all images together, as in nnU-Net.
 
 use super::{Crop, Over, Plan, PreprocessError};
-use crate::geometry::Grid;
+use crate::geometry::{Grid, SAME_PLACE};
 use crate::kernels::bounding_box::Bounds;
 use crate::kernels::holes::fill_holes_cpu;
 use crate::kernels::{Backend, Interpolation, Mask, Resample};
 use crate::model::{Foreground, PreprocessStep, StageLabel};
 use crate::volume::{ImageVolume, LabelMap, Quantity, Rescale, Volume};
-
-/// Grids whose voxels lie within this part of a voxel of each other are one: headers have six digits or more.
-const SAME_PLACE: f64 = 1e-3;
 
 /// An image that a network sees as one channel of its input.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +63,7 @@ impl<'a> Plans<'a> {
     pub fn new(seen: Vec<Seen<'a>>, reference: usize, previous: Option<Previous<'_>>, backend: &Backend) -> Result<Self, PreprocessError> {
         let Seen { image, steps, .. } = seen[reference];
         let grid = image.grid();
-        let shares_grid = |other: &Seen<'_>| is_same(grid, other.image.grid());
+        let shares_grid = |other: &Seen<'_>| grid.coincides(other.image.grid());
         let source_box = source_box(&seen, reference, previous, backend)?;
         let of_reference = Plan::new(steps, grid, source_box)?;
         let plan = |(n, other): (usize, &Seen<'a>)| match n == reference {
@@ -127,11 +124,6 @@ impl<'a> Plans<'a> {
     }
 }
 
-/// Whether two grids are one, but for rounding.
-fn is_same(a: &Grid, b: &Grid) -> bool {
-    a.matches(b, SAME_PLACE * a.spacing_mm().into_iter().fold(f64::INFINITY, f64::min))
-}
-
 /// As [`super::source_box`] of the foreground of all images together, each with its own.
 fn source_box(
     seen: &[Seen<'_>],
@@ -154,7 +146,7 @@ fn source_box(
     let mut around: Option<Bounds> = None;
     for Seen { image, .. } in seen {
         let found = backend.bounding_box(image, crop.over.mask())?;
-        let found = if is_same(grid, image.grid()) { found } else { found.and_then(|bounds| moved(bounds, image.grid(), grid)) };
+        let found = if grid.coincides(image.grid()) { found } else { found.and_then(|bounds| moved(bounds, image.grid(), grid)) };
         around = match (around, found) {
             (Some([a, b]), Some([c, d])) => Some([std::array::from_fn(|n| a[n].min(c[n])), std::array::from_fn(|n| b[n].max(d[n]))]),
             (one, other) => one.or(other),
@@ -184,7 +176,7 @@ fn nonzero_of_all(seen: &[Seen<'_>], grid: &Grid, backend: &Backend) -> Result<L
     let mut all = vec![0u8; grid.voxel_count()];
     for Seen { image, .. } in seen {
         let own = Mask::Nonzero.label_map(image, None);
-        let own = if is_same(grid, image.grid()) { own } else { nearest(&own, grid, backend)? };
+        let own = if grid.coincides(image.grid()) { own } else { nearest(&own, grid, backend)? };
         all.iter_mut().zip(own.voxels()).for_each(|(all, &own)| *all |= own);
     }
     fill_holes_cpu(&mut all, grid.dims(), 1, false);

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::answer::{Answer, Eligible, Ineligible, name_of};
 use super::rank::{Ranking, rank};
 use super::rules::Take;
-use crate::geometry::{Coded, Grid};
+use crate::geometry::{Coded, Grid, SAME_PLACE};
 use crate::model::{Channel, Package};
 use crate::research::read_header;
 use crate::series::{Part, Stack, VolumeFile};
@@ -19,8 +19,6 @@ use crate::volume::Quantity;
 
 /// Steps along an axis at which it is looked whether one grid lies within another.
 const COVERAGE_STEPS: u32 = 24;
-/// Voxels of files that are to be on one grid lie within this part of a voxel of each other.
-const SAME_PLACE: f64 = 1e-3;
 
 /// A series that is a channel beside the reference.
 #[derive(Debug, Clone)]
@@ -246,14 +244,13 @@ impl Package {
             let of = sibling(&file.shown, reference).file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(ChannelProblem::IsChannel { channel: channels[number].name.clone(), of });
         }
-        let spacing_mm = file.header.grid.spacing_mm().into_iter().fold(f64::INFINITY, f64::min);
         let others = channels.iter().enumerate().filter(|(n, _)| *n != reference);
         others
             .map(|(n, Channel { name, select, .. })| {
                 let path = sibling(&file.path, n);
                 let header = read_header(&path);
                 let header = header.map_err(|error| ChannelProblem::File { channel: name.clone(), reason: error.to_string() })?;
-                if !header.grid.matches(&file.header.grid, SAME_PLACE * spacing_mm) {
+                if !file.header.grid.coincides(&header.grid) {
                     return Err(ChannelProblem::FileGrid { channel: name.clone() });
                 }
                 let file = VolumeFile { path, shown: sibling(&file.shown, n), header };
@@ -318,7 +315,6 @@ fn nearest(others: impl Iterator<Item = usize>, parts: &[Part<'_>], taken: &[Ans
 /// The part of `reference`'s voxel centres that have a voxel of `other` around them, 0 to 1, on a lattice of at most so many steps an axis.
 fn coverage(reference: &Grid, other: &Grid) -> f64 {
     let other_from_reference = other.voxel_from_lps() * reference.lps_from_voxel();
-    let ends = other.dims().map(|n| f64::from(n) - 0.5);
     let steps = reference.dims().map(|n| n.min(COVERAGE_STEPS));
     let place = |axis: usize, n: u32| match steps[axis] {
         1 => f64::from(reference.dims()[axis] - 1) / 2.0,
@@ -329,7 +325,7 @@ fn coverage(reference: &Grid, other: &Grid) -> f64 {
         for j in 0..steps[1] {
             for i in 0..steps[0] {
                 let at = other_from_reference.apply([place(0, i), place(1, j), place(2, k)]);
-                within += u32::from((0..3).all(|n| (-0.5 - SAME_PLACE..=ends[n] + SAME_PLACE).contains(&at[n])));
+                within += u32::from(other.has(at, SAME_PLACE));
             }
         }
     }
