@@ -82,11 +82,10 @@ fn estimates(manifest: &model::Manifest, outputs: &[f32]) -> Result<Vec<f64>, In
     let mut numbers = vec![0.0; outputs.len()];
     for finding in &manifest.finding {
         let estimate = finding.estimate.as_ref().expect("the manifest was checked: each finding of a regression has an estimate");
-        let unit = || estimate.unit.value.to_string();
         let out_of_range = |value| InferError::OutOfRange {
             finding: finding.name.clone(),
             value,
-            unit: unit(),
+            unit: estimate.unit.value.to_string(),
             least: estimate.least,
             most: estimate.most,
         };
@@ -97,7 +96,7 @@ fn estimates(manifest: &model::Manifest, outputs: &[f32]) -> Result<Vec<f64>, In
 
 /// A finding of which the network has said `answer`: a probability, or a number.
 fn finding(described: &model::Finding, answer: f64, findings: &Findings) -> Finding {
-    let probability = described.threshold.as_ref().map(|threshold| (answer, answer >= threshold.at));
+    let threshold = described.threshold.as_ref();
     let estimate = described.estimate.as_ref().map(|estimate| Measurement {
         concept: estimate.concept.clone(),
         derivation: None,
@@ -106,18 +105,10 @@ fn finding(described: &model::Finding, answer: f64, findings: &Findings) -> Find
         unit: estimate.unit.clone(),
     });
     Finding {
-        name: described.name.clone(),
-        tracking_uid: findings.result_uid(&format!("tracking/channel {}", described.channel)),
-        segment: None,
-        colour: described.colour.unwrap_or_default(),
-        category: described.category.clone(),
-        finding_type: described.finding_type.clone(),
-        site: described.site.clone(),
-        laterality: described.laterality.clone(),
-        present: probability.is_none_or(|(_, is_present)| is_present),
-        certainty_percent: probability.map(|(probability, _)| 100.0 * probability),
-        evaluations: Vec::new(),
+        present: threshold.is_none_or(|threshold| answer >= threshold.at),
+        certainty_percent: threshold.map(|_| 100.0 * answer),
         measurements: estimate.into_iter().collect(),
+        ..Finding::of(described, described.name.clone(), findings.result_uid(&format!("tracking/channel {}", described.channel)))
     }
 }
 

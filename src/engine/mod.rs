@@ -324,18 +324,11 @@ fn finding(found: Found<'_>, measured: &Measured, quantity: Quantity, findings: 
     let Found { described, name, segment, score } = found;
     let modality = findings.source.instances.first().map_or("", |i| i.modality.as_str());
     Finding {
-        name,
-        tracking_uid: findings.result_uid(&format!("tracking/{segment}")),
         segment: Some(segment),
-        colour: described.colour.unwrap_or_default(),
-        category: described.category.clone(),
-        finding_type: described.finding_type.clone(),
-        site: described.site.clone(),
-        laterality: described.laterality.clone(),
         present: measured.numbers.voxels > 0,
         certainty_percent: score.map(|score| f64::from(score) * 100.0),
-        evaluations: Vec::new(),
         measurements: described.measurements.iter().map(|kind| measured.measurement(*kind, quantity, modality)).collect(),
+        ..Finding::of(described, name, findings.result_uid(&format!("tracking/{segment}")))
     }
 }
 

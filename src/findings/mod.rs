@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::{Code, Uid, dcm, other};
 use crate::dataset::{Frame, Instance};
+use crate::model;
 pub use crate::model::PackageId;
 use crate::research::Format;
 use crate::volume::{LabelMap, Volume};
@@ -40,17 +41,12 @@ impl Findings {
     /// UID of the result object in `slot` ("sr", "seg", "sr-series", ...): the same inputs, package, parameters and
     /// format give the same UID, anything else another.
     pub fn result_uid(&self, slot: &str) -> Uid {
-        let mut inputs: Vec<_> = self.source.instances.iter().zip(&self.source.content_sha256).collect();
-        inputs.sort_by(|a, b| a.0.sop_instance_uid.cmp(&b.0.sop_instance_uid));
+        let Source { instances, content_sha256, file, channels, .. } = &self.source;
         let mut parts = vec!["result", RESULT_FORMAT, slot, &self.provenance.package.sha256];
-        parts.extend(inputs.iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]));
-        parts.extend(self.source.file.iter().flat_map(|file| ["file", &file.sha256]));
-        for channel in &self.source.channels {
-            parts.extend(["channel", &channel.name]);
-            let mut inputs: Vec<_> = channel.instances.iter().zip(&channel.content_sha256).collect();
-            inputs.sort_by(|a, b| a.0.sop_instance_uid.cmp(&b.0.sop_instance_uid));
-            parts.extend(inputs.iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]));
-            parts.extend(channel.file.iter().flat_map(|file| ["file", &file.sha256]));
+        parts.extend(read(instances, content_sha256, file.as_ref()));
+        for SourceChannel { name, instances, content_sha256, file } in channels {
+            parts.extend(["channel", name]);
+            parts.extend(read(instances, content_sha256, file.as_ref()));
         }
         // Two parts of one multi-frame instance are two inputs.
         let numbers: Vec<String> = self.source.frames.iter().filter(|f| !f.is_whole_instance()).map(|f| f.number.to_string()).collect();
@@ -61,6 +57,14 @@ impl Findings {
         parts.extend(self.provenance.parameters.iter().flat_map(|p| [p.name.as_str(), &p.value]));
         crate::codes::uid_by_name(&parts)
     }
+}
+
+/// What was read, by name and content, in an order of its own.
+fn read<'a>(instances: &'a [Arc<Instance>], content_sha256: &'a [String], file: Option<&'a SourceFile>) -> impl Iterator<Item = &'a str> {
+    let mut inputs: Vec<_> = instances.iter().zip(content_sha256).collect();
+    inputs.sort_by(|a, b| a.0.sop_instance_uid.cmp(&b.0.sop_instance_uid));
+    let of_instances = inputs.into_iter().flat_map(|(instance, sha256)| [instance.sop_instance_uid.as_str(), sha256]);
+    of_instances.chain(file.into_iter().flat_map(|file| ["file", &file.sha256]))
 }
 
 /// Changes whenever the same findings would be written as other bytes.
@@ -157,6 +161,24 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// What a package says of one of its findings: present, and so far without a region, a certainty and numbers.
+    pub fn of(described: &model::Finding, name: String, tracking_uid: Uid) -> Self {
+        Self {
+            name,
+            tracking_uid,
+            segment: None,
+            colour: described.colour.unwrap_or_default(),
+            category: described.category.clone(),
+            finding_type: described.finding_type.clone(),
+            site: described.site.clone(),
+            laterality: described.laterality.clone(),
+            present: true,
+            certainty_percent: None,
+            evaluations: Vec::new(),
+            measurements: Vec::new(),
+        }
+    }
+
     /// The numbers that mean something: those of a region that does not exist are none, not 0 ml, and no mean of nothing.
     pub fn numbers(&self) -> &[Measurement] {
         if self.present || self.segment.is_none() { &self.measurements } else { &[] }

@@ -230,18 +230,10 @@ fn not_found(manifest: &Manifest, others: &[Finding], then: &Seen, measurements:
         name = format!("earlier {} ({n})", then.name);
     }
     Some(Finding {
-        name,
-        tracking_uid: then.tracking_uid.clone(),
-        segment: None,
-        colour: described.colour.unwrap_or_default(),
-        category: described.category.clone(),
-        finding_type: described.finding_type.clone(),
-        site: described.site.clone(),
-        laterality: described.laterality.clone(),
         present: false,
-        certainty_percent: None,
         evaluations: vec![answer(Status::NotFound)],
         measurements,
+        ..Finding::of(described, name, then.tracking_uid.clone())
     })
 }
 
