@@ -3,9 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const SCHEME: &str = "file://";
+/// All but what stands as it is in a path (RFC 3986 2.3, 3.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// As it is, or from the root as a URI.
 pub(super) fn text_of(path: &Path) -> String {
@@ -13,12 +16,7 @@ pub(super) fn text_of(path: &Path) -> String {
         return text.to_owned();
     }
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let character = |&byte: &u8| match byte {
-        b'/' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    SCHEME.chars().map(String::from).chain(path.as_os_str().as_encoded_bytes().iter().map(character)).collect()
+    format!("{SCHEME}{}", percent_encode(path.as_os_str().as_encoded_bytes(), ENCODED))
 }
 
 /// What [`text_of`] was made of; a URI that is not well formed is a path like any other.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::Body;
 use ureq::http::Response;
 use ureq::http::header::CONTENT_TYPE;
@@ -22,6 +23,9 @@ const MAX_PARTS: usize = 100_000;
 const PIECE: usize = 64 << 10;
 /// The title that instances come under.
 pub(super) const CALLING: &str = "WADO-RS";
+
+/// All but what may stand as it is in the value of a parameter: Orthanc's plugin of 2022 decodes nothing.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':').remove(b'@');
 
 const QUERY: &str = "a query (QIDO-RS)";
 const RETRIEVAL: &str = "a retrieval (WADO-RS)";
@@ -164,13 +168,9 @@ fn unreadable(error: crate::dataset::DatasetError) -> SourceError {
     SourceError::Answer { what: QUERY, problem: error.to_string() }
 }
 
-/// For the value of a parameter (RFC 3986 3.4). What may stand as it is does: Orthanc's plugin of 2022 decodes nothing.
+/// For the value of a parameter (RFC 3986 3.4).
 fn encoded(text: &str) -> String {
-    let one = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b'@' => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(one).collect()
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[cfg(test)]
