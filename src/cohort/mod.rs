@@ -19,6 +19,7 @@
 //! ```
 
 mod acquisition;
+mod claimer;
 mod error;
 mod estimate;
 mod journal;

@@ -4,25 +4,25 @@
 //! three are in memory. Notes without voxels pass at any time. The order is that of the studies, and what a stage computes does not depend
 //! on the others: results are those of one thread, bit for bit.
 //!
-//! Before them one more claims studies: one when the reader is free for it, or, where they come from a PACS, some ahead, which it fetches.
+//! Before them one more (`claimer.rs`) claims studies: one when the reader is free for it, or, where they come from a PACS, some ahead, which
+//! it fetches.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
 use super::acquisition::Acquisition;
+use super::claimer::{Claimed, Claimer};
 use super::error::{CohortError, io_at};
 use super::estimate::Pace;
 use super::journal::{Entry, History, Journal};
-use super::record::{
-    Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, StudyRecord, Verdict, VolumeRecord, followed, in_short,
-};
-use super::remote::{self, Here, MOST_IN_A_ROW};
+use super::record::{Done, FileRecord, PartRecord, Problem, SeriesHead, SeriesRecord, Verdict, VolumeRecord, followed, in_short};
+use super::remote::{self, Here};
 use super::timeline;
 use super::work::{Claims, Others, is_set};
 use super::{Cohort, Event, picture_of};
@@ -34,9 +34,6 @@ use crate::model::{Check, Eligible, Ineligible, Package};
 use crate::research::Format;
 use crate::results;
 use crate::series::{Part, StudyFiles};
-
-/// How often a process with nothing to do looks whether others have ended.
-const LOOKS: Duration = Duration::from_secs(1);
 
 /// Notes that may wait between two stages.
 const NOTES: usize = 64;
@@ -174,7 +171,7 @@ pub(super) fn run(
 }
 
 /// Room for one series in the next stage.
-struct Room {
+pub(super) struct Room {
     is_free: bool,
     freed: Receiver<()>,
 }
@@ -185,170 +182,14 @@ impl Room {
     }
 
     /// Waits until there is room; false where the next stage has ended.
-    fn wait(&mut self) -> bool {
+    pub(super) fn wait(&mut self) -> bool {
         self.is_free = self.is_free || self.freed.recv().is_ok();
         self.is_free
     }
 
     /// Something is sent there.
-    fn fill(&mut self) {
+    pub(super) fn fill(&mut self) {
         self.is_free = false;
-    }
-}
-
-/// A study that this process has claimed.
-struct Claimed {
-    study: usize,
-    /// What is done of it.
-    known: Vec<Entry>,
-    /// With its files; none where it did not come, with whether it may come another time.
-    files: Result<StudyFiles, (StudyRecord, bool)>,
-}
-
-/// Before the first stage.
-struct Claimer<'a> {
-    cohort: &'a Cohort<'a>,
-    history: History,
-    claims: Claims,
-    others: Others,
-    /// Where studies of a PACS come.
-    here: Option<&'a Here<'a>>,
-    /// Studies that did not come one after the other, for reasons that may pass.
-    in_a_row: u32,
-    /// Studies that this process has handed on: the next stages have them in this order.
-    taken: HashSet<usize>,
-    /// Whether the package follows findings over time.
-    follows: bool,
-    ends: &'a (dyn Fn() -> bool + Sync),
-    to_reader: SyncSender<Claimed>,
-    room: Room,
-    on: &'a (dyn Fn(Event) + Sync),
-}
-
-impl Claimer<'_> {
-    fn claim(&mut self) -> Result<(), CohortError> {
-        let cohort = self.cohort;
-        let failed = || io_at("claim studies in", &cohort.work);
-        let mut claimed = Vec::new();
-        for &study in &cohort.chosen {
-            let files = &cohort.inventory.studies[study];
-            if (self.ends)() {
-                return Ok(());
-            }
-            if self.history.is_complete(&files.key, &files.stamp) {
-                continue;
-            }
-            if !self.has_room(study) {
-                return Ok(());
-            }
-            if !(self.is_ready(study) && self.claims.take(&files.key).map_err(failed())?) {
-                claimed.push(study);
-            } else if !self.hand_over(study)? {
-                return Ok(());
-            }
-        }
-        self.take_over(claimed)
-    }
-
-    /// Waits until the reader is free for a study; none is waited for where it is fetched first.
-    fn has_room(&mut self, study: usize) -> bool {
-        self.cohort.inventory.studies[study].files.is_empty() || self.room.wait()
-    }
-
-    /// Whether the earlier studies of the patient are done, or will be before this one in the stages that follow.
-    fn is_ready(&self, study: usize) -> bool {
-        self.cohort.timeline.earlier(study).iter().all(|n| {
-            let files = &self.cohort.inventory.studies[*n];
-            self.taken.contains(n) || self.history.is_complete(&files.key, &files.stamp)
-        })
-    }
-
-    /// Fetches a study where it is not here, and hands it to the reader; false where the run ends.
-    fn hand_over(&mut self, study: usize) -> Result<bool, CohortError> {
-        let files = &self.cohort.inventory.studies[study];
-        self.taken.insert(study);
-        if self.follows && self.history.of(&files.key, &files.stamp).next().is_none() {
-            timeline::forget(&self.cohort.work, files)?;
-        }
-        let known = self.history.of(&files.key, &files.stamp).filter(|entry| !matches!(entry, Entry::Study(_))).cloned().collect();
-        let Some(files) = self.fetched(files) else { return Ok(false) };
-        if matches!(files, Err((_, true))) {
-            self.in_a_row += 1;
-        } else {
-            self.in_a_row = 0;
-        }
-        if self.to_reader.send(Claimed { study, known, files }).is_err() {
-            return Ok(false);
-        }
-        self.room.fill();
-        if self.in_a_row == MOST_IN_A_ROW {
-            let text = format!("{MOST_IN_A_ROW} studies in a row did not come: the PACS is not asked for more, --resume goes on");
-            (self.on)(Event::Say(text));
-        }
-        Ok(self.in_a_row < MOST_IN_A_ROW)
-    }
-
-    /// None where the run ends meanwhile.
-    fn fetched(&self, files: &StudyFiles) -> Option<Result<StudyFiles, (StudyRecord, bool)>> {
-        let (Some(remote), Some(here), true) = (&self.cohort.remote, self.here, files.files.is_empty()) else {
-            return Some(Ok(files.clone()));
-        };
-        let say = |text| (self.on)(Event::Say(format!("study {}: {text}", files.study_uid)));
-        Some(match here.fetch(remote, &files.study_uid, &|| !(self.ends)(), &say)? {
-            Ok(paths) => Ok(files.with(paths)),
-            Err(error) => {
-                let record = StudyRecord {
-                    study_instance_uid: files.study_uid.clone(),
-                    accession_number: remote.found[&files.study_uid].accession_number.clone().unwrap_or_default(),
-                    problem: remote::problem(&error),
-                };
-                Err((record, error.may_pass()))
-            }
-        })
-    }
-
-    /// Waits for those who have claimed these studies, and does what they leave.
-    fn take_over(&mut self, mut claimed: Vec<usize>) -> Result<(), CohortError> {
-        let cohort = self.cohort;
-        let failed = || io_at("claim studies in", &cohort.work);
-        let mut said = false;
-        while !claimed.is_empty() && !(self.ends)() {
-            // Claims first: who ends between the two has its last lines in the journal then.
-            let last = self.claims.last().map_err(failed())?;
-            let gone = |others: &mut Others, key: &str| {
-                let (generation, owner) = last.get(key).copied().unwrap_or((0, 0));
-                (!others.lives(&cohort.work, owner)).then_some(generation)
-            };
-            let free: Vec<Option<u32>> = claimed.iter().map(|&n| gone(&mut self.others, &cohort.inventory.studies[n].key)).collect();
-            self.history = cohort.history().map_err(failed())?;
-            let mut left = Vec::new();
-            for (study, free) in std::mem::take(&mut claimed).into_iter().zip(free) {
-                let files = &cohort.inventory.studies[study];
-                if self.history.is_complete(&files.key, &files.stamp) {
-                    (self.on)(Event::StudyDone);
-                    continue;
-                }
-                match free.filter(|_| self.is_ready(study)) {
-                    Some(generation)
-                        if !(self.ends)() && self.has_room(study) && self.claims.take_over(&files.key, generation).map_err(failed())? =>
-                    {
-                        if !self.hand_over(study)? {
-                            return Ok(());
-                        }
-                    }
-                    _ => left.push(study),
-                }
-            }
-            claimed = left;
-            if !claimed.is_empty() && !(self.ends)() {
-                if !said {
-                    (self.on)(Event::Say(format!("waiting for {} studies that other processes have claimed", claimed.len())));
-                    said = true;
-                }
-                std::thread::sleep(LOOKS);
-            }
-        }
-        Ok(())
     }
 }
 
