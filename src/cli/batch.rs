@@ -1,7 +1,7 @@
 //! `roentgen run --config FILE`: the arguments of a recurring batch, in TOML.
 //!
-//! A key is the long name of an option, or `inputs`; a table `[source]` is what `--from` reads. The file becomes arguments before those of the command line, which therefore win. Paths
-//! in it count from its own folder, so that it means the same wherever it is called from.
+//! A key is the long name of an option, or `inputs`; a table `[source]` is what `--from` reads. The file becomes arguments before those of
+//! the command line, which therefore win. Paths in it count from its own folder, so that it means the same wherever it is called from.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -12,6 +12,8 @@ use crate::cohort::{
     self, Asked, Event, Plan, PlannedFetch, PlannedSeries, PlannedStudy, Report, Shard, StudyRecord, bytes_for_people, time_for_people,
 };
 use crate::engine::Engine;
+use crate::gpu::DeviceChoice;
+use crate::infer::Provider;
 use crate::model::Package;
 use crate::results::Forms;
 
@@ -102,8 +104,6 @@ pub(super) struct Run {
     output_args: OutputArgs,
 }
 
-/// Of [`EngineArgs`].
-const DEFAULTS: [(&str, &str); 2] = [("device", "auto"), ("provider", "cpu")];
 /// Without a terminal there is a line no more often than this.
 const SAYS: Duration = Duration::from_secs(30);
 
@@ -162,10 +162,11 @@ impl Run {
     fn command_for_failures(&self) -> String {
         let mut command = format!("roentgen run --model {} --output {}", quoted(Path::new(&self.model)), quoted(&self.output));
         let EngineArgs { device, provider, ort_lib, memory_mb } = &self.engine;
-        for (name, value) in [("device", device.to_string()), ("provider", provider.to_string())] {
-            if !DEFAULTS.contains(&(name, value.as_str())) {
-                command += &format!(" --{name} {}", quoted(Path::new(&value)));
-            }
+        if *device != DeviceChoice::default() {
+            command += &format!(" --device {}", quoted(Path::new(&device.to_string())));
+        }
+        if *provider != Provider::default() {
+            command += &format!(" --provider {}", quoted(Path::new(&provider.to_string())));
         }
         command += &ort_lib.as_deref().map_or_else(String::new, |path| format!(" --ort-lib {}", quoted(path)));
         command += &memory_mb.map_or_else(String::new, |mb| format!(" --memory-mb {mb}"));

@@ -23,8 +23,7 @@ pub(super) fn print(text: &str) {
 
 /// Why some of the output is missing; a reader that has seen enough (`| head`) is no error.
 pub(super) fn lost() -> Option<&'static io::Error> {
-    let flushed = io::stdout().flush();
-    if let Err(error) = flushed {
+    if let Err(error) = io::stdout().flush() {
         let _ = LOST.set(error); // as above
     }
     LOST.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)

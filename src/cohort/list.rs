@@ -223,7 +223,7 @@ mod tests {
         check("patient\nx\n", Err("no column `path`"));
         check("path\n", Err("names none"));
         check("path\na\n/\n", Err("row 2 of the list of studies has the root"));
-        check("path,study_instance_uid\n/tmp/..,1.2.3\n", Err("row 1 of the list of studies has the root"));
+        check("path,study_instance_uid\n/..,1.2.3\n", Err("row 1 of the list of studies has the root"));
         check("study_instance_uid\nJones\n", Err("row 1"));
     }
 }
