@@ -4,6 +4,7 @@
 
 mod axes;
 mod channels;
+mod check;
 mod error;
 mod files;
 mod follow_up;

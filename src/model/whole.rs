@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check::is_code;
 use super::manifest::{Finding, Layout, Manifest, PreprocessStep, Task};
 use super::select::Kind;
 use super::{Inference, Whole};
@@ -60,9 +61,8 @@ impl Estimate {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        let fits = |code: &Code| (1..=16).contains(&code.value.len()) && !code.scheme.is_empty() && (1..=64).contains(&code.meaning.len());
         match () {
-            () if !fits(&self.concept) || !fits(&self.unit) => {
+            () if !is_code(&self.concept) || !is_code(&self.unit) => {
                 Err("has a code in its `estimate` with an empty part, or a value over 16 or a meaning over 64 characters")
             }
             () if self.unit.scheme != "UCUM" => Err("has an `estimate.unit` that is not of the scheme UCUM"),

@@ -18,7 +18,7 @@ use super::{ImportError, Tool, Written, ask, colour, write};
 use crate::codes::sha256_hex;
 use crate::geometry::Orientation;
 use crate::kernels::Interpolation;
-use crate::model::manifest::is_version;
+use crate::model::check::is_version;
 use crate::model::{Axes, Beyond, Blending, Convention, Inference, Manifest, PostprocessStep, PreprocessStep, SlidingWindow, Tiles};
 use intensity::Intensity;
 use labels::Labels;
@@ -362,8 +362,7 @@ impl Exported {
 
     /// The bundle's, where a package may have it.
     fn version(&self) -> &str {
-        let tidy = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
-        if self.version.len() <= 32 && self.version.chars().all(tidy) && is_version(&self.version) { &self.version } else { "1.0.0" }
+        if Manifest::is_name(&self.version) && is_version(&self.version) { &self.version } else { "1.0.0" }
     }
 
     fn class(&self, channel: usize) -> String {
