@@ -6,7 +6,9 @@ use super::manifest::{Manifest, PreprocessStep};
 use super::select::{Kind, Select};
 
 /// Channels of images that a network may have.
-const MAX_CHANNELS: usize = 16;
+pub(super) const MAX_CHANNELS: usize = 16;
+/// Characters of a channel's name.
+pub(super) const MAX_NAME: usize = 64;
 /// Part of the reference's voxels that a channel has, unless the package says otherwise.
 const MIN_COVERAGE: f64 = 0.95;
 
@@ -24,6 +26,16 @@ pub struct Channel {
     /// The least part of the reference's voxels that must lie within it, 0 to 1.
     #[serde(default = "min_coverage")]
     pub min_coverage: f64,
+}
+
+/// Whether a channel may have this name.
+pub(super) fn is_channel_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(is_in_name)
+}
+
+/// Whether this may stand in a channel's name: names stand in DICOM texts, and between backquotes in messages.
+pub(super) fn is_in_name(c: char) -> bool {
+    matches!(c, ' '..='~') && !"\\`".contains(c)
 }
 
 fn min_coverage() -> f64 {
@@ -72,7 +84,7 @@ impl Manifest {
         let geometry = |steps: &[PreprocessStep]| -> Vec<PreprocessStep> { steps.iter().filter(|s| s.is_geometry()).cloned().collect() };
         for (n, channel) in channels.iter().enumerate() {
             let wrong = |what: &str| Err(format!("the `input.channel` `{}` {what}", channel.name));
-            if !(1..=64).contains(&channel.name.len()) || !channel.name.chars().all(|c| matches!(c, ' '..='~') && !"\\`".contains(c)) {
+            if !is_channel_name(&channel.name) {
                 return Err("`input.channel.name` takes 1 to 64 ASCII characters, none of them a backslash or backquote".to_owned());
             }
             if channels[n + 1..].iter().any(|other| other.name == channel.name) {

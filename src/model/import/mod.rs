@@ -113,6 +113,15 @@ fn ask<T: DeserializeOwned>(python: &Path, tool: Tool, script: &str, arguments: 
     serde_json::from_slice(&done.stdout).map_err(|_| failed())
 }
 
+/// The fields of `select` of a series of which so much is known; `channel` is its name, where there are others.
+fn selection(modality: &str, min_slices: u32, channel: Option<String>) -> String {
+    let told_apart = channel.map_or_else(String::new, |name| {
+        let pattern = format!("(?i){}", regex::escape(&name));
+        format!("# To be said: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n")
+    });
+    format!("modality = [\"{modality}\"]\nmin_slices = {min_slices}\ngeometry = \"refuse\"\n{told_apart}")
+}
+
 /// Writes a package to `folder`, which must not be there; nothing where the manifest is none. It is there as a whole or not at all.
 fn write(folder: &Path, manifest: &str, card: &str, files: &[(&str, Vec<u8>)]) -> Result<Package, ImportError> {
     Manifest::parse(manifest, &folder.join("model.toml"))?;

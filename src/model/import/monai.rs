@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ImportError, Tool, Written, ask, colour, write};
+use super::{ImportError, Tool, Written, ask, colour, selection, write};
 use crate::codes::sha256_hex;
 use crate::geometry::Orientation;
 use crate::kernels::Interpolation;
+use crate::model::channels::{MAX_CHANNELS, is_channel_name};
 use crate::model::check::is_version;
 use crate::model::{Axes, Beyond, Blending, Convention, Inference, Manifest, PostprocessStep, PreprocessStep, SlidingWindow, Tiles};
 use intensity::Intensity;
@@ -33,8 +34,6 @@ const WEIGHTS: [&str; 2] = ["models/model.pt", "models/model.ts"];
 /// Transforms that do not change what the network sees.
 const NEUTRAL: [&str; 8] =
     ["LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "ToTensord", "ToDeviced", "SelectItemsd", "DeleteItemsd", "Identityd"];
-/// Channels that a package may have.
-const MOST_CHANNELS: usize = 16;
 /// More than any volume has along an axis.
 const WHOLE: u32 = 1 << 12;
 
@@ -187,8 +186,8 @@ impl Exported {
     fn carried(&self) -> Carried {
         let mut carried = Carried::default();
         let lost = &mut carried.lost;
-        if !(1..=MOST_CHANNELS).contains(&self.channels) {
-            lost.stop(format!("{} channels: this version runs networks of 1 to {MOST_CHANNELS}", self.channels));
+        if !(1..=MAX_CHANNELS).contains(&self.channels) {
+            lost.stop(format!("{} channels: this version runs networks of 1 to {MAX_CHANNELS}", self.channels));
         }
         if self.patch.len() != 3 {
             lost.stop(format!("a network of {} dimensions: this version imports those of three", self.patch.len()));
@@ -338,26 +337,14 @@ impl Exported {
     /// As a package may have it, and none has twice.
     fn channel_name(&self, channel: usize) -> String {
         let named = |n: usize| self.input_channel_def.get(&n.to_string());
-        let is_fit = |name: &&String| {
-            (1..=64).contains(&name.len())
-                && name.chars().all(|c| matches!(c, ' '..='~') && !"\\`".contains(c))
-                && (0..self.channels).filter(|&n| named(n) == Some(name)).count() == 1
-        };
+        let is_fit = |name: &&String| is_channel_name(name) && (0..self.channels).filter(|&n| named(n) == Some(name)).count() == 1;
         named(channel).filter(is_fit).cloned().unwrap_or_else(|| format!("channel {channel}"))
     }
 
     /// What is known of the series of a channel.
     fn selection(&self, channel: usize) -> String {
         let modality = if self.modality.to_ascii_uppercase().starts_with("CT") { "CT" } else { "MR" };
-        let told_apart = if self.channels == 1 {
-            String::new()
-        } else {
-            let pattern = format!("(?i){}", regex::escape(&self.channel_name(channel)));
-            format!(
-                "# To be said: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n"
-            )
-        };
-        format!("modality = [\"{modality}\"]\nmin_slices = 8\ngeometry = \"refuse\"\n{told_apart}")
+        selection(modality, 8, (self.channels > 1).then(|| self.channel_name(channel)))
     }
 
     /// The bundle's, where a package may have it.

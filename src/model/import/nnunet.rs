@@ -14,13 +14,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ImportError, Tool, Written, ask, colour, write};
+use super::{ImportError, Tool, Written, ask, colour, selection, write};
 use crate::codes::sha256_hex;
+use crate::model::channels::{MAX_CHANNELS, MAX_NAME, is_in_name};
 
 const TOOL: Tool = Tool { name: "nnU-Net", needs: "nnunetv2" };
 const SCRIPT: &str = include_str!("export_nnunet.py");
-/// Channels that a package may have.
-const MOST_CHANNELS: usize = 16;
 /// nnU-Net's own.
 const NORMALIZATIONS: [&str; 4] = ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"];
 /// nnU-Net's `ANISO_THRESHOLD`.
@@ -185,7 +184,7 @@ impl Exported {
     /// Whether each channel says how it is normalised.
     fn has_channels(&self) -> bool {
         let channels = self.channels.len();
-        (1..=MOST_CHANNELS).contains(&channels) && self.normalization.len() == channels
+        (1..=MAX_CHANNELS).contains(&channels) && self.normalization.len() == channels
     }
 
     /// Whether the order of the axes is one.
@@ -231,7 +230,7 @@ impl Exported {
         unless(
             self.has_channels(),
             format!(
-                "{} channels with {} normalisations: 1 to {MOST_CHANNELS}, each with one",
+                "{} channels with {} normalisations: 1 to {MAX_CHANNELS}, each with one",
                 self.channels.len(),
                 self.normalization.len()
             ),
@@ -342,7 +341,7 @@ impl Exported {
 
     /// As a package may have it, and none has twice.
     fn channel_name(&self, channel: usize) -> String {
-        let name: String = self.channels[channel].chars().filter(|c| matches!(c, ' '..='~') && !"\\`".contains(*c)).take(64).collect();
+        let name: String = self.channels[channel].chars().filter(|&c| is_in_name(c)).take(MAX_NAME).collect();
         let again = self.channels.iter().filter(|other| **other == self.channels[channel]).count() > 1;
         if name.is_empty() || again { format!("channel {channel}") } else { name }
     }
@@ -351,15 +350,7 @@ impl Exported {
     fn selection(&self, channel: usize) -> String {
         let modality = if self.channels[channel].eq_ignore_ascii_case("CT") { "CT" } else { "MR" };
         let min_slices = if self.patch.len() == 2 { 1 } else { 8 };
-        let told_apart = if self.channels.len() == 1 {
-            String::new()
-        } else {
-            let pattern = format!("(?i){}", regex::escape(&self.channel_name(channel)));
-            format!(
-                "# To be said: what tells this series apart from those of the other channels.\ndescription = {{ any = [{pattern:?}] }}\n"
-            )
-        };
-        format!("modality = [\"{modality}\"]\nmin_slices = {min_slices}\ngeometry = \"refuse\"\n{told_apart}")
+        selection(modality, min_slices, (self.channels.len() > 1).then(|| self.channel_name(channel)))
     }
 
     /// The preprocessing of a channel.
