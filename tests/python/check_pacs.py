@@ -184,11 +184,11 @@ def from_orthanc(folder, way):
 
 
 class Archive:
-    """A Query/Retrieve SCP that answers as it is told. `fails`: statuses that retrievals get before they are carried out."""
+    """A Query/Retrieve SCP that answers as it is told. `fails`: by study, statuses that retrievals get before they are carried out."""
 
-    def __init__(self, studies, fails=(), sends=None, slow=0.0, port=None):
+    def __init__(self, studies, fails=None, sends=None, slow=0.0, port=None):
         self.studies = {study.uid: study for study in studies}
-        self.fails, self.sends, self.slow, self.asked = list(fails), sends or {}, slow, 0
+        self.fails, self.sends, self.slow, self.asked = fails or {}, sends or {}, slow, 0
         ae = AE('PACS')
         ae.supported_contexts = []
         for model in [StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelGet]:
@@ -220,9 +220,9 @@ class Archive:
     def get(self, event):
         self.asked += 1
         study = self.studies[event.identifier.StudyInstanceUID]
-        if self.fails:
+        if self.fails.get(study.uid):
             yield 1
-            yield self.fails.pop(0), None
+            yield self.fails[study.uid].pop(0), None
             return
         datasets = self.sends.get(study.uid, study.datasets)
         yield len(datasets)
@@ -261,7 +261,7 @@ def broken(folder):
         empty.uid: changed(empty, AccessionNumber=''),
         mixed.uid: mixed.datasets[:8] + changed(mixed, PatientID='SOMEBODY', PatientName='Else^Somebody')[8:],
     }
-    with archive(folder, [right, other, lacks, empty, mixed], fails=[0xA702], sends=sends) as (pacs, file, inputs):
+    with archive(folder, [right, other, lacks, empty, mixed], fails={right.uid: [0xA702]}, sends=sends) as (pacs, file, inputs):
         output = folder / 'broken'
         ran = run(inputs, output, '--from', file, code=3)
         nothing_stays(output)
