@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::exactly::{exactly, exactly_some};
+
 /// Voxels of a halo: with the longest tile the voxels of one run are still counted in 64 bits.
 const MAX_HALO: u32 = 4096;
 
@@ -29,6 +31,7 @@ pub struct Whole {}
 #[serde(deny_unknown_fields)]
 pub struct Tiles {
     /// Voxels of the network grid that one run answers for, along i, j, k.
+    #[serde(deserialize_with = "exactly")]
     pub tile: [u32; 3],
     /// Voxels added around a tile and cut off again: the radius of the network's receptive field, so that tiles leave no seam.
     pub halo: u32,
@@ -39,6 +42,7 @@ pub struct Tiles {
 #[serde(deny_unknown_fields)]
 pub struct SlidingWindow {
     /// Voxels of the network grid that the network sees at a time, along i, j, k. Of an axis with 1 every voxel is seen by itself.
+    #[serde(deserialize_with = "exactly")]
     pub patch: [u32; 3],
     /// The part of a patch that it shares with the next one along an axis, 0 to below 1: at least so much.
     pub overlap: f64,
@@ -54,7 +58,7 @@ pub struct SlidingWindow {
     pub mirror: Vec<Axis>,
     /// Patches in which every value of the input lies from the first to the second of these, both included, are not shown to the network: what
     /// they alone cover is background.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "exactly_some", serialize_with = "as_text")]
     pub empty: Option<[f64; 2]>,
 }
 

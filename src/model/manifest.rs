@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::exactly::exactly_some;
 use super::reference::{Reference, ReferenceInput};
 use super::{Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Stage, Threshold};
 use crate::codes::Code;
@@ -342,6 +343,7 @@ pub struct Finding {
     /// For people.
     pub name: String,
     /// Recommended display colour, sRGB, of a segment.
+    #[serde(default, deserialize_with = "exactly_some")]
     pub colour: Option<[u8; 3]>,
     /// Segmented property category (CID 7150).
     pub category: Code,

@@ -6,6 +6,7 @@ mod axes;
 mod channels;
 mod check;
 mod error;
+mod exactly;
 mod files;
 mod follow_up;
 pub mod import;

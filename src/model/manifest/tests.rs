@@ -25,6 +25,19 @@ fn versions_and_hashes_look_like_such() {
 }
 
 #[test]
+fn an_array_has_as_many_values_as_it_is_meant_to() {
+    let shipped = include_str!("../../../models/ct-lung-nodule/model.toml");
+    for name in ["coverage_mm", "spacing_mm", "patch", "colour"] {
+        let line = shipped.lines().find(|line| line.starts_with(&format!("{name} = ["))).expect("it is there");
+        let (begin, last) = line.split(']').next().and_then(|array| array.rsplit_once(", ")).expect("several values");
+        for wrong in [format!("{begin}]"), format!("{begin}, 1, {last}]")] {
+            let error = Manifest::parse(&shipped.replacen(line, &wrong, 1), Path::new("model.toml")).expect_err("it is refused");
+            assert_eq!(error.code(), "model.manifest", "{wrong}: {error}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_toml_is_shown_with_its_line() {
     let error = Manifest::parse("format = 1\n[model]\nname = nobody\n", Path::new("model.toml")).expect_err("it is refused");
     assert!(error.to_string().contains("\n3 | name = nobody\n"), "{error}");

@@ -190,7 +190,7 @@ impl fmt::Display for Pattern {
 
 /// Numbers from the first to the second, both included; `inf` leaves it open.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(try_from = "[f64; 2]")]
+#[serde(try_from = "Vec<f64>")]
 pub struct Range {
     /// Lowest that is taken.
     pub from: f64,
@@ -205,10 +205,11 @@ impl Range {
     }
 }
 
-impl TryFrom<[f64; 2]> for Range {
+impl TryFrom<Vec<f64>> for Range {
     type Error = String;
 
-    fn try_from([from, to]: [f64; 2]) -> Result<Self, String> {
+    fn try_from(ends: Vec<f64>) -> Result<Self, String> {
+        let [from, to] = ends[..] else { return Err(format!("a range is two numbers, not {}", ends.len())) };
         let open = from == f64::NEG_INFINITY && to == f64::INFINITY;
         if from <= to && !open {
             Ok(Self { from, to })
