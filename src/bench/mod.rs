@@ -23,6 +23,7 @@ pub use runs::{RunError, Runs};
 pub use trace::trace;
 
 use crate::gpu::{AdapterSummary, DeviceChoice, Gpu, GpuError};
+use crate::infer::memory;
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Report, GpuErro
         };
         for &size in &plan.sizes {
             let needed = cases::bytes_needed(size);
-            if let Some(free) = report::free_memory().filter(|free| *free < needed) {
+            if let Some(free) = memory::free_bytes().filter(|free| *free < needed) {
                 report.left_out.push(format!("{size}³ on {name}: needs {} MB of memory, {} are free", needed >> 20, free >> 20));
                 continue;
             }

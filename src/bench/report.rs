@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::cases::Case;
 use super::samples::{Samples, median, spread_percent};
 use crate::gpu::{AdapterKind, Clock};
+use crate::infer::memory;
 
 /// All of one run of the bench.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -177,19 +178,8 @@ impl Machine {
         Self {
             cpu: cpu.unwrap_or_else(|| "unknown".to_owned()),
             threads: rayon::current_num_threads(),
-            memory_mb: memory("MemTotal:").map(|bytes| bytes >> 20),
+            memory_mb: memory::machine_bytes().map(|bytes| bytes >> 20),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
     }
-}
-
-/// Memory that is free or can be freed, bytes; none where the system does not say.
-pub(super) fn free_memory() -> Option<u64> {
-    memory("MemAvailable:")
-}
-
-fn memory(name: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb << 10)
 }

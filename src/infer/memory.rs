@@ -18,18 +18,35 @@ pub(super) fn afford(needed: u64, most: Option<u64>) -> Result<(), InferError> {
     }
 }
 
-/// What of this process is in memory.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    kilobytes(&status, "VmRSS:")
+/// What of this process is in memory, bytes; none where the system does not say.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    bytes_in("/proc/self/status", "VmRSS:")
+}
+
+/// The most of this process that has been in memory so far, bytes; none where the system does not say.
+pub(crate) fn peak_bytes() -> Option<u64> {
+    bytes_in("/proc/self/status", "VmHWM:")
+}
+
+/// The machine's memory, bytes; none where the system does not say.
+pub(crate) fn machine_bytes() -> Option<u64> {
+    bytes_in("/proc/meminfo", "MemTotal:")
+}
+
+/// Memory of the machine that is free or can be freed, bytes; none where the system does not say.
+pub(crate) fn free_bytes() -> Option<u64> {
+    bytes_in("/proc/meminfo", "MemAvailable:")
 }
 
 /// What this process may still take before the machine or a control group of it runs out.
 fn available_bytes() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemAvailable:"));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let left = control_groups(&groups, Path::new("/sys/fs/cgroup")).into_iter().filter_map(|group| left_in(&group));
-    machine.into_iter().chain(left).min()
+    free_bytes().into_iter().chain(left).min()
+}
+
+fn bytes_in(file: &str, name: &str) -> Option<u64> {
+    kilobytes(&fs::read_to_string(file).ok()?, name)
 }
 
 fn kilobytes(text: &str, name: &str) -> Option<u64> {

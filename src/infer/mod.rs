@@ -1,7 +1,7 @@
 //! ONNX Runtime: found, loaded, and applied to volumes part by part, or to images as a whole.
 
 pub mod fetch;
-mod memory;
+pub(crate) mod memory;
 mod network;
 mod provider;
 pub mod runtime;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::codes::Uid;
 use crate::dimse::Status;
 use crate::engine::Timings;
+use crate::infer::memory;
 
 /// Upper bounds of the buckets of every time, seconds.
 const BOUNDS_S: [f64; 16] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -258,16 +259,10 @@ impl Exposition {
 
 /// What the system says of this process, by the names that Prometheus clients give it; nothing where it does not say.
 fn process() -> String {
-    let read = |name| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
-    let kb = |field: &str| {
-        let status = read("status");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
-        line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
-    };
     let files = std::fs::read_dir("/proc/self/fd").map(|found| found.count() as u64).ok();
     let mut text = String::new();
     for (name, help, value) in [
-        ("process_resident_memory_bytes", "Resident memory.", kb("VmRSS").map(|kb| kb << 10)),
+        ("process_resident_memory_bytes", "Resident memory.", memory::resident_bytes()),
         ("process_open_fds", "Open file descriptors.", files),
         ("process_threads", "Threads.", std::fs::read_dir("/proc/self/task").map(|found| found.count() as u64).ok()),
     ] {
