@@ -41,7 +41,7 @@ pub(super) fn bytes_needed(size: u32) -> u64 {
 }
 
 /// What all kernels of one size get.
-pub(super) struct Cases {
+pub struct Cases {
     image: ImageVolume,
     labels: LabelMap,
     /// 1 inside of the ellipsoid, but for the speckles.
@@ -53,17 +53,17 @@ pub(super) struct Cases {
 }
 
 /// One kernel on one input.
-pub(super) struct Case<'a> {
+pub struct Case<'a> {
     /// The kernel.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     /// On what.
-    pub(super) variant: &'static str,
+    pub variant: &'static str,
     /// Voxels on the volume's grid or on the network's, where the result lies on that.
-    pub(super) voxels: u64,
+    pub voxels: u64,
     /// Bytes that must move.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// Additions and multiplications of the formula; 0 where they are no measure.
-    pub(super) operations: u64,
+    pub operations: u64,
     on_cpu: Box<dyn FnMut() + 'a>,
     on_gpu: Option<OnGpu<'a>>,
 }
@@ -96,6 +96,24 @@ impl<'a> Case<'a> {
         Self { name, variant, voxels, bytes: bytes_a_voxel * voxels, operations: 0, on_cpu, on_gpu: Some(on_gpu) }
     }
 
+    /// The CPU implementation, once.
+    pub fn run_on_cpu(&mut self) {
+        (self.on_cpu)();
+    }
+
+    /// Whether it is there for a GPU.
+    pub fn is_on_gpu(&self) -> bool {
+        self.on_gpu.is_some()
+    }
+
+    /// The GPU implementation with its transfers, once; nothing where it is not there.
+    ///
+    /// # Errors
+    /// Where the device is too small for it, or fails.
+    pub fn run_on_gpu(&self, gpu: &Gpu) -> Result<(), GpuError> {
+        self.on_gpu.as_ref().map_or(Ok(()), |kernel| kernel(gpu))
+    }
+
     /// On a GPU, or the CPU where there is none; none where the kernel is not there.
     pub(super) fn measure(&mut self, gpu: Option<&Gpu>, budget: Duration) -> Result<Option<Samples>, GpuError> {
         match (gpu, &self.on_gpu) {
@@ -107,7 +125,8 @@ impl<'a> Case<'a> {
 }
 
 impl Cases {
-    pub(super) fn of(size: u32) -> Self {
+    /// Cubes of `size` voxels a side.
+    pub fn of(size: u32) -> Self {
         let dims = [size; 3];
         let grid = Grid::new(dims, Affine::scale_then_shift([SPACING; 3], [0.0; 3])).expect("a grid");
         let noise = |n: usize| (n as u32).wrapping_mul(2_654_435_761) >> 26;
@@ -138,7 +157,8 @@ impl Cases {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<Case<'_>> {
+    /// Every kernel.
+    pub fn all(&self) -> Vec<Case<'_>> {
         let voxels = self.image.grid().voxel_count() as u64;
         let network = self.network.voxel_count() as u64;
         let channels = LABEL_OF_CHANNEL.len() as u64;
@@ -148,6 +168,7 @@ impl Cases {
         let tilt = Affine::from_columns([cos, sin, 0.], [-sin, cos, 0.], [0., 0., 1.], [0.; 3]);
         let oblique = Resample { source_from_target: tilt * aligned.source_from_target, ..aligned.clone() };
         let cubic = Resample { interpolation: Interpolation::Cubic, values_first: true, ..aligned.clone() };
+        let area = Resample { interpolation: Interpolation::Area, ..aligned.clone() };
         let resampling = |variant, target: u64, p: Resample| {
             let on_gpu = p.clone();
             Case {
@@ -174,6 +195,7 @@ impl Cases {
             resampling("linear to 1.5 mm", network, aligned),
             resampling("linear to 1.5 mm, oblique", network, oblique),
             resampling("cubic to 1.5 mm, clipped first", network, cubic),
+            resampling("area to 1.5 mm", network, area),
             Case {
                 name: "scores to labels",
                 variant: "5 classes from 1.5 mm",

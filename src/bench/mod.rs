@@ -15,6 +15,7 @@ mod trace;
 
 use std::time::Duration;
 
+pub use cases::{Case, Cases};
 pub use compare::{Change, compare};
 pub use page::page;
 pub(crate) use page::short;
@@ -62,7 +63,7 @@ pub fn measure(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Report, GpuErro
                 continue;
             }
             say(&format!("kernels on {name}, {size}³"));
-            let cases = cases::Cases::of(size);
+            let cases = Cases::of(size);
             for mut case in cases.all() {
                 match case.measure(gpu.as_ref(), plan.budget) {
                     Ok(Some(samples)) => report.kernels.push(KernelReport::of(&name, &case, size, &samples, &limits)),
