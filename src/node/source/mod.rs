@@ -151,7 +151,8 @@ impl Source {
         mut what: impl FnMut() -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
         let mut wait = Duration::from_secs(self.config.retry_s).min(LONGEST_WAIT);
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             match what() {
                 Err(error) if error.may_pass() && attempt < self.config.attempts && go_on() => {
                     let (of, seconds) = (self.config.attempts, wait.as_secs());
@@ -161,11 +162,11 @@ impl Source {
                         thread::sleep(POLL);
                     }
                     wait = (wait * 2).min(LONGEST_WAIT);
+                    attempt += 1;
                 }
                 ended => return ended,
             }
         }
-        unreachable!("attempts are numbers of 32 bits")
     }
 
     /// The series with images of a study.
