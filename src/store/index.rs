@@ -1,5 +1,6 @@
 //! Entering what is sealed into the database, many instances a transaction.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use sqlx::{Sqlite, Transaction};
 
 use super::asked;
@@ -126,9 +128,10 @@ fn gathered(first: Entry, queue: &Receiver<Entry>) -> Vec<Entry> {
 /// One transaction for all.
 async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
     let mut transaction = shared.pool.begin_with("BEGIN IMMEDIATE").await?;
-    for entry in batch {
-        match entry {
-            Entry::Instance(arrival) => enter_instance(&mut transaction, arrival).await?,
+    for entries in batch.chunk_by(|one, next| sent(one).is_some() && sent(next).is_some()) {
+        match &entries[0] {
+            Entry::Instance(arrival) if arrival.asked => enter_asked(&mut transaction, arrival).await?,
+            Entry::Instance(_) => enter_sent(&mut transaction, entries.iter().filter_map(sent).collect()).await?,
             Entry::Move(_) | Entry::Flush(_) => {}
             Entry::Quarantine(arrival, reason) => quarantine(&mut transaction, arrival, reason).await?,
             Entry::Remove(old, committing) => remove::enter(shared, &mut transaction, old, committing).await?,
@@ -146,49 +149,86 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn enter_instance(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival) -> Result<(), StoreError> {
+/// An instance that we did not ask for.
+fn sent(entry: &Entry) -> Option<&Arrival> {
+    match entry {
+        Entry::Instance(arrival) if !arrival.asked => Some(arrival),
+        _ => None,
+    }
+}
+
+async fn enter_asked(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival) -> Result<(), StoreError> {
+    if !insert(transaction, &[arrival]).await?.is_empty() {
+        keep(transaction, &arrival.study_uid).await?;
+    }
     let query = sqlx::query(
-        "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms, of_study, of_series)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'held', 0, 0, ?)
+         ON CONFLICT DO NOTHING",
     );
-    let entered = query
-        .bind(&arrival.content)
-        .bind(&arrival.sop_instance_uid)
-        .bind(&arrival.sop_class_uid)
-        .bind(&arrival.series_uid)
-        .bind(&arrival.study_uid)
-        .bind(i64::try_from(arrival.bytes).unwrap_or(i64::MAX))
-        .bind(&arrival.calling)
-        .bind(arrival.received_ms)
-        .bind(arrival.of_study)
-        .bind(arrival.of_series)
-        .execute(&mut **transaction)
-        .await?;
-    if entered.rows_affected() > 0 {
-        let query = sqlx::query("UPDATE study SET kept = 1 WHERE study_uid = ? AND kept = 0");
-        query.bind(&arrival.study_uid).execute(&mut **transaction).await?;
-    }
-    if arrival.asked {
-        let query = sqlx::query(
-            "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'held', 0, 0, ?)
-             ON CONFLICT DO NOTHING",
-        );
-        let query = query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms);
-        query.execute(&mut **transaction).await?;
-        return Ok(());
-    }
-    if entered.rows_affected() == 0 {
-        // The same data set twice at a time: one of the two may have been asked for.
-        return asked::sent_unasked(&mut **transaction, &arrival.study_uid, arrival.received_ms).await;
-    }
-    // A result of ours that comes back is nothing new of its study.
-    let query = sqlx::query(
-        "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)
-         ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', cut_off = 1, last_arrival_ms = excluded.last_arrival_ms
-         WHERE NOT EXISTS (SELECT 1 FROM result WHERE sop_instance_uid = ?)",
-    );
-    let query = query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms).bind(&arrival.sop_instance_uid);
+    let query = query.bind(&arrival.study_uid).bind(&arrival.patient_key).bind(arrival.received_ms);
     query.execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Together: a few statements for each instance take a quarter of the processor time of receiving it.
+async fn enter_sent(transaction: &mut Transaction<'_, Sqlite>, arrivals: Vec<&Arrival>) -> Result<(), StoreError> {
+    let mut entered = insert(transaction, &arrivals).await?;
+    let mut studies: BTreeMap<&Uid, Vec<&Arrival>> = BTreeMap::new();
+    for arrival in arrivals {
+        if entered.remove(&arrival.sop_instance_uid) {
+            studies.entry(&arrival.study_uid).or_default().push(arrival);
+        } else {
+            // The same data set twice at a time: one of the two may have been asked for.
+            asked::sent_unasked(&mut **transaction, &arrival.study_uid, arrival.received_ms).await?;
+        }
+    }
+    for (study_uid, arrivals) in studies {
+        keep(transaction, study_uid).await?;
+        // A result of ours that comes back is nothing new of its study.
+        let query = sqlx::query(
+            "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms) VALUES (?, ?, 'receiving', 0, 1, ?)
+             ON CONFLICT (study_uid) DO UPDATE SET state = 'receiving', cut_off = 1, last_arrival_ms = excluded.last_arrival_ms
+             WHERE EXISTS (SELECT 1 FROM json_each(?) AS here
+                           WHERE NOT EXISTS (SELECT 1 FROM result WHERE sop_instance_uid = here.value))",
+        );
+        let last = arrivals[arrivals.len() - 1];
+        let uids: Vec<&Uid> = arrivals.iter().map(|arrival| &arrival.sop_instance_uid).collect();
+        let query = query.bind(study_uid).bind(&last.patient_key).bind(last.received_ms).bind(json!(uids).to_string());
+        query.execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+/// The SOP Instance UIDs of those that were not here before.
+async fn insert(transaction: &mut Transaction<'_, Sqlite>, arrivals: &[&Arrival]) -> Result<HashSet<Uid>, StoreError> {
+    let row = |arrival: &&Arrival| {
+        json!([
+            arrival.content,
+            arrival.sop_instance_uid,
+            arrival.sop_class_uid,
+            arrival.series_uid,
+            arrival.study_uid,
+            i64::try_from(arrival.bytes).unwrap_or(i64::MAX),
+            arrival.calling,
+            arrival.received_ms,
+            arrival.of_study,
+            arrival.of_series,
+        ])
+    };
+    let query = sqlx::query_scalar(
+        "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms, of_study, of_series)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9
+         FROM json_each(?) WHERE true ON CONFLICT DO NOTHING RETURNING sop_instance_uid",
+    );
+    let rows: Value = arrivals.iter().map(row).collect();
+    let entered: Vec<Uid> = query.bind(rows.to_string()).fetch_all(&mut **transaction).await?;
+    Ok(entered.into_iter().collect())
+}
+
+/// Its instances are here, again where they were removed.
+async fn keep(transaction: &mut Transaction<'_, Sqlite>, study_uid: &str) -> Result<(), StoreError> {
+    let query = sqlx::query("UPDATE study SET kept = 1 WHERE study_uid = ? AND kept = 0");
+    query.bind(study_uid).execute(&mut **transaction).await?;
     Ok(())
 }
 
