@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """How fast execution providers run a network of nnU-Net's kind, beside nnU-Net itself, in turn, from the same file to the same file.
 
-usage: bench_providers.py ROENTGEN DIR [--rounds N] [--providers cpu,openvino,openvino:bfloat16]
+usage: bench_providers.py ROENTGEN DIR [--series FOLDER] [--rounds N] [--providers cpu,openvino,openvino:bfloat16]
 
 The network has 4 stages of 16 to 128 features and patches of 96 x 96 x 96, 95 GFLOP each, no mirrors. Its weights are random save the
-last ones, which are fitted to tell tissues apart by their Hounsfield units. The image is the phantom of `roentgen demo`. nnU-Net is timed within its process, its imports left out; roentgen as a
-process, from start to end. Needs what check_nnunet.py needs, and pydicom. DIR gets everything that is made.
+last ones, which are fitted to tell tissues apart by their Hounsfield units. The image is the CT series in FOLDER, or the phantom of `roentgen
+demo`. nnU-Net is timed within its process, its imports left out; roentgen as a process, from start to end. Probabilities are compared on the
+grid of the series, nnU-Net's sums in single precision for once. Needs what check_nnunet.py needs, and pydicom. DIR gets everything that is made.
 """
 import argparse
 import contextlib
@@ -23,7 +24,7 @@ SPACING, PATCH = [2.5, 2.5, 2.5], [96, 96, 96]
 
 
 def nnunet(results, image, output):
-    """What users of nnU-Net run, in this process; prints what timed() reads."""
+    """What users of nnU-Net run, in this process; prints what timed() reads. Probabilities instead where the output is a file of NumPy."""
     for name in ('nnUNet_raw', 'nnUNet_preprocessed', 'nnUNet_results'):
         os.environ.setdefault(name, '/nowhere')
     with contextlib.redirect_stdout(sys.stderr):
@@ -35,6 +36,11 @@ def nnunet(results, image, output):
         predictor = nnUNetPredictor(device=torch.device('cpu'), perform_everything_on_device=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(results, None, 'checkpoint_final.pth')
         values, properties = SimpleITKIO().read_images([image])
+        if output.endswith('.npy'):
+            import numpy as np
+            torch.half = torch.float32
+            np.save(output, predictor.predict_single_npy_array(values, properties, save_or_return_probabilities=True)[1])
+            return
         SimpleITKIO().write_seg(predictor.predict_single_npy_array(values, properties), output, properties)
     wall, processor = time.perf_counter() - began, time.process_time() - began_processor
     peak = next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
@@ -67,20 +73,18 @@ def fitted(plans, dataset, image, properties):
     return network.state_dict()
 
 
-def make(roentgen, folder):
-    """A results folder of nnU-Net, the package of it, and the image as a file and as a series."""
+def make(roentgen, folder, series):
+    """A results folder of nnU-Net, the package of it, and the image as a file."""
     import torch
-    from check_nnunet import LABELS, SimpleITKIO, plans_of, sitk
-    torch.half = torch.float16  # which check_nnunet exchanges, and checkpoints cannot be written with
-    subprocess.run([roentgen, 'demo', '--device', 'cpu', '--output', folder / 'demo'], check=True, stdout=subprocess.DEVNULL)
+    from check_nnunet import LABELS, Case, SimpleITKIO, plans_of, sitk
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / 'demo' / 'study')))
-    path = folder / 'phantom.nii.gz'
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
+    path = folder / 'image.nii.gz'
     sitk.WriteImage(sitk.Cast(reader.Execute(), sitk.sitkInt16), str(path))
     image, properties = SimpleITKIO().read_images([str(path)])
 
     def plans(patch):
-        made = plans_of('bench', SPACING, patch, 'CTNormalization')
+        made = plans_of('bench', Case(SPACING, patch))
         made['configurations']['3d_fullres']['architecture']['arch_kwargs'].update(
             n_stages=4, features_per_stage=FEATURES, kernel_sizes=[[3] * 3] * 4, strides=[[1] * 3] + [[2] * 3] * 3,
             n_conv_per_stage=[2] * 4, n_conv_per_stage_decoder=[2] * 3)
@@ -118,13 +122,13 @@ def timed(command):
     return wall, processor, int(peak[1]) if peak else 0, said
 
 
-def probabilities(roentgen, package, folder, provider):
-    """The package's maps of the phantom's series, by name."""
+def probabilities(roentgen, package, folder, series, provider):
+    """The package's maps of the series, by name."""
     import numpy as np
     import pydicom
     output = folder / 'maps' / provider.replace(':', '-')
     timed([roentgen, 'run', '--model', package, '--device', 'cpu', '--provider', provider, '--output', output, '--results', 'map',
-           folder / 'demo' / 'study'])
+           series])
     found = sorted(file for file in output.rglob('*.dcm'))
     return [np.frombuffer(pydicom.dcmread(file).FloatPixelData, '<f4') for file in found]
 
@@ -133,13 +137,19 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('roentgen')
     parser.add_argument('folder', type=Path)
+    parser.add_argument('--series', type=Path)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--providers', default='cpu,openvino,openvino:bfloat16')
     given = parser.parse_args()
     import numpy as np
     import SimpleITK as sitk
     roentgen, folder, providers = given.roentgen, given.folder, given.providers.split(',')
-    results, package, image = make(roentgen, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    series = given.series
+    if not series:
+        subprocess.run([roentgen, 'demo', '--device', 'cpu', '--output', folder / 'demo'], check=True, stdout=subprocess.DEVNULL)
+        series = folder / 'demo' / 'study'
+    results, package, image = make(roentgen, folder, series)
     taken = {name: [] for name in ['nnunetv2', *providers]}
     labels = {}
     for n in range(given.rounds):
@@ -165,10 +175,13 @@ def main():
         print(f'{name}: {wall:.2f} s, {middle["nnunetv2"][0] / wall:.2f} times as fast as nnunetv2; processor {processor:.1f} s, '
               f'{middle["nnunetv2"][1] / processor:.2f} times less; peak {peak:.0f} MB, '
               f'{peak / middle["nnunetv2"][2]:.2f} of nnunetv2; Dice with nnunetv2 {", ".join(f"{d:.6f}" for d in dice)}')
-    by_cpu = probabilities(roentgen, package, folder, 'cpu')
-    for name in providers[1:]:
-        off = max(float(np.abs(a - b).max()) for a, b in zip(by_cpu, probabilities(roentgen, package, folder, name), strict=True))
-        print(f'{name}: {(labels[name] != labels["cpu"]).sum()} of {expected.size} labels differ from cpu; probabilities by at most {off:.1e}')
+    subprocess.run([sys.executable, __file__, 'nnunet', results, image, folder / 'probabilities.npy'], check=True)
+    theirs = np.load(folder / 'probabilities.npy')
+    for name in providers:
+        ours = probabilities(roentgen, package, folder, series, name)
+        off = [float(np.abs(a - b.ravel()).max()) for a, b in zip(ours, theirs[1:], strict=True)]
+        print(f'{name}: {(labels[name] != expected).sum()} of {expected.size} labels differ from nnunetv2, {(labels[name] != labels["cpu"]).sum()} '
+              f'from cpu; probabilities from nnunetv2 by at most {", ".join(f"{d:.1e}" for d in off)}')
 
 
 if __name__ == '__main__':

@@ -233,7 +233,7 @@ def main(roentgen, path, folder, *only):
             # differs is ours; and only here, since torch names what it saves by its types.
             with mock.patch.object(torch, 'half', torch.float32):
                 before = results.with_name(results.name.replace(case.configuration, case.before.configuration)) if case.before else None
-                found_before = before and predicted(before, image, properties)[None]
+                found_before = before and predicted(before, image, properties)[None].astype(np.float32)  # as its reader gives them
                 expected = predicted(results, image, properties, found_before)
             theirs_s = time.perf_counter() - began
         voxels = {label: (found == n).sum() + (expected == n).sum() for label, n in LABELS.items()}
