@@ -318,10 +318,16 @@ impl RowWeights {
         for (n, padded) in weights.chunks_exact_mut(groups).enumerate() {
             padded.as_flattened_mut().iter_mut().zip(table.at(n).1).for_each(|(padded, weight)| *padded = *weight);
         }
-        let same = (0..table.len()).all(|n| table.at(n) == (start + n, &[1.0][..]));
+        let same = shift(table) == Some(start);
         // Without weights there is no first one; any place will do.
         Self { first: (0..table.len()).map(|n| table.at(n).0.saturating_sub(start) as u32).collect(), weights, groups, same }
     }
+}
+
+/// Where each output is a value as it is, in their order: the index of the first one.
+fn shift(table: &AxisWeights) -> Option<usize> {
+    let first = table.at(0).0;
+    (0..table.len()).all(|n| table.at(n) == (first + n, &[1.0][..])).then_some(first)
 }
 
 /// All that rows of the target are made of.
@@ -354,13 +360,12 @@ pub(super) fn resample_separable<T: Voxel, O: Output>(image: &ImageVolume, store
     let source = Source::new(image, stored, p);
     let limits = source.limits(p);
     let passes = Passes::new(source, tables, limits, outside);
-    let count = p.target_dims.iter().map(|&n| n as usize).product();
-    let mut out = vec![O::default(); count];
+    let mut out = zeroed_voxels(p.target_dims);
     if along[0] == 0 {
         passes.fill(&mut out, along);
         return out;
     }
-    let mut made = vec![0f32; count];
+    let mut made = zeroed_voxels(p.target_dims);
     passes.fill(&mut made, [0, 1, 2]);
     let [mx, my, _] = passes.target_dims();
     fill_rows(&mut out, p.target_dims, along, Vec::new, |scratch, j, k, range, out| {
@@ -394,6 +399,9 @@ impl<'a, T: Voxel> Passes<'a, T> {
 
     /// Fills the target; `along[0]` is 0.
     fn fill<O: Output>(&self, out: &mut [O], along: [usize; 3]) {
+        if let (true, [_, Some(first_j), Some(first_k)]) = (along == [0, 1, 2] && self.row.same, self.tables.each_ref().map(shift)) {
+            return self.copy(out, first_j, first_k);
+        }
         let [mx, my, mz] = self.target_dims();
         let tiles = my.div_ceil(TILE);
         // Splits along k compute the slices twice that both sides reach, so there are only as many as keep all threads busy.
@@ -410,6 +418,18 @@ impl<'a, T: Voxel> Passes<'a, T> {
             work.push((js, ks, rows));
         }
         work.into_par_iter().for_each_init(Scratch::default, |scratch, (js, ks, rows)| self.tile(scratch, js, ks, rows));
+    }
+
+    /// Fills the target where there is nothing to sum up; its first row is (`first_j`, `first_k`) of the source.
+    fn copy<O: Output>(&self, out: &mut [O], first_j: usize, first_k: usize) {
+        let [mx, my, _] = self.target_dims();
+        let rows = out.par_chunks_exact_mut(mx).enumerate().with_min_len(TILE);
+        rows.for_each_init(Scratch::default, |Scratch { block, products, made, .. }, (n, out)| {
+            let (j, k) = (n % my, n / my);
+            block.resize(mx, 0.0);
+            self.source.row(block, self.columns.start, first_j + j, first_k + k);
+            O::row(out, made, |values| self.finish(values, block, products, j, k));
+        });
     }
 
     /// Fills rows `js` of slices `ks`, which are in order.
