@@ -22,7 +22,8 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, sqlx::Error> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(30));
-    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
+    // A file does not hang up: asking a connection before each use whether it is still there only takes time.
+    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).test_before_acquire(false).connect_with(options).await?;
     let (taken,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(&pool).await?;
     let last = FIRST + STEPS.len() - 1;
     let done = match usize::try_from(taken).unwrap_or(usize::MAX) {

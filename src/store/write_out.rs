@@ -30,9 +30,9 @@ impl WriteOut {
         }
     }
 
-    /// Nothing more comes.
+    /// Nothing more comes; a little is left to the sync.
     pub(super) fn ended(&self, file: &File) {
-        if self.written > self.begun {
+        if self.written >= self.begun + TOGETHER / 2 {
             begin(file, self.begun, self.written - self.begun);
         }
     }
