@@ -385,6 +385,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
         if let Some(estimate) = &finding.estimate {
             add_fields(format!("finding.{}.estimate", finding.name), json(serde_json::to_value(estimate)));
         }
+        if let Some(slices) = &manifest.input.slices {
+            add_fields(format!("{of_stage}input.slices"), json(serde_json::to_value(slices)));
+        }
     }
     if let Some(follow_up) = &manifest.follow_up {
         add_fields("follow-up".to_owned(), json(serde_json::to_value(follow_up)));

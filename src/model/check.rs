@@ -1,6 +1,6 @@
 //! What TOML's types cannot say of a manifest: numbers, order of steps, names and what belongs together.
 //!
-//! What one table alone decides stands beside it: `channels.rs`, `stage.rs`, `instances.rs`, `whole.rs`, `follow_up.rs`.
+//! What one table alone decides stands beside it: `channels.rs`, `slices.rs`, `stage.rs`, `instances.rs`, `whole.rs`, `follow_up.rs`.
 
 use std::path::{Component, Path};
 
@@ -45,6 +45,7 @@ impl Manifest {
             self.check_labels()?;
         }
         self.check_channels()?;
+        self.check_slices()?;
         self.steps_of_images().into_iter().try_for_each(Self::check_preprocess)?;
         self.check_findings()?;
         self.check_maps()

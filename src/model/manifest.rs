@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::reference::{Reference, ReferenceInput};
-use super::{Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Stage, Threshold};
+use super::{
+    Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Slices, Stage, Threshold,
+};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -124,6 +126,8 @@ pub struct Input {
     pub channel: Vec<Channel>,
     /// What it sees of the stage before.
     pub previous: Option<PreviousLabels>,
+    /// The slices that it sees for each one that it answers for, where these are several. Only with `NCHW`.
+    pub slices: Option<Slices>,
 }
 
 /// Element type of a tensor.

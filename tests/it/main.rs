@@ -37,6 +37,7 @@ mod rooms;
 mod segmentations;
 mod selection;
 mod stages;
+mod slices;
 mod support;
 mod verdicts;
 mod windows;
