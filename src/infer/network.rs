@@ -1,6 +1,7 @@
 //! ONNX graphs in sessions, and what they answer.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -165,11 +166,13 @@ pub struct Network {
     seen: usize,
     /// Those of them that are images, the first ones.
     images: usize,
-    /// Channels of the output.
     /// Of each volume neighbouring slices are channels, where the package has it so.
     slices: Option<Slices>,
+    /// Channels of the output.
     channels: usize,
     inference: Inference,
+    /// Whether each graph answers for the whole before the next one does.
+    one_by_one: bool,
     /// Scores of each channel where nothing is, where some says that.
     background: Option<Vec<f32>>,
     /// Memory that this process may have, in bytes.
@@ -192,13 +195,13 @@ impl Network {
         let layout = manifest.input.layout;
         let seen = manifest.input_channels();
         let slices = slices_at_a_time(&manifest.inference);
-        let load = |graph: &Vec<u8>| {
-            let session = session(runtime, provider, graph)?;
-            check_tensor(session.inputs(), &manifest.input.tensor, layout, (manifest.tensor_channels(), &of_slices), slices)?;
         let of_slices = manifest
             .input
             .slices
             .map_or_else(String::new, |slices| format!(": as channels {} slices of each of {seen} (`input.slices`)", slices.count));
+        let load = |graph: &Vec<u8>| {
+            let session = session(runtime, provider, graph)?;
+            check_tensor(session.inputs(), &manifest.input.tensor, layout, (manifest.tensor_channels(), &of_slices), slices)?;
             match manifest.resized_to() {
                 Some(to) => whole::check(&session, manifest, to)?,
                 None => check_tensor(session.outputs(), &manifest.output.tensor, layout, (channels, ""), slices)?,
@@ -217,10 +220,11 @@ impl Network {
             layout,
             seen,
             images: manifest.images(),
+            slices: manifest.input.slices,
             channels,
             inference: manifest.inference.clone(),
+            one_by_one: manifest.has_spread(),
             background: manifest.background_scores(),
-            slices: manifest.input.slices,
             most_bytes: None,
             has_run: false,
         })
@@ -237,6 +241,11 @@ impl Network {
     pub fn needed_bytes(&self, voxels: u64) -> u64 {
         let part = |shape: [u32; 3], halo: u32| shape.iter().map(|&n| u64::from(n) + 2 * u64::from(halo)).product::<u64>();
         let (seen, channels) = (self.seen as u64, self.channels as u64);
+        // Of a part of so many voxels in so many slices: what of each volume is taken for it, and once more by slices, as the network sees it.
+        let shown = |part: u64, slices: u64| match &self.slices {
+            Some(of) => [part + part.div_ceil(slices) * 2 * of.reach() as u64, part * of.count as u64],
+            None => [part, 0],
+        };
         let values = match &self.inference {
             Inference::Tiles(tiles) => {
                 let part = part(tiles.tile, tiles.halo).min(voxels);
@@ -245,26 +254,24 @@ impl Network {
             }
             // Weights are summed up beside the scores; a patch waits on each side of the network.
             Inference::SlidingWindow(window) => {
-        // Of a part of so many voxels in so many slices: what of each volume is taken for it, and once more by slices, as the network sees it.
-        let shown = |part: u64, slices: u64| match &self.slices {
-            Some(of) => [part + part.div_ceil(slices) * 2 * of.reach() as u64, part * of.count as u64],
-            None => [part, 0],
-        };
                 let part = part(window.patch, 0);
                 let [taken, stacked] = shown(part, u64::from(window.patch[2]));
                 voxels * (1 + seen + channels) + 3 * (seen * taken + channels * part) + seen * stacked
             }
             Inference::Whole(_) => voxels * (1 + self.batch as u64), // covered in many places at a time
         };
-        4 * values
+        // One graph's scores beside the sum of all.
+        let of_one = if self.one_by_one { voxels * channels } else { 0 };
+        4 * (values + of_one)
     }
 
-    /// Refuses a volume of `voxels` on the network's grid that does not fit into memory, before anything is done with it.
+    /// Refuses a volume of `voxels` on the network's grid that does not fit into memory, with `beside` bytes for what is made of the answers
+    /// meanwhile, before anything is done with it.
     ///
     /// # Errors
     /// [`InferError::Memory`].
-    pub fn afford(&self, voxels: u64) -> Result<(), InferError> {
-        memory::afford(self.needed_bytes(voxels), self.most_bytes)
+    pub fn afford(&self, voxels: u64, beside: u64) -> Result<(), InferError> {
+        memory::afford(self.needed_bytes(voxels).saturating_add(beside), self.most_bytes)
     }
 
     /// The network's answer for the whole of `input`: a volume for each channel that it sees, on one grid.
@@ -277,6 +284,21 @@ impl Network {
     /// # Panics
     /// Where there are other channels than the manifest has, or on different grids: broken promises of the caller.
     pub fn run(&mut self, input: &[Volume<f32>], cancel: &AtomicBool) -> Result<Scores, InferError> {
+        self.run_each(input, cancel, |_| ())
+    }
+
+    /// As [`Network::run`], and `each` is given what each graph of the ensemble says by itself, one after the other, where the package has a map of
+    /// their spread; of other packages it is given nothing.
+    ///
+    /// Such a package's scores are the means of those of whole volumes, and others' those of parts: the same but for rounding. They do not depend
+    /// on whether maps are asked for.
+    ///
+    /// # Errors
+    /// As [`Network::run`].
+    ///
+    /// # Panics
+    /// As [`Network::run`].
+    pub fn run_each(&mut self, input: &[Volume<f32>], cancel: &AtomicBool, mut each: impl FnMut(Scores)) -> Result<Scores, InferError> {
         assert_eq!(input.len(), self.seen, "a volume for each channel");
         let grid = *input[0].grid();
         assert!(input.iter().all(|channel| *channel.grid() == grid), "channels lie on one grid");
@@ -284,12 +306,31 @@ impl Network {
         let voxels = grid.voxel_count() as u64;
         let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels * self.seen as u64);
         let background = self.background.clone();
-        self.watched(rest_bytes, cancel, |asked| match &inference {
+        let scores = |asked: &mut Asked<'_>| match &inference {
             Inference::Tiles(tiles) => Ok(Scores::linear(grid, tiles::run(asked, tiles, input)?)),
             Inference::SlidingWindow(window) => window::run(asked, window, input, background.as_deref()),
             Inference::Whole(_) => {
                 Err(InferError::Contract { what: "it sees images as a whole, and gives no scores for voxels".to_owned() })
             }
+        };
+        let graphs = self.sessions.len();
+        let one_by_one = self.one_by_one;
+        self.watched(rest_bytes, cancel, |asked| {
+            if !one_by_one {
+                return scores(asked);
+            }
+            asked.graphs = 0..1;
+            let first = scores(asked)?;
+            let mut sum = first.clone();
+            each(first);
+            for n in 1..graphs {
+                asked.graphs = n..n + 1;
+                let one = scores(asked)?;
+                sum.values.par_iter_mut().zip(&one.values).for_each(|(sum, score)| *sum += score);
+                each(one);
+            }
+            sum.values.par_iter_mut().for_each(|sum| *sum /= graphs as f32);
+            Ok(sum)
         })
     }
 
@@ -312,7 +353,8 @@ impl Network {
                     }
                 }
             });
-            let answer = work(&mut Asked { network: self, options: &options, cancel, rest_bytes });
+            let graphs = 0..self.sessions.len();
+            let answer = work(&mut Asked { network: self, graphs, options: &options, cancel, rest_bytes });
             drop(over);
             answer.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })
         })
@@ -322,6 +364,8 @@ impl Network {
 /// A network during one run.
 pub(super) struct Asked<'a> {
     network: &'a mut Network,
+    /// Those that are asked; answers are the mean over them.
+    graphs: Range<usize>,
     options: &'a RunOptions,
     cancel: &'a AtomicBool,
     /// What a run takes beside its input and the sessions' own.
@@ -339,6 +383,10 @@ impl Asked<'_> {
 
     pub(super) fn layout(&self) -> Layout {
         self.network.layout
+    }
+
+    pub(super) fn slices(&self) -> Option<Slices> {
+        self.network.slices
     }
 
     pub(super) fn batch(&self) -> usize {
@@ -371,6 +419,7 @@ impl Asked<'_> {
             return Err(InferError::Cancelled);
         }
         let Network { sessions, input: of_input, output, most_bytes, has_run, .. } = &mut *self.network;
+        let sessions = &mut sessions[self.graphs.clone()];
         let graphs = sessions.len() as f32;
         for (n, session) in sessions.iter_mut().enumerate() {
             let tensor = TensorRef::from_array_view((given.clone(), input))?;
@@ -389,10 +438,6 @@ impl Asked<'_> {
             } else {
                 scores.iter_mut().zip(answer).for_each(|(sum, score)| *sum += score);
             }
-    pub(super) fn slices(&self) -> Option<Slices> {
-        self.network.slices
-    }
-
         }
         if graphs > 1.0 {
             scores.iter_mut().for_each(|sum| *sum /= graphs);
@@ -559,7 +604,6 @@ mod tests {
         assert_eq!(&*exchanged(&by_slice, [3, 2], 2), by_channel);
         assert!(matches!(exchanged(&by_channel, [1, 6], 2), Cow::Borrowed(_)));
     }
-}
 
     #[test]
     fn neighbours_of_slices() {
@@ -574,3 +618,4 @@ mod tests {
         assert!(matches!(with_neighbours(&values[..6], [2, 1], &of(SliceOrder::BySlice), 1), Cow::Owned(_)));
         assert!(matches!(with_neighbours(&values[..3], [1, 1], &of(SliceOrder::BySlice), 1), Cow::Borrowed(_)));
     }
+}

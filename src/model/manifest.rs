@@ -375,7 +375,7 @@ pub struct Map {
     pub name: String,
     /// What the values are.
     pub of: MapKind,
-    /// Name of the finding whose probability it is.
+    /// Name of the finding whose probability or spread it is.
     pub finding: Option<String>,
 }
 
@@ -387,6 +387,8 @@ pub enum MapKind {
     Probability,
     /// Normalized entropy over all findings: 0 certain, 1 every finding as likely.
     Uncertainty,
+    /// Standard deviation of the probability of one finding over the graphs of an ensemble, 0 to 0.5.
+    Spread,
 }
 
 /// What a map is computed from.
@@ -399,6 +401,11 @@ pub enum MapOf {
     },
     /// The entropy over all classes.
     Uncertainty,
+    /// How far the graphs of an ensemble are apart in the probability of one class.
+    Spread {
+        /// Its channel.
+        channel: usize,
+    },
 }
 
 /// A number that can be measured on a segment.
@@ -508,14 +515,20 @@ impl Manifest {
 
     /// The maps, with what each is computed from, and from what kind of scores.
     pub fn maps(&self) -> impl Iterator<Item = (&Map, MapOf, ScoreKind)> {
-        let of = |map: &Map| match map.of {
-            MapKind::Probability => {
-                let finding = self.finding.iter().find(|finding| Some(&finding.name) == map.finding.as_ref())?;
-                Some(MapOf::Probability { channel: finding.channel })
+        let of = |map: &Map| {
+            let finding = self.finding.iter().find(|finding| Some(&finding.name) == map.finding.as_ref());
+            match map.of {
+                MapKind::Probability => Some(MapOf::Probability { channel: finding?.channel }),
+                MapKind::Uncertainty => Some(MapOf::Uncertainty),
+                MapKind::Spread => Some(MapOf::Spread { channel: finding?.channel }),
             }
-            MapKind::Uncertainty => Some(MapOf::Uncertainty),
         };
         self.map.iter().filter_map(move |map| Some((map, of(map)?, self.score_kind()?)))
+    }
+
+    /// Whether some map needs what each graph of the ensemble says by itself.
+    pub fn has_spread(&self) -> bool {
+        self.map.iter().any(|map| map.of == MapKind::Spread)
     }
 
     /// What scores are by the time that they are interpolated.
