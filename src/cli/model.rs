@@ -15,7 +15,7 @@ use crate::findings::Findings;
 use crate::gpu::DeviceChoice;
 use crate::infer::{Precision, Provider, Tensor, runtime, tensors};
 use crate::model::import::{Monai, Nnunet, Written, import_monai, import_nnunet};
-use crate::model::{self, Expected, Manifest, MeasurementKind, Package, ReferenceInput, signature};
+use crate::model::{self, Expected, Manifest, MeasurementKind, Package, ReferenceInput, Slices, signature};
 use crate::series;
 
 /// List, begin, check, pack and verify model packages.
@@ -56,6 +56,10 @@ struct New {
     /// The graph, which is copied into it: names and channels of its tensors are those of the manifest.
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
+
+    /// Of a network of two dimensions: its channels are so many neighbouring slices of each image, the one in the middle is labelled.
+    #[arg(long, value_name = "COUNT")]
+    slices: Option<usize>,
 
     /// The ONNX Runtime library to load, instead of looking for it.
     #[arg(long, value_name = "FILE")]
@@ -237,7 +241,7 @@ impl New {
         let graph = fs::read(&self.onnx).with_context(|| format!("cannot read {}", self.onnx.display()))?;
         let runtime = runtime::load(self.ort_lib.as_deref(), Provider::Cpu)?;
         let [inputs, outputs] = tensors(runtime, &graph).with_context(|| format!("cannot use {}", self.onnx.display()))?;
-        let manifest = new_manifest(&inputs, &outputs)?.replace("{name}", name).replace("{sha256}", &sha256_hex(&graph));
+        let manifest = new_manifest(&inputs, &outputs, self.slices)?.replace("{name}", name).replace("{sha256}", &sha256_hex(&graph));
         fs::create_dir(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
         for (file, bytes) in [
             ("model.onnx", &graph[..]),
@@ -251,8 +255,9 @@ impl New {
     }
 }
 
-/// The manifest for a graph with these tensors, as far as they say what belongs into it; name and hash are left to put in.
-fn new_manifest(inputs: &[Tensor], outputs: &[Tensor]) -> anyhow::Result<String> {
+/// The manifest for a graph with these tensors, as far as they say what belongs into it; name and hash are left to put in. With `slices` its
+/// channels are so many of each image.
+fn new_manifest(inputs: &[Tensor], outputs: &[Tensor], slices: Option<usize>) -> anyhow::Result<String> {
     let [input] = inputs else { bail!("the graph has {} inputs, a package describes 1", inputs.len()) };
     let output = outputs.first().context("the graph has no output")?;
     let shape = |tensor: &Tensor| tensor.shape.clone().with_context(|| format!("`{}` is no float32 tensor", tensor.name));
@@ -269,9 +274,23 @@ fn new_manifest(inputs: &[Tensor], outputs: &[Tensor]) -> anyhow::Result<String>
         output.name
     );
     let count = |axis: i64, otherwise: usize, most: usize| usize::try_from(axis).unwrap_or(otherwise).clamp(1, most);
-    let channels = match count(given[1], 1, MOST_CHANNELS) {
-        1 => String::new(),
-        several => (0..several).map(new_channel).collect(),
+    let seen = count(given[1], slices.unwrap_or(1), MOST_CHANNELS);
+    let images = match slices {
+        None => seen,
+        Some(_) if layout != "NCHW" => bail!("`--slices` is of networks of two dimensions, and `{}` has shape {given:?}", input.name),
+        Some(slices) if !Slices::is_count(slices) => {
+            bail!("`--slices` takes an odd number of 3 to 31: the slice in the middle is labelled")
+        }
+        Some(slices) if seen % slices != 0 => bail!("`{}` has {seen} channels, which are not {slices} slices of each image", input.name),
+        Some(slices) => seen / slices,
+    };
+    let several: String = if images > 1 { (0..images).map(new_channel).collect() } else { String::new() };
+    let channels = match slices {
+        Some(slices) => format!("{}{several}", NEW_SLICES.replace("{slices}", &slices.to_string())),
+        None if layout == "NCHW" && images >= 3 && images % 2 == 1 => {
+            format!("{}{several}", PERHAPS_SLICES.replace("{slices}", &images.to_string()))
+        }
+        None => several,
     };
     let classes = count(found[1], 2, MOST_CHANNELS);
     let (scores, first) = if classes == 1 {
@@ -298,6 +317,15 @@ fn new_manifest(inputs: &[Tensor], outputs: &[Tensor]) -> anyhow::Result<String>
 
 /// Channels that a new manifest has at most.
 const MOST_CHANNELS: usize = 256;
+
+/// Where channels are slices.
+const NEW_SLICES: &str = "# neighbouring slices; beyond the ends of a volume the last one again (\"zero\": 0); of several images all slices of the first one come first
+slices = { count = {slices}, beyond = \"edge\", order = \"by-image\" }
+";
+/// Where they may be.
+const PERHAPS_SLICES: &str = "# Where the {slices} channels are neighbouring slices of one image, this in place of all [[input.channel]]:
+# slices = { count = {slices} }
+";
 
 fn new_channel(channel: usize) -> String {
     let select = "[input.channel.select]\nmodality = [\"CT\"]\nmin_slices = 20\ndescription = { any = [\"FILL IN\"] }\n";
@@ -501,8 +529,12 @@ mod tests {
 
     /// The manifest for a graph that takes and gives these shapes, when what is to be filled in is.
     fn begun(takes: &[i64], gives: &[i64]) -> anyhow::Result<Manifest> {
+        begun_of_slices(takes, gives, None)
+    }
+
+    fn begun_of_slices(takes: &[i64], gives: &[i64], slices: Option<usize>) -> anyhow::Result<Manifest> {
         let tensor = |name: &str, shape: &[i64]| Tensor { name: name.to_owned(), shape: Some(shape.to_vec()) };
-        let text = new_manifest(&[tensor("image \"a\"", takes)], &[tensor("out", gives)])?;
+        let text = new_manifest(&[tensor("image \"a\"", takes)], &[tensor("out", gives)], slices)?;
         let text = text.replace("{name}", "begun").replace("{sha256}", &"0".repeat(64)).replace("FILL IN", "filled in");
         assert!(!text.contains("{}") && !text.contains("\"{"), "{text}");
         Ok(Manifest::parse(&text, Path::new("model.toml"))?)
@@ -521,5 +553,22 @@ mod tests {
         assert!(begun(&[1, 1, 64], &[1, 2, 64]).is_err_and(|e| e.to_string().contains("[N, C, H, W]")));
         assert!(begun(&[1, 1, 64, 64], &[1, 2]).is_err_and(|e| e.to_string().contains("Classification")));
         assert!(!Manifest::is_name("my package") && Manifest::is_name("my-package"));
+    }
+
+    #[test]
+    fn channels_are_slices_where_one_says_so() {
+        let of = |manifest: &Manifest| (manifest.input.slices.map(|slices| slices.count), manifest.images(), manifest.tensor_channels());
+        let manifest = begun_of_slices(&[-1, 6, 64, 64], &[-1, 2, 64, 64], Some(3)).expect("a manifest");
+        assert_eq!(of(&manifest), (Some(3), 2, 6));
+        let open = begun_of_slices(&[-1, -1, 64, 64], &[-1, 2, 64, 64], Some(5)).expect("a manifest");
+        assert_eq!(of(&open), (Some(5), 1, 5));
+        assert_eq!(of(&begun(&[-1, 3, 64, 64], &[-1, 2, 64, 64]).expect("a manifest")), (None, 3, 3));
+        let refused = |takes: &[i64], slices, said: &str| {
+            let error = begun_of_slices(takes, takes, Some(slices)).expect_err("it is refused");
+            assert!(error.to_string().contains(said), "{error}");
+        };
+        refused(&[-1, 6, 64, 64], 5, "6 channels");
+        refused(&[-1, 6, 64, 64], 2, "an odd number");
+        refused(&[1, 3, 64, 64, 64], 3, "two dimensions");
     }
 }

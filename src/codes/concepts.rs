@@ -208,6 +208,8 @@ pub mod other {
     pub const IMAGING_PROCEDURE: Code = Code::new("363679005", "SCT", "Imaging procedure");
     /// Entropy of class probabilities as a part of the greatest possible: 0 certain, 1 every class as likely.
     pub const CLASS_ENTROPY: Code = Code::new("CLASS-ENTROPY", "99ROENTGEN", "Normalized entropy of class probabilities");
+    /// Standard deviation of the probability of a finding over the members of an ensemble: 0 all say the same, 0.5 half say no and half yes.
+    pub const ENSEMBLE_SPREAD: Code = Code::new("ENSEMBLE-SPREAD", "99ROENTGEN", "Standard deviation of probability over an ensemble");
     /// The model's output for the presence of a finding that is absent, in percent: never the certainty of its absence.
     pub const PROBABILITY_OF_PRESENCE: Code = Code::new("PRESENCE-PROB", "99ROENTGEN", "Probability of presence");
     /// How far the probability of a finding falls where a place of the image is covered: -1 to 1.

@@ -19,7 +19,7 @@ use found::{Found, found};
 use input::Closed;
 pub use input::{Input, Opened};
 use measured::{Measured, measured};
-use networks::{Course, Subject, ask};
+use networks::{Course, Subject, ask, spreads_of};
 pub use timings::{Stage, Timings, peak_memory_mb};
 
 use crate::codes::{dcm, other, ucum};
@@ -247,7 +247,7 @@ impl Engine {
             let names = n.checked_sub(1).map_or(&[][..], |before| &manifest.stage[before].label);
             let previous = found_before.as_ref().map(|labels| Previous { labels, names });
             let stage = &stage.manifest;
-            let (mut scores, notes, ()) = ask(stage, network, Subject { image, others: &others, previous }, &mut course, || ())?;
+            let (mut scores, notes, ()) = ask(stage, network, Subject { image, others: &others, previous }, &mut course, &mut [], || ())?;
             notes_of_networks.extend(notes.into_iter().map(|note| format!("stage {}: {note}", manifest.stage[n].name)));
             found_before = Some(course.timings.time(Stage::Postprocess, &mut *course.on_stage, || {
                 postprocess::activate(&mut scores, &stage.postprocess);
@@ -256,8 +256,9 @@ impl Engine {
         }
         let previous = found_before.as_ref().map(|labels| Previous { labels, names: manifest.last_labels() });
         let hashed = || (opened.content_sha256(), others.iter().map(|other| other.voxels.content_sha256()).collect::<Vec<_>>());
+        let mut spreads = if self.maps { spreads_of(manifest) } else { Vec::new() };
         let (mut scores, notes, hashes) =
-            ask(manifest, &mut self.network, Subject { image, others: &others, previous }, &mut course, hashed)?;
+            ask(manifest, &mut self.network, Subject { image, others: &others, previous }, &mut course, &mut spreads, hashed)?;
         notes_of_networks.extend(notes);
         drop(found_before);
         let label_of_channel = manifest.label_of_channel();
@@ -265,8 +266,17 @@ impl Engine {
             postprocess::activate(&mut scores, &manifest.postprocess);
             let labels = postprocess::labels_on(image.grid(), &scores, &label_of_channel, &manifest.postprocess, &self.backend)?;
             let wanted = manifest.maps().filter(|_| self.maps);
+            let mut spreads = spreads.into_iter();
             let maps: Vec<ValueMap> = wanted
-                .map(|(map, of, kind)| value_map(&map.name, of, postprocess::map_on(image.grid(), &scores, &label_of_channel, of, kind)))
+                .map(|(map, of, kind)| {
+                    let values = match of {
+                        MapOf::Spread { .. } => {
+                            spreads.next().expect("there is one for each such map, in their order").into_map(image.grid())
+                        }
+                        _ => postprocess::map_on(image.grid(), &scores, &label_of_channel, of, kind),
+                    };
+                    value_map(&map.name, of, values)
+                })
                 .collect();
             let (labels, objects) = postprocess::objects_on(labels, &scores, manifest)?;
             Ok::<_, PostprocessError>((labels, objects, maps))
@@ -336,6 +346,7 @@ fn value_map(name: &str, of: MapOf, values: Volume<f32>) -> ValueMap {
     let quantity = match of {
         MapOf::Probability { .. } => dcm::PROBABILITY,
         MapOf::Uncertainty => other::CLASS_ENTROPY,
+        MapOf::Spread { .. } => other::ENSEMBLE_SPREAD,
     };
     ValueMap { name: name.to_owned(), quantity, unit: ucum::ONE, values }
 }
@@ -373,6 +384,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
         }
         if let Some(previous) = &manifest.input.previous {
             add_fields(format!("{of_stage}input.previous"), json(serde_json::to_value(previous)));
+        }
+        if let Some(slices) = &manifest.input.slices {
+            add_fields(format!("{of_stage}input.slices"), json(serde_json::to_value(slices)));
         }
     }
     for (finding, instances) in manifest.finding.iter().filter_map(|finding| Some((finding, finding.instances.as_ref()?))) {

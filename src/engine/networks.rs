@@ -7,7 +7,8 @@ use super::input::OpenedChannel;
 use super::timings::{Stage, Timings};
 use crate::infer::{InferError, Network, Scores};
 use crate::kernels::{Backend, Interpolation};
-use crate::model::{Manifest, PreprocessStep};
+use crate::model::{Manifest, MapOf, PreprocessStep};
+use crate::postprocess::{self, Spread};
 use crate::preprocess::{Plans, Previous, Seen};
 use crate::volume::ImageVolume;
 
@@ -31,7 +32,7 @@ pub(super) struct Course<'a, 'b> {
 }
 
 /// The scores of `network`, which `manifest` describes, ready to go back to the grid of the image; what the reader of a result should know of
-/// them; and what `beside` gave, which runs while the input is made.
+/// them; and what `beside` gave, which runs while the input is made. What each member of an ensemble says goes into `spreads`.
 ///
 /// # Errors
 /// What went wrong in which stage of the analysis.
@@ -40,31 +41,51 @@ pub(super) fn ask<T: Send>(
     network: &mut Network,
     subject: Subject<'_>,
     course: &mut Course<'_, '_>,
+    spreads: &mut [Spread],
     beside: impl FnOnce() -> T + Send,
 ) -> Result<(Scores, Vec<String>, T), EngineError> {
     let Course { backend, cancel, timings, on_stage } = course;
+    let source = subject.image.grid();
     let seen = seen(manifest, subject)?;
     let one_hot = manifest.input.previous.as_ref().map_or(&[][..], |previous| &previous.one_hot);
     let preprocessed = || {
         let plans = Plans::new(seen, manifest.reference_channel(), subject.previous, backend)?;
-        network.afford(plans.reference().network_grid().voxel_count() as u64)?;
+        let of_spreads = Spread::bytes(source.voxel_count() as u64) * spreads.len() as u64;
+        network.afford(plans.reference().network_grid().voxel_count() as u64, of_spreads)?;
         let input = plans.run(one_hot, subject.previous, backend)?;
         Ok::<_, EngineError>((plans, input))
     };
     let (beside, preprocessed) = timings.time(Stage::Preprocess, *on_stage, || rayon::join(beside, preprocessed));
     let (plans, input) = preprocessed?;
-    let scores = timings.time(Stage::Infer, *on_stage, || network.run(&input, cancel))?;
-    drop(input);
-    if cancel.load(Ordering::Relaxed) {
-        return Err(InferError::Cancelled.into());
-    }
     let plan = plans.reference();
     let interpolation = match manifest.output.interpolation {
         Interpolation::Nearest => [Interpolation::Nearest; 3],
         _ => plan.scores_interpolation(),
     };
+    let placed = |scores: Scores| Scores { interpolation, source_box: plan.source_box(), ..scores };
+    let labels = manifest.label_of_channel();
+    let add = |member: Scores| {
+        let (Some(kind), false) = (manifest.score_kind(), spreads.is_empty()) else { return };
+        let mut member = placed(member);
+        postprocess::activate(&mut member, &manifest.postprocess);
+        spreads.iter_mut().for_each(|spread| spread.add(source, &member, &labels, kind));
+    };
+    let scores = timings.time(Stage::Infer, *on_stage, || network.run_each(&input, cancel, add))?;
+    drop(input);
+    if cancel.load(Ordering::Relaxed) {
+        return Err(InferError::Cancelled.into());
+    }
     let notes = plans.notes().into_iter().chain(left_out_patches(&scores, manifest.empty_patches())).collect();
-    Ok((Scores { interpolation, source_box: plan.source_box(), ..scores }, notes, beside))
+    Ok((placed(scores), notes, beside))
+}
+
+/// Of each map of the package that needs them, a spread over the members of its ensemble.
+pub(super) fn spreads_of(manifest: &Manifest) -> Vec<Spread> {
+    let spread = |of| match of {
+        MapOf::Spread { channel } => Some(Spread::of(channel)),
+        MapOf::Probability { .. } | MapOf::Uncertainty => None,
+    };
+    manifest.maps().filter_map(|(_, of, _)| spread(of)).collect()
 }
 
 /// The images in the order of the package's channels.

@@ -1,6 +1,7 @@
 //! ONNX graphs in sessions, and what they answer.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -17,7 +18,7 @@ use super::{Provider, memory, tiles, whole, window};
 use crate::geometry::{Coded, Grid};
 use crate::kernels::Interpolation;
 use crate::kernels::bounding_box::Bounds;
-use crate::model::{Inference, Layout, Package};
+use crate::model::{Inference, Layout, Package, Slices};
 use crate::volume::Volume;
 
 /// How soon a run hears that it is cancelled.
@@ -161,13 +162,17 @@ pub struct Network {
     input: String,
     output: String,
     layout: Layout,
-    /// Channels of the input.
+    /// Volumes that it sees.
     seen: usize,
     /// Those of them that are images, the first ones.
     images: usize,
+    /// Of each volume neighbouring slices are channels, where the package has it so.
+    slices: Option<Slices>,
     /// Channels of the output.
     channels: usize,
     inference: Inference,
+    /// Whether each graph answers for the whole before the next one does.
+    one_by_one: bool,
     /// Scores of each channel where nothing is, where some says that.
     background: Option<Vec<f32>>,
     /// Memory that this process may have, in bytes.
@@ -190,12 +195,16 @@ impl Network {
         let layout = manifest.input.layout;
         let seen = manifest.input_channels();
         let slices = slices_at_a_time(&manifest.inference);
+        let of_slices = manifest
+            .input
+            .slices
+            .map_or_else(String::new, |slices| format!(": as channels {} slices of each of {seen} (`input.slices`)", slices.count));
         let load = |graph: &Vec<u8>| {
             let session = session(runtime, provider, graph)?;
-            check_tensor(session.inputs(), &manifest.input.tensor, layout, seen, slices)?;
+            check_tensor(session.inputs(), &manifest.input.tensor, layout, (manifest.tensor_channels(), &of_slices), slices)?;
             match manifest.resized_to() {
                 Some(to) => whole::check(&session, manifest, to)?,
-                None => check_tensor(session.outputs(), &manifest.output.tensor, layout, channels, slices)?,
+                None => check_tensor(session.outputs(), &manifest.output.tensor, layout, (channels, ""), slices)?,
             }
             match session.inputs().len() {
                 1 => Ok(session),
@@ -211,8 +220,10 @@ impl Network {
             layout,
             seen,
             images: manifest.images(),
+            slices: manifest.input.slices,
             channels,
             inference: manifest.inference.clone(),
+            one_by_one: manifest.has_spread(),
             background: manifest.background_scores(),
             most_bytes: None,
             has_run: false,
@@ -228,25 +239,39 @@ impl Network {
     ///
     /// What the sessions take for themselves is not among them: they keep it from their first answer on, and then it is loaded.
     pub fn needed_bytes(&self, voxels: u64) -> u64 {
-        let part = |shape: [u32; 3], halo: u32| shape.iter().map(|&n| u64::from(n) + 2 * u64::from(halo)).product::<u64>().min(voxels);
+        let part = |shape: [u32; 3], halo: u32| shape.iter().map(|&n| u64::from(n) + 2 * u64::from(halo)).product::<u64>();
         let (seen, channels) = (self.seen as u64, self.channels as u64);
+        // Of a part of so many voxels in so many slices: what of each volume is taken for it, and once more by slices, as the network sees it.
+        let shown = |part: u64, slices: u64| match &self.slices {
+            Some(of) => [part + part.div_ceil(slices) * 2 * of.reach() as u64, part * of.count as u64],
+            None => [part, 0],
+        };
         let values = match &self.inference {
-            Inference::Tiles(tiles) => voxels * (seen + channels) + part(tiles.tile, tiles.halo) * (seen + 2 * channels),
+            Inference::Tiles(tiles) => {
+                let part = part(tiles.tile, tiles.halo).min(voxels);
+                let [taken, stacked] = shown(part, u64::from(tiles.tile[2]));
+                voxels * (seen + channels) + seen * (taken + stacked) + 2 * channels * part
+            }
             // Weights are summed up beside the scores; a patch waits on each side of the network.
             Inference::SlidingWindow(window) => {
-                voxels * (1 + seen + channels) + window.patch.iter().map(|&n| u64::from(n)).product::<u64>() * 3 * (seen + channels)
+                let part = part(window.patch, 0);
+                let [taken, stacked] = shown(part, u64::from(window.patch[2]));
+                voxels * (1 + seen + channels) + 3 * (seen * taken + channels * part) + seen * stacked
             }
             Inference::Whole(_) => voxels * (1 + self.batch as u64), // covered in many places at a time
         };
-        4 * values
+        // One graph's scores beside the sum of all.
+        let of_one = if self.one_by_one { voxels * channels } else { 0 };
+        4 * (values + of_one)
     }
 
-    /// Refuses a volume of `voxels` on the network's grid that does not fit into memory, before anything is done with it.
+    /// Refuses a volume of `voxels` on the network's grid that does not fit into memory, with `beside` bytes for what is made of the answers
+    /// meanwhile, before anything is done with it.
     ///
     /// # Errors
     /// [`InferError::Memory`].
-    pub fn afford(&self, voxels: u64) -> Result<(), InferError> {
-        memory::afford(self.needed_bytes(voxels), self.most_bytes)
+    pub fn afford(&self, voxels: u64, beside: u64) -> Result<(), InferError> {
+        memory::afford(self.needed_bytes(voxels).saturating_add(beside), self.most_bytes)
     }
 
     /// The network's answer for the whole of `input`: a volume for each channel that it sees, on one grid.
@@ -259,6 +284,21 @@ impl Network {
     /// # Panics
     /// Where there are other channels than the manifest has, or on different grids: broken promises of the caller.
     pub fn run(&mut self, input: &[Volume<f32>], cancel: &AtomicBool) -> Result<Scores, InferError> {
+        self.run_each(input, cancel, |_| ())
+    }
+
+    /// As [`Network::run`], and `each` is given what each graph of the ensemble says by itself, one after the other, where the package has a map of
+    /// their spread; of other packages it is given nothing.
+    ///
+    /// Such a package's scores are the means of those of whole volumes, and others' those of parts: the same but for rounding. They do not depend
+    /// on whether maps are asked for.
+    ///
+    /// # Errors
+    /// As [`Network::run`].
+    ///
+    /// # Panics
+    /// As [`Network::run`].
+    pub fn run_each(&mut self, input: &[Volume<f32>], cancel: &AtomicBool, mut each: impl FnMut(Scores)) -> Result<Scores, InferError> {
         assert_eq!(input.len(), self.seen, "a volume for each channel");
         let grid = *input[0].grid();
         assert!(input.iter().all(|channel| *channel.grid() == grid), "channels lie on one grid");
@@ -266,12 +306,31 @@ impl Network {
         let voxels = grid.voxel_count() as u64;
         let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels * self.seen as u64);
         let background = self.background.clone();
-        self.watched(rest_bytes, cancel, |asked| match &inference {
+        let scores = |asked: &mut Asked<'_>| match &inference {
             Inference::Tiles(tiles) => Ok(Scores::linear(grid, tiles::run(asked, tiles, input)?)),
             Inference::SlidingWindow(window) => window::run(asked, window, input, background.as_deref()),
             Inference::Whole(_) => {
                 Err(InferError::Contract { what: "it sees images as a whole, and gives no scores for voxels".to_owned() })
             }
+        };
+        let graphs = self.sessions.len();
+        let one_by_one = self.one_by_one;
+        self.watched(rest_bytes, cancel, |asked| {
+            if !one_by_one {
+                return scores(asked);
+            }
+            asked.graphs = 0..1;
+            let first = scores(asked)?;
+            let mut sum = first.clone();
+            each(first);
+            for n in 1..graphs {
+                asked.graphs = n..n + 1;
+                let one = scores(asked)?;
+                sum.values.par_iter_mut().zip(&one.values).for_each(|(sum, score)| *sum += score);
+                each(one);
+            }
+            sum.values.par_iter_mut().for_each(|sum| *sum /= graphs as f32);
+            Ok(sum)
         })
     }
 
@@ -294,7 +353,8 @@ impl Network {
                     }
                 }
             });
-            let answer = work(&mut Asked { network: self, options: &options, cancel, rest_bytes });
+            let graphs = 0..self.sessions.len();
+            let answer = work(&mut Asked { network: self, graphs, options: &options, cancel, rest_bytes });
             drop(over);
             answer.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })
         })
@@ -304,6 +364,8 @@ impl Network {
 /// A network during one run.
 pub(super) struct Asked<'a> {
     network: &'a mut Network,
+    /// Those that are asked; answers are the mean over them.
+    graphs: Range<usize>,
     options: &'a RunOptions,
     cancel: &'a AtomicBool,
     /// What a run takes beside its input and the sessions' own.
@@ -323,17 +385,25 @@ impl Asked<'_> {
         self.network.layout
     }
 
+    pub(super) fn slices(&self) -> Option<Slices> {
+        self.network.slices
+    }
+
     pub(super) fn batch(&self) -> usize {
         self.network.batch
     }
 
-    /// The answer for a box of `shape` (i, j, k): the mean over the graphs. Input and answer are channel by channel.
+    /// The answer for a box of `shape` (i, j, k): the mean over the graphs. Input and answer are channel by channel; where the network sees
+    /// neighbouring slices, the input has as many slices more at both ends as these reach.
     pub(super) fn answer(&mut self, input: &[f32], [i, j, k]: [usize; 3], scores: &mut Vec<f32>) -> Result<(), InferError> {
         let (seen, channels) = (self.network.seen, self.network.channels);
         match self.network.layout {
             Layout::Ncdhw => self.run(input, [seen, channels].map(|channels| vec![1, channels, k, j, i]), scores),
             Layout::Nchw => {
-                let by_slice = exchanged(input, [seen, k], i * j);
+                let (by_slice, seen) = match &self.network.slices {
+                    Some(slices) => (with_neighbours(input, [seen, k], slices, i * j), seen * slices.count),
+                    None => (exchanged(input, [seen, k], i * j), seen),
+                };
                 self.run(&by_slice, [seen, channels].map(|channels| vec![k, channels, j, i]), scores)?;
                 if let Cow::Owned(by_channel) = exchanged(scores, [k, channels], i * j) {
                     *scores = by_channel;
@@ -349,6 +419,7 @@ impl Asked<'_> {
             return Err(InferError::Cancelled);
         }
         let Network { sessions, input: of_input, output, most_bytes, has_run, .. } = &mut *self.network;
+        let sessions = &mut sessions[self.graphs.clone()];
         let graphs = sessions.len() as f32;
         for (n, session) in sessions.iter_mut().enumerate() {
             let tensor = TensorRef::from_array_view((given.clone(), input))?;
@@ -384,7 +455,30 @@ fn exchanged(values: &[f32], [a, b]: [usize; 2], plane: usize) -> Cow<'_, [f32]>
         return Cow::Borrowed(values);
     }
     let planes = (0..b).flat_map(|of_b| (0..a).map(move |of_a| of_a * b + of_b));
-    Cow::Owned(planes.flat_map(|n| &values[n * plane..][..plane]).copied().collect())
+    Cow::Owned(planes_of(values, plane, a * b, planes))
+}
+
+/// What a network of slices sees of `k` slices of each of `seen` volumes, whose planes of `plane` values lie volume by volume, with as many
+/// slices more at both ends as `slices` reaches: for each slice its neighbours and itself as channels.
+fn with_neighbours<'a>(values: &'a [f32], [seen, k]: [usize; 2], slices: &Slices, plane: usize) -> Cow<'a, [f32]> {
+    let channels = seen * slices.count;
+    let of_volume = k + 2 * slices.reach();
+    let plane_of = |slice: usize, channel: usize| {
+        let [volume, place] = slices.of_channel(channel, seen);
+        volume * of_volume + slice + place
+    };
+    if k == 1 && (0..channels).all(|channel| plane_of(0, channel) == channel) {
+        return Cow::Borrowed(values);
+    }
+    let planes = (0..k).flat_map(|slice| (0..channels).map(move |channel| plane_of(slice, channel)));
+    Cow::Owned(planes_of(values, plane, k * channels, planes))
+}
+
+/// `count` planes of `plane` values each, by their places among `values`.
+fn planes_of(values: &[f32], plane: usize, count: usize, places: impl Iterator<Item = usize>) -> Vec<f32> {
+    let mut planes = Vec::with_capacity(count * plane);
+    places.for_each(|n| planes.extend_from_slice(&values[n * plane..][..plane]));
+    planes
 }
 
 /// A tensor that a graph takes or gives.
@@ -452,12 +546,13 @@ fn batch_fits(found: i64, layout: Layout, slices: Option<usize>) -> bool {
     found == -1 || wanted.is_some_and(|wanted| found == wanted as i64)
 }
 
-/// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them; `slices` as of [`slices_at_a_time`].
+/// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them; beside their number stands what a message says of
+/// it. `slices` as of [`slices_at_a_time`].
 fn check_tensor(
     outlets: &[ort::value::Outlet],
     name: &str,
     layout: Layout,
-    channels: usize,
+    (channels, why): (usize, &str),
     slices: Option<usize>,
 ) -> Result<(), InferError> {
     let broken = |what: String| Err(InferError::Contract { what });
@@ -480,14 +575,14 @@ fn check_tensor(
         )),
         (Layout::Nchw, &[_, c, _, _]) if fixed_or(c, channels) => Ok(()),
         (Layout::Ncdhw, _) => broken(format!("`{name}` has shape {:?}, expected [1, {channels}, D, H, W]", &**shape)),
-        (Layout::Nchw, _) => broken(format!("`{name}` has shape {:?}, expected [N, {channels}, H, W]", &**shape)),
+        (Layout::Nchw, _) => broken(format!("`{name}` has shape {:?}, expected [N, {channels}, H, W]{why}", &**shape)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Tiles;
+    use crate::model::{Beyond, SliceOrder, Tiles};
 
     #[test]
     fn a_fixed_batch_is_as_many_slices_as_come() {
@@ -508,5 +603,19 @@ mod tests {
         assert_eq!(&*by_slice, [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.]);
         assert_eq!(&*exchanged(&by_slice, [3, 2], 2), by_channel);
         assert!(matches!(exchanged(&by_channel, [1, 6], 2), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn neighbours_of_slices() {
+        // Two volumes of four slices of one voxel, of which the middle two are answered for.
+        let values = [0., 1., 2., 3., 10., 11., 12., 13.];
+        let of = |order| Slices { count: 3, beyond: Beyond::Edge, order };
+        let by_image = with_neighbours(&values, [2, 2], &of(SliceOrder::ByImage), 1);
+        assert_eq!(&*by_image, [0., 1., 2., 10., 11., 12., 1., 2., 3., 11., 12., 13.]);
+        let by_slice = with_neighbours(&values, [2, 2], &of(SliceOrder::BySlice), 1);
+        assert_eq!(&*by_slice, [0., 10., 1., 11., 2., 12., 1., 11., 2., 12., 3., 13.]);
+        assert!(matches!(with_neighbours(&values[..6], [2, 1], &of(SliceOrder::ByImage), 1), Cow::Borrowed(_)));
+        assert!(matches!(with_neighbours(&values[..6], [2, 1], &of(SliceOrder::BySlice), 1), Cow::Owned(_)));
+        assert!(matches!(with_neighbours(&values[..3], [1, 1], &of(SliceOrder::BySlice), 1), Cow::Borrowed(_)));
     }
 }

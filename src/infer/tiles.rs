@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::InferError;
 use super::network::Asked;
-use crate::model::Tiles;
+use crate::model::{Beyond, Slices, Tiles};
 use crate::volume::Volume;
 
 /// Scores of the whole of `input`, a volume for each channel, channel by channel.
@@ -21,7 +21,14 @@ pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &[Volume<f32>])
                 let shape = outer.map(|r| r.len());
                 tile_input.clear();
                 for channel in input {
-                    for_rows(dims, outer, |row| tile_input.extend_from_slice(&channel.voxels()[row]));
+                    for slice in slices_seen(&z.outer, dims[2], network.slices()) {
+                        match slice {
+                            Some(k) => for_rows(dims, [&x.outer, &y.outer, &(k..k + 1)], |row| {
+                                tile_input.extend_from_slice(&channel.voxels()[row]);
+                            }),
+                            None => tile_input.resize(tile_input.len() + shape[0] * shape[1], 0.0),
+                        }
+                    }
                 }
                 network.answer(&tile_input, shape, &mut scores)?;
                 let inner = [&x.inner, &y.inner, &z.inner];
@@ -58,6 +65,17 @@ fn spans(length: u32, tile: u32, halo: u32) -> Vec<Span> {
         .collect()
 }
 
+/// The slices of the volume that a tile of slices `outer` sees, neighbours among them; `None` where it sees zeros beyond the volume.
+fn slices_seen(outer: &Range<usize>, length: u32, slices: Option<Slices>) -> impl Iterator<Item = Option<usize>> {
+    let reach = slices.map_or(0, |slices| slices.reach()) as i64;
+    let continues = slices.is_some_and(|slices| slices.beyond == Beyond::Edge);
+    let last = i64::from(length) - 1;
+    (outer.start as i64 - reach..outer.end as i64 + reach).map(move |k| {
+        let nearest = k.clamp(0, last);
+        (k == nearest || continues).then_some(nearest as usize)
+    })
+}
+
 /// Calls `f` with the index range of each row of a box within a volume of `dims`.
 fn for_rows(dims: [u32; 3], of_box: [&Range<usize>; 3], mut f: impl FnMut(Range<usize>)) {
     let [i, j, _] = dims.map(|d| d as usize);
@@ -91,5 +109,15 @@ mod tests {
         check(10, 16, 2, &[(0..10, 0..10)]);
         check(10, 5, 2, &[(0..5, 0..7), (5..10, 3..10)]);
         check(10, 4, 1, &[(0..3, 0..4), (3..6, 2..7), (6..10, 5..10)]);
+    }
+
+    #[test]
+    fn neighbours_beyond_the_ends_are_the_last_slice_or_zeros() {
+        let slices = |beyond| Some(Slices { count: 5, beyond, order: Default::default() });
+        let seen = |outer, slices| slices_seen(&outer, 4, slices).collect::<Vec<_>>();
+        assert_eq!(seen(1..3, None), [Some(1), Some(2)]);
+        assert_eq!(seen(0..2, slices(Beyond::Edge)), [Some(0), Some(0), Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(seen(3..4, slices(Beyond::Zero)), [Some(1), Some(2), Some(3), None, None]);
+        assert_eq!(seen(0..1, slices(Beyond::Zero)), [None, None, Some(0), Some(1), Some(2)]);
     }
 }

@@ -25,11 +25,15 @@ pub(super) fn run(
     let volume_dims = input[0].grid().dims();
     let mut patches = patches(window, volume_dims);
     let all = patches.len();
+    let slices = network.slices();
+    let reach = slices.map_or(0, |slices| slices.reach());
     if let Some(range) = window.empty {
-        let empty = empty_starts(&patches, &input[..network.images()], range);
+        let empty = empty_starts(&patches, reach, &input[..network.images()], range);
         patches.retain(|patch| !empty.contains(&patch.start));
     }
     let weights = weighting(window).weights(window.patch);
+    let in_plane = window.beyond == Beyond::Edge;
+    let continued = [in_plane, in_plane, slices.map_or(window.beyond, |slices| slices.beyond) == Beyond::Edge];
     let shape = window.patch.map(|n| n as usize);
     let mut sums = vec![0.0; network.channels() * input[0].voxels().len()];
     let mut weight_sums = vec![0.0; input[0].voxels().len()];
@@ -40,11 +44,13 @@ pub(super) fn run(
         scope.spawn(|| {
             let gathered = gathered; // moved in: it ends with this thread
             for patch in &patches {
-                let mut values = vec![0.0; weights.len() * input.len()];
-                for (channel, values) in input.iter().zip(values.chunks_exact_mut(weights.len())) {
-                    gather_patch_cpu(channel.voxels(), volume_dims, patch, OUTSIDE, values);
-                    if window.beyond == Beyond::Edge {
-                        continue_edges(values, patch, volume_dims);
+                let seen = with_neighbours(patch, reach);
+                let voxels = seen.dims.iter().map(|&n| n as usize).product::<usize>();
+                let mut values = vec![0.0; voxels * input.len()];
+                for (channel, values) in input.iter().zip(values.chunks_exact_mut(voxels)) {
+                    gather_patch_cpu(channel.voxels(), volume_dims, &seen, OUTSIDE, values);
+                    if continued.contains(&true) {
+                        continue_edges(values, &seen, volume_dims, continued);
                     }
                 }
                 if gathered.send(values).is_err() {
@@ -78,10 +84,18 @@ pub(super) fn run(
     Ok(Scores { patches: all, empty_patches, ..Scores::linear(*input[0].grid(), sums) })
 }
 
-/// Where the patches start that hold nothing but values in `range`, in every image. What lies beyond the volume does not count.
-fn empty_starts(patches: &[Patch], images: &[Volume<f32>], [low, high]: [f64; 2]) -> HashSet<[i32; 3]> {
+/// What the network sees for a patch: `reach` slices more at both ends. Where the patch is turned round along k, so are they.
+fn with_neighbours(patch: &Patch, reach: usize) -> Patch {
+    let ([x, y, z], [i, j, k]) = (patch.start, patch.dims);
+    Patch { start: [x, y, z - reach as i32], dims: [i, j, k + 2 * reach as u32], mirror: patch.mirror }
+}
+
+/// Where the patches start for which the network sees nothing but values in `range`, in every image. What lies beyond the volume does not
+/// count.
+fn empty_starts(patches: &[Patch], reach: usize, images: &[Volume<f32>], [low, high]: [f64; 2]) -> HashSet<[i32; 3]> {
     let [nx, ny, nz] = images[0].grid().dims();
-    let is_empty = |start: [i32; 3], dims: [u32; 3]| {
+    let is_empty = |patch: &Patch| {
+        let Patch { start, dims, .. } = with_neighbours(patch, reach);
         let along = |n: usize, length: u32| {
             let end = (i64::from(start[n]) + i64::from(dims[n])).clamp(0, length.into()) as usize;
             start[n].max(0) as usize..end
@@ -93,16 +107,19 @@ fn empty_starts(patches: &[Patch], images: &[Volume<f32>], [low, high]: [f64; 2]
             images.iter().all(|image| image.voxels()[row + xs.start..row + xs.end].iter().all(in_range))
         })
     };
-    let mut starts: Vec<_> = patches.iter().map(|patch| (patch.start, patch.dims)).collect();
-    starts.dedup();
-    starts.into_par_iter().filter(|&(start, dims)| is_empty(start, dims)).map(|(start, _)| start).collect()
+    let mut places: Vec<_> = patches.iter().collect();
+    places.dedup_by_key(|patch| patch.start);
+    places.into_par_iter().filter(|patch| is_empty(patch)).map(|patch| patch.start).collect()
 }
 
-/// What of a gathered patch lies beyond the volume becomes the nearest of what lies within it.
-fn continue_edges(values: &mut [f32], patch: &Patch, volume_dims: [u32; 3]) {
+/// What of a gathered patch lies beyond the volume along the axes that are `continued` becomes the nearest of what lies within it.
+fn continue_edges(values: &mut [f32], patch: &Patch, volume_dims: [u32; 3], continued: [bool; 3]) {
     let [nx, ny, nz] = patch.dims.map(|n| n as usize);
     // The voxel within the volume nearest to the n-th one along an axis; where the patch is turned round, its ends are exchanged.
     let within = |axis: usize, n: usize| {
+        if !continued[axis] {
+            return n;
+        }
         let last = patch.dims[axis] as i32 - 1;
         let turned = |n: i32| if patch.mirror[axis] { last - n } else { n };
         let ends = [-patch.start[axis], volume_dims[axis] as i32 - 1 - patch.start[axis]].map(|end| turned(end.clamp(0, last)));

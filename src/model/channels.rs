@@ -48,7 +48,7 @@ impl Manifest {
         self.input.channel.iter().position(|channel| channel.select.is_none()).unwrap_or(0)
     }
 
-    /// Channels of the network's input.
+    /// What the network's input is made of: its images, and the labels of the stage before that it sees.
     pub fn input_channels(&self) -> usize {
         self.images() + self.input.previous.as_ref().map_or(0, |previous| previous.one_hot.len())
     }

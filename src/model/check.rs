@@ -1,6 +1,6 @@
 //! What TOML's types cannot say of a manifest: numbers, order of steps, names and what belongs together.
 //!
-//! What one table alone decides stands beside it: `channels.rs`, `stage.rs`, `instances.rs`, `whole.rs`, `follow_up.rs`.
+//! What one table alone decides stands beside it: `channels.rs`, `slices.rs`, `stage.rs`, `instances.rs`, `whole.rs`, `follow_up.rs`.
 
 use std::path::{Component, Path};
 
@@ -45,6 +45,7 @@ impl Manifest {
             self.check_labels()?;
         }
         self.check_channels()?;
+        self.check_slices()?;
         self.steps_of_images().into_iter().try_for_each(Self::check_preprocess)?;
         self.check_findings()?;
         self.check_maps()
@@ -220,7 +221,13 @@ impl Manifest {
             }
             match (map.of, &map.finding) {
                 (MapKind::Probability, None) => return wrong("is of the probability of a `finding`, and names none"),
-                (MapKind::Probability, Some(name)) if !self.finding.iter().any(|finding| finding.name == *name) => {
+                (MapKind::Spread, None) => return wrong("is of the spread of the probability of a `finding`, and names none"),
+                (MapKind::Spread, Some(_)) if self.file.len() < 2 => {
+                    return wrong(
+                        "is of the spread over an ensemble, and the package has one graph: give several [[file]], or leave it out",
+                    );
+                }
+                (MapKind::Probability | MapKind::Spread, Some(name)) if !self.finding.iter().any(|finding| finding.name == *name) => {
                     return wrong("is of a `finding` that is none of the package's");
                 }
                 (MapKind::Uncertainty, Some(_)) => return wrong("is of the uncertainty between all findings, and names one"),

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::exactly::exactly_some;
 use super::reference::{Reference, ReferenceInput};
-use super::{Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Stage, Threshold};
+use super::{
+    Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Slices, Stage, Threshold,
+};
 use crate::codes::Code;
 use crate::kernels::Interpolation;
 
@@ -125,6 +127,8 @@ pub struct Input {
     pub channel: Vec<Channel>,
     /// What it sees of the stage before.
     pub previous: Option<PreviousLabels>,
+    /// The slices that it sees for each one that it answers for, where these are several. Only with `NCHW`.
+    pub slices: Option<Slices>,
 }
 
 /// Element type of a tensor.
@@ -373,7 +377,7 @@ pub struct Map {
     pub name: String,
     /// What the values are.
     pub of: MapKind,
-    /// Name of the finding whose probability it is.
+    /// Name of the finding whose probability or spread it is.
     pub finding: Option<String>,
 }
 
@@ -385,6 +389,8 @@ pub enum MapKind {
     Probability,
     /// Normalized entropy over all findings: 0 certain, 1 every finding as likely.
     Uncertainty,
+    /// Standard deviation of the probability of one finding over the graphs of an ensemble, 0 to 0.5.
+    Spread,
 }
 
 /// What a map is computed from.
@@ -397,6 +403,11 @@ pub enum MapOf {
     },
     /// The entropy over all classes.
     Uncertainty,
+    /// How far the graphs of an ensemble are apart in the probability of one class.
+    Spread {
+        /// Its channel.
+        channel: usize,
+    },
 }
 
 /// A number that can be measured on a segment.
@@ -506,14 +517,20 @@ impl Manifest {
 
     /// The maps, with what each is computed from, and from what kind of scores.
     pub fn maps(&self) -> impl Iterator<Item = (&Map, MapOf, ScoreKind)> {
-        let of = |map: &Map| match map.of {
-            MapKind::Probability => {
-                let finding = self.finding.iter().find(|finding| Some(&finding.name) == map.finding.as_ref())?;
-                Some(MapOf::Probability { channel: finding.channel })
+        let of = |map: &Map| {
+            let finding = self.finding.iter().find(|finding| Some(&finding.name) == map.finding.as_ref());
+            match map.of {
+                MapKind::Probability => Some(MapOf::Probability { channel: finding?.channel }),
+                MapKind::Uncertainty => Some(MapOf::Uncertainty),
+                MapKind::Spread => Some(MapOf::Spread { channel: finding?.channel }),
             }
-            MapKind::Uncertainty => Some(MapOf::Uncertainty),
         };
         self.map.iter().filter_map(move |map| Some((map, of(map)?, self.score_kind()?)))
+    }
+
+    /// Whether some map needs what each graph of the ensemble says by itself.
+    pub fn has_spread(&self) -> bool {
+        self.map.iter().any(|map| map.of == MapKind::Spread)
     }
 
     /// What scores are by the time that they are interpolated.

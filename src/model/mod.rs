@@ -17,6 +17,7 @@ mod package;
 mod reference;
 pub mod select;
 pub mod signature;
+mod slices;
 mod stage;
 mod whole;
 
@@ -34,5 +35,6 @@ pub use manifest::{
 pub use package::{Installed, Package, PackageFolders, PackageId};
 pub use reference::{Expected, Reference, ReferenceInput};
 pub use select::{Answer, Assessment, ChannelFile, ChannelSeries, Check, Eligible, EligibleVolume, Ineligible, Select, VolumeAssessment};
+pub use slices::{SliceOrder, Slices};
 pub use stage::{PreviousLabels, Stage, StageLabel};
 pub use whole::{Estimate, Explanation, Fill, NamedFill, Threshold, patch_starts};

@@ -3,6 +3,8 @@
 //! Scores are interpolated as for the label map, so that a map is high where its class wins. Probabilities are then computed at each voxel:
 //! with `logits` by softmax, with `independent-logits` by a sigmoid for each class, with `probabilities` by dividing through their sum.
 
+use rayon::prelude::*;
+
 use super::{answered_by, kernel_on};
 use crate::geometry::Grid;
 use crate::infer::Scores;
@@ -15,7 +17,7 @@ use crate::volume::Volume;
 /// background: 0. Runs on the CPU, whatever the backend.
 ///
 /// # Panics
-/// Where the map is of a channel that the scores do not have: a broken promise of the caller.
+/// Where the map is of a channel that the scores do not have, or of a [`Spread`], which one set of scores has not: broken promises of the caller.
 pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: ScoreKind) -> Volume<f32> {
     let kernel = kernel_on(&answered_by(scores, source), scores, labels);
     let value = |scores: &mut [f32]| {
@@ -23,12 +25,69 @@ pub fn map_on(source: &Grid, scores: &Scores, labels: &[u8], of: MapOf, kind: Sc
         match of {
             MapOf::Probability { channel } => scores[channel],
             MapOf::Uncertainty => uncertainty(scores, kind),
+            MapOf::Spread { .. } => unreachable!("a spread is of several sets of scores"),
         }
     };
     let values = map_scores_cpu(&scores.values, &kernel, value);
     match scores.source_box {
         Some(bounds) => Volume::new(*source, uncrop(&values, source.dims(), bounds)),
         None => Volume::new(*source, values),
+    }
+}
+
+/// How far the members of an ensemble are apart: the standard deviation over them (of all, not of a sample) of the probability of one class at
+/// each voxel of the source, 0 to 0.5. Each member's probability is the map that it would have by itself.
+///
+/// Two volumes of floats on the source grid are kept, however many members there are (Welford's method), and one more while one is added.
+#[derive(Debug)]
+pub struct Spread {
+    channel: usize,
+    members: f32,
+    /// Mean so far.
+    means: Vec<f32>,
+    /// Sum so far of squared distances from the mean.
+    squares: Vec<f32>,
+}
+
+impl Spread {
+    /// Of the class of a channel, and of no members yet.
+    pub fn of(channel: usize) -> Self {
+        Self { channel, members: 0.0, means: Vec::new(), squares: Vec::new() }
+    }
+
+    /// Bytes that a spread takes over so many voxels of the source.
+    pub fn bytes(voxels: u64) -> u64 {
+        3 * 4 * voxels
+    }
+
+    /// Adds what a member says.
+    ///
+    /// # Panics
+    /// As [`map_on`], and where members are on different grids: broken promises of the caller.
+    pub fn add(&mut self, source: &Grid, member: &Scores, labels: &[u8], kind: ScoreKind) {
+        let probability = map_on(source, member, labels, MapOf::Probability { channel: self.channel }, kind);
+        if self.members == 0.0 {
+            self.means = vec![0.0; source.voxel_count()];
+            self.squares = vec![0.0; source.voxel_count()];
+        }
+        assert_eq!(self.means.len(), source.voxel_count(), "members answer for the same voxels");
+        self.members += 1.0;
+        let members = self.members;
+        self.means.par_iter_mut().zip(&mut self.squares).zip(probability.voxels()).for_each(|((mean, squares), &value)| {
+            let off = value - *mean;
+            *mean += off / members;
+            *squares += off * (value - *mean);
+        });
+    }
+
+    /// The spread over the members so far; of one it is 0 everywhere.
+    ///
+    /// # Panics
+    /// Where there are none, or they are not on this grid: broken promises of the caller.
+    pub fn into_map(self, source: &Grid) -> Volume<f32> {
+        let mut values = self.squares;
+        values.par_iter_mut().for_each(|squares| *squares = (*squares / self.members).sqrt().clamp(0.0, 0.5)); // rounding
+        Volume::new(*source, values)
     }
 }
 
@@ -120,6 +179,26 @@ mod tests {
         check(ScoreKind::IndependentLogits, &[0.0, 1000.0], &[0.5, 1.0], 0.5);
         check(ScoreKind::Probabilities, &[0.4, 0.0, -1e-8], &[1.0, 0.0, 0.0], 0.0);
         check(ScoreKind::Probabilities, &[0.0, 0.0], &[0.5, 0.5], 1.0);
+    }
+
+    #[test]
+    fn members_of_an_ensemble_are_apart() {
+        let grid = Grid::new([4, 1, 1], Affine::IDENTITY).expect("a grid");
+        let mut spread = Spread::of(1);
+        // Logits of two classes: the second is less certain than the first by so much.
+        for second in [[0.0, 40.0, 1.0, -2.0], [0.0, 40.0, 2.0, 0.5], [0.0, -40.0, -1.0, 3.0]] {
+            let scores = Scores::linear(grid, [[0.0; 4], second].concat());
+            spread.add(&grid, &scores, &[0, 1], ScoreKind::Logits);
+        }
+        let found = spread.into_map(&grid);
+        // np.std(scipy.special.expit([[0, 40, 1, -2], [0, 40, 2, .5], [0, -40, -1, 3]]), axis=0)
+        let expected = [0.0, 0.471_404_52, 0.260_414_46, 0.342_661_2];
+        assert!(found.voxels().iter().zip(expected).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6), "{:?}", found.voxels());
+        let mut halves = Spread::of(0);
+        for first in [100.0, -100.0] {
+            halves.add(&grid, &Scores::linear(grid, vec![first; 4]), &[1], ScoreKind::IndependentLogits);
+        }
+        assert_eq!(halves.into_map(&grid).voxels(), [0.5; 4]);
     }
 
     #[test]

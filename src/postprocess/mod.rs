@@ -5,7 +5,7 @@ mod objects;
 
 use thiserror::Error;
 
-pub use maps::{map_on, probability_of, values_on};
+pub use maps::{Spread, map_on, probability_of, values_on};
 pub use objects::{ObjectScores, objects_on};
 
 use crate::geometry::{Coded, Grid};

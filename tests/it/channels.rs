@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::support::{Ran, command, files_below, outcomes, python, root};
 
-const REFERENCE: Sampling = Sampling { dims: [45, 34, 24], spacing_mm: [8.0, 8.0, 10.0], noise_hu: 0.0 };
+pub(crate) const REFERENCE: Sampling = Sampling { dims: [45, 34, 24], spacing_mm: [8.0, 8.0, 10.0], noise_hu: 0.0 };
 
 /// The graphs of `make_graphs.py`, once.
 static GRAPHS: LazyLock<TempDir> = LazyLock::new(|| {
@@ -131,6 +131,13 @@ fn write(phantom: &Phantom, folder: &Path, number: u32, description: &str, other
     }
 }
 
+/// A study with the body as series 2 and the ramp as series 3.
+pub(crate) fn study_of_both() -> TempDir {
+    let study = study();
+    write(&ramp(&REFERENCE), &study.path().join("ramp"), 3, "ramp", &[]);
+    study
+}
+
 /// A study with the body as series 2.
 fn study() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -145,7 +152,7 @@ fn run(package: &Path, input: &Path, output: &Path) -> Ran {
 }
 
 /// Which voxels of the reference must be found: body of the left side.
-fn expected() -> Vec<u8> {
+pub(crate) fn expected() -> Vec<u8> {
     let image = phantom::chest(&REFERENCE).image;
     let grid = *image.grid();
     let [nx, ny, _] = grid.dims().map(|n| n as usize);
@@ -218,8 +225,7 @@ fn refused(study: &Path, manifest: &str, expected: &[(&str, &str)]) -> Value {
 
 #[test]
 fn a_second_series_on_the_same_grid() {
-    let study = study();
-    write(&ramp(&REFERENCE), &study.path().join("ramp"), 3, "ramp", &[]);
+    let study = study_of_both();
     let (report, findings) = check(study.path(), MANIFEST);
     let codes: Vec<_> = outcomes(&report);
     assert_eq!(codes[1], ("not-eligible".to_owned(), vec!["select.other-channel".to_owned()]), "{report}");
@@ -296,8 +302,7 @@ fn what_does_not_lie_where_the_reference_does_is_refused() {
 
 #[test]
 fn rules_that_do_not_tell_channels_apart_are_refused() {
-    let study = study();
-    write(&ramp(&REFERENCE), &study.path().join("ramp"), 3, "ramp", &[]);
+    let study = study_of_both();
     let loose = MANIFEST.replace("any = [\"^body$\"]", "any = [\"^body$\", \"^ramp$\"]");
     let shared = ("refused", "select.channel-shared");
     refused(study.path(), &loose, &[shared, shared]);

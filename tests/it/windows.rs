@@ -34,11 +34,12 @@ pub(crate) fn answer(folder: &Path, provider: Provider) {
     let runtime = runtime::load(None, provider).expect("ONNX Runtime is there");
     for case in cases(folder) {
         let dims: [u32; 3] = serde_json::from_slice(&std::fs::read(case.join("dims.json")).expect("readable")).expect("three numbers");
-        let input = bytemuck::pod_collect_to_vec(&std::fs::read(case.join("input.raw")).expect("readable"));
-        let input = Volume::new(Grid::new(dims, Affine::IDENTITY).expect("a grid"), input);
+        let input: Vec<f32> = bytemuck::pod_collect_to_vec(&std::fs::read(case.join("input.raw")).expect("readable"));
+        let grid = Grid::new(dims, Affine::IDENTITY).expect("a grid");
+        let input: Vec<_> = input.chunks_exact(grid.voxel_count()).map(|values| Volume::new(grid, values.to_vec())).collect();
         let package = Package::read(&case).expect("a package");
         let mut network = Network::load(runtime, &package, provider).expect("it loads");
-        let scores = network.run(&[input], &AtomicBool::new(false)).expect("it answers");
+        let scores = network.run(&input, &AtomicBool::new(false)).expect("it answers");
         std::fs::write(case.join("scores.raw"), bytemuck::cast_slice(&scores.values)).expect("writable");
     }
 }

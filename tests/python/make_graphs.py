@@ -29,22 +29,22 @@ def graph(before=('Identity', {}), image=('n', 1, 'd', 'h', 'w'), dtype=TensorPr
     return helper.make_model(made, opset_imports=domains, ir_version=8).SerializeToString()
 
 
-def made_of(nodes, channels, constants=()):
+def made_of(nodes, channels, constants=(), space='dhw'):
     """A graph of `nodes` from `image` with so many channels to `scores` with two."""
     made = helper.make_graph(
         nodes, 'made up',
-        [helper.make_tensor_value_info('image', TensorProto.FLOAT, ['n', channels, 'd', 'h', 'w'])],
-        [helper.make_tensor_value_info('scores', TensorProto.FLOAT, ['n', 2, 'd', 'h', 'w'])], list(constants))
+        [helper.make_tensor_value_info('image', TensorProto.FLOAT, ['n', channels, *space])],
+        [helper.make_tensor_value_info('scores', TensorProto.FLOAT, ['n', 2, *space])], list(constants))
     return helper.make_model(made, opset_imports=[helper.make_opsetid('', 17)], ir_version=8).SerializeToString()
 
 
-def least(channels):
+def least(channels, space='dhw'):
     """The least of all channels, and what is turned round of it for the background."""
     return made_of([
         helper.make_node('ReduceMin', ['image'], ['least'], axes=[1], keepdims=1),
         helper.make_node('Neg', ['least'], ['not']),
         helper.make_node('Concat', ['not', 'least'], ['scores'], axis=1),
-    ], channels)
+    ], channels, space=space)
 
 
 def slow():
@@ -68,6 +68,8 @@ GRAPHS = {
     'slow-least-of-one': slow(),
     'least-of-one': least(1),
     'least-of-two': least(2),
+    'least-of-two-slices': least(2, 'hw'),
+    'least-of-six-slices': least(6, 'hw'),
     'fits': graph(),
     'dtype': graph(('Cast', {'to': TensorProto.FLOAT}), dtype=TensorProto.DOUBLE),
     'rank': graph(image=('n', 1, 'h', 'w')),
