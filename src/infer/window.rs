@@ -23,47 +23,26 @@ pub(super) fn run(
     background: Option<&[f32]>,
 ) -> Result<Scores, InferError> {
     let volume_dims = input[0].grid().dims();
-    let mut patches = patches(window, volume_dims);
-    let all = patches.len();
-    if let Some(range) = window.empty {
-        let empty = empty_starts(&patches, &input[..network.images()], range);
-        patches.retain(|patch| !empty.contains(&patch.start));
-    }
+    let (patches, all) = patches_of(window, input, network.images());
     let weights = weighting(window).weights(window.patch);
     let shape = window.patch.map(|n| n as usize);
     let mut sums = vec![0.0; network.channels() * input[0].voxels().len()];
     let mut weight_sums = vec![0.0; input[0].voxels().len()];
     thread::scope(|scope| {
         // One patch waits on each side of the network: memory is that of a few patches, however many there are.
-        let (gathered, inputs) = sync_channel::<Vec<f32>>(1);
         let (answered, scores) = sync_channel::<(&Patch, Vec<f32>)>(1);
-        scope.spawn(|| {
-            let gathered = gathered; // moved in: it ends with this thread
-            for patch in &patches {
-                let mut values = vec![0.0; weights.len() * input.len()];
-                for (channel, values) in input.iter().zip(values.chunks_exact_mut(weights.len())) {
-                    gather_patch_cpu(channel.voxels(), volume_dims, patch, OUTSIDE, values);
-                    if window.beyond == Beyond::Edge {
-                        continue_edges(values, patch, volume_dims);
-                    }
-                }
-                if gathered.send(values).is_err() {
-                    return; // the network failed
-                }
-            }
-        });
         let blending = scope.spawn(|| {
             for (patch, scores) in scores {
                 scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, patch, &scores, &weights);
             }
         });
-        let answers = patches.iter().zip(&inputs).try_for_each(|(patch, input)| {
+        let answers = for_each(window, &patches, input, |patch, input| {
             let mut scores = Vec::new();
-            network.answer(&input, shape, &mut scores)?;
+            network.answer(input, shape, &mut scores)?;
             answered.send((patch, scores)).expect("it is blended as long as there are answers");
-            Ok::<_, InferError>(())
+            Ok(())
         });
-        drop((answered, inputs));
+        drop(answered);
         blending.join().expect("blending does not fail");
         answers
     })?;
@@ -76,6 +55,47 @@ pub(super) fn run(
         }
     }
     Ok(Scores { patches: all, empty_patches, ..Scores::linear(*input[0].grid(), sums) })
+}
+
+/// The patches that the network is asked about, and how many there are with those that are left out because the first `images` volumes of
+/// `input` hold nothing there.
+pub(super) fn patches_of(window: &SlidingWindow, input: &[Volume<f32>], images: usize) -> (Vec<Patch>, usize) {
+    let mut patches = patches(window, input[0].grid().dims());
+    let all = patches.len();
+    if let Some(range) = window.empty {
+        let empty = empty_starts(&patches, &input[..images], range);
+        patches.retain(|patch| !empty.contains(&patch.start));
+    }
+    (patches, all)
+}
+
+/// Calls `ask` with each patch and what the network sees of it, channel by channel; the next one is gathered meanwhile.
+pub(super) fn for_each<'a>(
+    window: &SlidingWindow,
+    patches: &'a [Patch],
+    input: &[Volume<f32>],
+    mut ask: impl FnMut(&'a Patch, &[f32]) -> Result<(), InferError>,
+) -> Result<(), InferError> {
+    let volume_dims = input[0].grid().dims();
+    let voxels = window.patch.iter().map(|&n| n as usize).product::<usize>();
+    thread::scope(|scope| {
+        let (gathered, inputs) = sync_channel::<Vec<f32>>(1);
+        scope.spawn(move || {
+            for patch in patches {
+                let mut values = vec![0.0; voxels * input.len()];
+                for (channel, values) in input.iter().zip(values.chunks_exact_mut(voxels)) {
+                    gather_patch_cpu(channel.voxels(), volume_dims, patch, OUTSIDE, values);
+                    if window.beyond == Beyond::Edge {
+                        continue_edges(values, patch, volume_dims);
+                    }
+                }
+                if gathered.send(values).is_err() {
+                    return; // the network failed
+                }
+            }
+        });
+        patches.iter().zip(inputs).try_for_each(|(patch, input)| ask(patch, &input))
+    })
 }
 
 /// Where the patches start that hold nothing but values in `range`, in every image. What lies beyond the volume does not count.
