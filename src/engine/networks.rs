@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::EngineError;
 use super::input::OpenedChannel;
 use super::timings::{Stage, Timings};
-use crate::infer::{InferError, Network, Scores};
+use crate::infer::{Detected, InferError, Network, Scores};
 use crate::kernels::{Backend, Interpolation};
 use crate::model::{Manifest, PreprocessStep};
 use crate::preprocess::{Plans, Previous, Seen};
-use crate::volume::ImageVolume;
+use crate::volume::{ImageVolume, Volume};
 
 /// What a network is asked about.
 #[derive(Clone, Copy)]
@@ -42,6 +42,43 @@ pub(super) fn ask<T: Send>(
     course: &mut Course<'_, '_>,
     beside: impl FnOnce() -> T + Send,
 ) -> Result<(Scores, Vec<String>, T), EngineError> {
+    let (scores, plans, beside) = answered(manifest, network, subject, course, beside, Network::run)?;
+    let plan = plans.reference();
+    let interpolation = match manifest.output.interpolation {
+        Interpolation::Nearest => [Interpolation::Nearest; 3],
+        _ => plan.scores_interpolation(),
+    };
+    let of_empty = left_out_patches(scores.empty_patches, scores.patches, manifest.empty_patches());
+    let notes = plans.notes().into_iter().chain(of_empty).collect();
+    Ok((Scores { interpolation, source_box: plan.source_box(), ..scores }, notes, beside))
+}
+
+/// As [`ask`], of a network that gives boxes.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) fn ask_for_boxes<T: Send>(
+    manifest: &Manifest,
+    network: &mut Network,
+    subject: Subject<'_>,
+    course: &mut Course<'_, '_>,
+    beside: impl FnOnce() -> T + Send,
+) -> Result<(Detected, Vec<String>, T), EngineError> {
+    let (detected, plans, beside) = answered(manifest, network, subject, course, beside, Network::detect)?;
+    let of_empty = left_out_patches(detected.empty_patches, detected.patches, manifest.empty_patches());
+    let notes = plans.notes().into_iter().chain(of_empty).collect();
+    Ok((detected, notes, beside))
+}
+
+/// What `answer` makes of a network and its input, and how that input was made.
+fn answered<'a, T: Send, A>(
+    manifest: &'a Manifest,
+    network: &mut Network,
+    subject: Subject<'a>,
+    course: &mut Course<'_, '_>,
+    beside: impl FnOnce() -> T + Send,
+    answer: impl FnOnce(&mut Network, &[Volume<f32>], &AtomicBool) -> Result<A, InferError>,
+) -> Result<(A, Plans<'a>, T), EngineError> {
     let Course { backend, cancel, timings, on_stage } = course;
     let seen = seen(manifest, subject)?;
     let one_hot = manifest.input.previous.as_ref().map_or(&[][..], |previous| &previous.one_hot);
@@ -53,18 +90,12 @@ pub(super) fn ask<T: Send>(
     };
     let (beside, preprocessed) = timings.time(Stage::Preprocess, *on_stage, || rayon::join(beside, preprocessed));
     let (plans, input) = preprocessed?;
-    let scores = timings.time(Stage::Infer, *on_stage, || network.run(&input, cancel))?;
+    let answer = timings.time(Stage::Infer, *on_stage, || answer(network, &input, cancel))?;
     drop(input);
     if cancel.load(Ordering::Relaxed) {
         return Err(InferError::Cancelled.into());
     }
-    let plan = plans.reference();
-    let interpolation = match manifest.output.interpolation {
-        Interpolation::Nearest => [Interpolation::Nearest; 3],
-        _ => plan.scores_interpolation(),
-    };
-    let notes = plans.notes().into_iter().chain(left_out_patches(&scores, manifest.empty_patches())).collect();
-    Ok((Scores { interpolation, source_box: plan.source_box(), ..scores }, notes, beside))
+    Ok((answer, plans, beside))
 }
 
 /// The images in the order of the package's channels.
@@ -84,9 +115,8 @@ fn seen<'a>(manifest: &'a Manifest, Subject { image, others, .. }: Subject<'a>) 
 }
 
 /// How many patches the network was not asked about, for the reader of a result.
-fn left_out_patches(scores: &Scores, range: Option<[f64; 2]>) -> Option<String> {
+fn left_out_patches(empty_patches: usize, patches: usize, range: Option<[f64; 2]>) -> Option<String> {
     let [low, high] = range?;
-    let Scores { patches, empty_patches, .. } = scores;
     Some(format!(
         "{empty_patches} of {patches} patches hold nothing but values of {low} to {high}, after normalisation: the network was not asked about \
          them, and what they alone cover is background"
