@@ -78,6 +78,7 @@ pub(crate) fn findings(stack: &Stack, loaded: &Loaded, segments: u8) -> Findings
         name: format!("structure {n}"),
         tracking_uid: uid_by_name(&["example", "tracking", &n.to_string()]),
         segment: Some(n),
+        place: None,
         colour: [n.wrapping_mul(37), 120, 200],
         category: Code::new("91723000", "SCT", "Anatomical Structure"),
         finding_type: Code::new("91723000", "SCT", "Anatomical Structure"),

@@ -43,6 +43,7 @@ pub mod dcm {
         SUV_LBM_JAMES128 = "126406" "SUVlbm(James128)"
         CERTAINTY_OF_FINDING = "111012" "Certainty of Finding"
         IMAGE_REGION = "111030" "Image Region"
+        CENTER = "111010" "Center"
         OUTLINE = "111041" "Outline"
         GEOMETRIC_PURPOSE_OF_REGION = "130400" "Geometric purpose of region"
         SUM_OF_VOXELS = "126030" "Sum of segmented voxel method for volume"
@@ -68,6 +69,7 @@ pub mod dcm {
         MR_SIGNAL_INTENSITY = "110852" "MR signal intensity"
         MODALITY = "121139" "Modality"
         REFERENCED_SEGMENT = "121191" "Referenced Segment"
+        VOLUME_SURFACE = "121231" "Volume Surface"
         SOURCE_SERIES_FOR_SEGMENTATION = "121232" "Source Series for Segmentation"
         SOURCE_IMAGE_FOR_PROCESSING = "121322" "Source Image for Image Processing Operation"
         DERIVATION = "121401" "Derivation"
@@ -214,6 +216,20 @@ pub mod other {
     pub const PROBABILITY_OF_PRESENCE: Code = Code::new("PRESENCE-PROB", "99ROENTGEN", "Probability of presence");
     /// How far the probability of a finding falls where a place of the image is covered: -1 to 1.
     pub const OCCLUSION_DROP: Code = Code::new("OCCLUSION-DROP", "99ROENTGEN", "Drop of probability where covered");
+    /// The longest side of the box around a finding.
+    pub const BOX_LONGEST_SIDE: Code = Code::new("BOX-LONGEST-SIDE", "99ROENTGEN", "Longest side of the box");
+    /// Its side along i of the network's grid.
+    pub const BOX_EXTENT_I: Code = Code::new("BOX-EXTENT-I", "99ROENTGEN", "Extent of the box along i");
+    /// Its side along j.
+    pub const BOX_EXTENT_J: Code = Code::new("BOX-EXTENT-J", "99ROENTGEN", "Extent of the box along j");
+    /// Its side along k.
+    pub const BOX_EXTENT_K: Code = Code::new("BOX-EXTENT-K", "99ROENTGEN", "Extent of the box along k");
+    /// Left of the patient's zero: a coordinate of the centre of a finding, as the two below.
+    pub const CENTRE_LEFT: Code = Code::new("CENTRE-L", "99ROENTGEN", "Centre, coordinate towards the left");
+    /// Behind it.
+    pub const CENTRE_POSTERIOR: Code = Code::new("CENTRE-P", "99ROENTGEN", "Centre, coordinate towards the back");
+    /// Above it.
+    pub const CENTRE_SUPERIOR: Code = Code::new("CENTRE-S", "99ROENTGEN", "Centre, coordinate towards the head");
     /// What became of a finding since an earlier study of the patient: a question.
     pub const FOLLOW_UP: Code = Code::new("FOLLOW-UP", "99ROENTGEN", "Compared with the earlier study");
     /// An answer to [`FOLLOW_UP`], as all below.

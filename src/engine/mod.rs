@@ -1,6 +1,7 @@
 //! One series or volume in, [`Findings`] out: stage order, cancellation, provenance, timings. Nothing medical is decided elsewhere.
 
 mod classified;
+mod detected;
 mod follow_up;
 mod found;
 mod input;
@@ -16,10 +17,10 @@ use std::sync::atomic::AtomicBool;
 use thiserror::Error;
 
 use found::{Found, found};
-use input::Closed;
+use input::{Closed, OpenedChannel, Voxels};
 pub use input::{Input, Opened};
 use measured::{Measured, measured};
-use networks::{Course, Subject, ask, spreads_of};
+use networks::{Course, Subject, ask, ask_for_boxes, spreads_of};
 pub use timings::{Stage, Timings, peak_memory_mb};
 
 use crate::codes::{dcm, other, ucum};
@@ -256,9 +257,25 @@ impl Engine {
         }
         let previous = found_before.as_ref().map(|labels| Previous { labels, names: manifest.last_labels() });
         let hashed = || (opened.content_sha256(), others.iter().map(|other| other.voxels.content_sha256()).collect::<Vec<_>>());
+        let subject = Subject { image, others: &others, previous };
+        if manifest.output.boxes.is_some() {
+            let (detected, notes, hashes) = ask_for_boxes(manifest, &mut self.network, subject, &mut course, hashed)?;
+            notes_of_networks.extend(notes);
+            drop(found_before);
+            let grid = *image.grid();
+            let objects = timings.time(Stage::Postprocess, on_stage, || detected::objects(manifest, detected, &grid));
+            let (found, of_many) = objects.found(manifest);
+            let (read, warnings) = Read::of(opened, others, hashes);
+            let notes = read.notes.into_iter().chain(notes_of_networks).chain(objects.note);
+            let provenance = self.provenance(notes.collect(), started);
+            let warnings = warnings.into_iter().chain(objects.warnings).chain(of_many).collect();
+            let no_labels = Volume::new(grid, vec![0; grid.voxel_count()]);
+            let mut findings = without_findings(read.source, no_labels, provenance, warnings, Vec::new());
+            findings.findings = found.into_iter().map(|found| detected::finding(found, &findings)).collect();
+            return Ok(Analysis { findings, image: read.image, timings });
+        }
         let mut spreads = if self.maps { spreads_of(manifest) } else { Vec::new() };
-        let (mut scores, notes, hashes) =
-            ask(manifest, &mut self.network, Subject { image, others: &others, previous }, &mut course, &mut spreads, hashed)?;
+        let (mut scores, notes, hashes) = ask(manifest, &mut self.network, subject, &mut course, &mut spreads, hashed)?;
         notes_of_networks.extend(notes);
         drop(found_before);
         let label_of_channel = manifest.label_of_channel();
@@ -285,13 +302,7 @@ impl Engine {
         let (found, left_out) = found(&manifest.finding, &objects);
         let measured = timings.time(Stage::Measure, on_stage, || measured(&found, &labels, image))?;
 
-        let (content_sha256, of_others) = hashes;
-        let Closed { image, mut source, mut notes, mut warnings } = opened.close(content_sha256);
-        for (other, content_sha256) in others.into_iter().zip(of_others) {
-            let (channel, of_channel) = other.close(content_sha256);
-            source.channels.push(channel);
-            notes.extend(of_channel);
-        }
+        let (Read { image, source, notes }, mut warnings) = Read::of(opened, others, hashes);
         warnings.extend(left_out);
         let provenance = self.provenance(notes.into_iter().chain(notes_of_networks).collect(), started);
         let mut findings = without_findings(source, labels, provenance, warnings, maps);
@@ -312,6 +323,26 @@ impl Engine {
             geometry,
             started,
         }
+    }
+}
+
+/// What was read, when all is computed.
+struct Read {
+    image: ImageVolume,
+    source: Source,
+    notes: Vec<String>,
+}
+
+impl Read {
+    /// Of the reference and the other channels, with the hashes of each; and what the reader of a result should be warned of.
+    fn of(opened: Voxels, others: Vec<OpenedChannel>, (content_sha256, of_others): (Vec<String>, Vec<Vec<String>>)) -> (Self, Vec<String>) {
+        let Closed { image, mut source, mut notes, warnings } = opened.close(content_sha256);
+        for (other, content_sha256) in others.into_iter().zip(of_others) {
+            let (channel, of_channel) = other.close(content_sha256);
+            source.channels.push(channel);
+            notes.extend(of_channel);
+        }
+        (Self { image, source, notes }, warnings)
     }
 }
 
@@ -399,6 +430,9 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
         if let Some(estimate) = &finding.estimate {
             add_fields(format!("finding.{}.estimate", finding.name), json(serde_json::to_value(estimate)));
         }
+    }
+    if let Some(boxes) = &manifest.output.boxes {
+        add_fields("output.boxes".to_owned(), json(serde_json::to_value(boxes)));
     }
     if let Some(follow_up) = &manifest.follow_up {
         add_fields("follow-up".to_owned(), json(serde_json::to_value(follow_up)));

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::EngineError;
 use super::input::OpenedChannel;
 use super::timings::{Stage, Timings};
-use crate::infer::{InferError, Network, Scores};
+use crate::infer::{Detected, InferError, Network, Scores};
 use crate::kernels::{Backend, Interpolation};
 use crate::model::{Manifest, MapOf, PreprocessStep};
 use crate::postprocess::{self, Spread};
 use crate::preprocess::{Plans, Previous, Seen};
-use crate::volume::ImageVolume;
+use crate::volume::{ImageVolume, Volume};
 
 /// What a network is asked about.
 #[derive(Clone, Copy)]
@@ -44,39 +44,75 @@ pub(super) fn ask<T: Send>(
     spreads: &mut [Spread],
     beside: impl FnOnce() -> T + Send,
 ) -> Result<(Scores, Vec<String>, T), EngineError> {
+    let placed = |scores: Scores, plans: &Plans<'_>| {
+        let plan = plans.reference();
+        let interpolation = match manifest.output.interpolation {
+            Interpolation::Nearest => [Interpolation::Nearest; 3],
+            _ => plan.scores_interpolation(),
+        };
+        Scores { interpolation, source_box: plan.source_box(), ..scores }
+    };
+    let (source, labels) = (subject.image.grid(), manifest.label_of_channel());
+    let of_spreads = Spread::bytes(source.voxel_count() as u64) * spreads.len() as u64;
+    let answer = |network: &mut Network, plans: &Plans<'_>, input: &[Volume<f32>], cancel: &AtomicBool| {
+        network.run_each(input, cancel, |member| {
+            let (Some(kind), false) = (manifest.score_kind(), spreads.is_empty()) else { return };
+            let mut member = placed(member, plans);
+            postprocess::activate(&mut member, &manifest.postprocess);
+            spreads.iter_mut().for_each(|spread| spread.add(source, &member, &labels, kind));
+        })
+    };
+    let (scores, plans, beside) = answered(manifest, network, subject, course, of_spreads, beside, answer)?;
+    let of_empty = left_out_patches(scores.empty_patches, scores.patches, manifest.empty_patches());
+    let notes = plans.notes().into_iter().chain(of_empty).collect();
+    Ok((placed(scores, &plans), notes, beside))
+}
+
+/// As [`ask`], of a network that gives boxes.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) fn ask_for_boxes<T: Send>(
+    manifest: &Manifest,
+    network: &mut Network,
+    subject: Subject<'_>,
+    course: &mut Course<'_, '_>,
+    beside: impl FnOnce() -> T + Send,
+) -> Result<(Detected, Vec<String>, T), EngineError> {
+    let (detected, plans, beside) =
+        answered(manifest, network, subject, course, 0, beside, |network, _, input, cancel| network.detect(input, cancel))?;
+    let of_empty = left_out_patches(detected.empty_patches, detected.patches, manifest.empty_patches());
+    let notes = plans.notes().into_iter().chain(of_empty).collect();
+    Ok((detected, notes, beside))
+}
+
+/// What `answer` makes of a network and its input, with `bytes` for what it makes meanwhile, and how that input was made.
+fn answered<'a, T: Send, A>(
+    manifest: &'a Manifest,
+    network: &mut Network,
+    subject: Subject<'a>,
+    course: &mut Course<'_, '_>,
+    bytes: u64,
+    beside: impl FnOnce() -> T + Send,
+    answer: impl FnOnce(&mut Network, &Plans<'a>, &[Volume<f32>], &AtomicBool) -> Result<A, InferError>,
+) -> Result<(A, Plans<'a>, T), EngineError> {
     let Course { backend, cancel, timings, on_stage } = course;
-    let source = subject.image.grid();
     let seen = seen(manifest, subject)?;
     let one_hot = manifest.input.previous.as_ref().map_or(&[][..], |previous| &previous.one_hot);
     let preprocessed = || {
         let plans = Plans::new(seen, manifest.reference_channel(), subject.previous, backend)?;
-        let of_spreads = Spread::bytes(source.voxel_count() as u64) * spreads.len() as u64;
-        network.afford(plans.reference().network_grid().voxel_count() as u64, of_spreads)?;
+        network.afford(plans.reference().network_grid().voxel_count() as u64, bytes)?;
         let input = plans.run(one_hot, subject.previous, backend)?;
         Ok::<_, EngineError>((plans, input))
     };
     let (beside, preprocessed) = timings.time(Stage::Preprocess, *on_stage, || rayon::join(beside, preprocessed));
     let (plans, input) = preprocessed?;
-    let plan = plans.reference();
-    let interpolation = match manifest.output.interpolation {
-        Interpolation::Nearest => [Interpolation::Nearest; 3],
-        _ => plan.scores_interpolation(),
-    };
-    let placed = |scores: Scores| Scores { interpolation, source_box: plan.source_box(), ..scores };
-    let labels = manifest.label_of_channel();
-    let add = |member: Scores| {
-        let (Some(kind), false) = (manifest.score_kind(), spreads.is_empty()) else { return };
-        let mut member = placed(member);
-        postprocess::activate(&mut member, &manifest.postprocess);
-        spreads.iter_mut().for_each(|spread| spread.add(source, &member, &labels, kind));
-    };
-    let scores = timings.time(Stage::Infer, *on_stage, || network.run_each(&input, cancel, add))?;
+    let answer = timings.time(Stage::Infer, *on_stage, || answer(network, &plans, &input, cancel))?;
     drop(input);
     if cancel.load(Ordering::Relaxed) {
         return Err(InferError::Cancelled.into());
     }
-    let notes = plans.notes().into_iter().chain(left_out_patches(&scores, manifest.empty_patches())).collect();
-    Ok((placed(scores), notes, beside))
+    Ok((answer, plans, beside))
 }
 
 /// Of each map of the package that needs them, a spread over the members of its ensemble.
@@ -105,9 +141,8 @@ fn seen<'a>(manifest: &'a Manifest, Subject { image, others, .. }: Subject<'a>) 
 }
 
 /// How many patches the network was not asked about, for the reader of a result.
-fn left_out_patches(scores: &Scores, range: Option<[f64; 2]>) -> Option<String> {
+fn left_out_patches(empty_patches: usize, patches: usize, range: Option<[f64; 2]>) -> Option<String> {
     let [low, high] = range?;
-    let Scores { patches, empty_patches, .. } = scores;
     Some(format!(
         "{empty_patches} of {patches} patches hold nothing but values of {low} to {high}, after normalisation: the network was not asked about \
          them, and what they alone cover is background"

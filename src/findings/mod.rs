@@ -1,6 +1,7 @@
 //! What a model found in one series, or in a researcher's volume: the one value that every result object is a view of.
 
 mod follow_up;
+mod place;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ pub use crate::model::PackageId;
 use crate::research::Format;
 use crate::volume::{LabelMap, Volume};
 pub use follow_up::{Compared, FollowUp, Registration, Seen, Status};
+pub use place::{Extent, Place};
 
 /// What a model found in one series, with everything that is needed to trust and to trace it.
 #[derive(Debug, Clone)]
@@ -138,8 +140,11 @@ pub struct Finding {
     pub name: String,
     /// Stable across runs of the same job.
     pub tracking_uid: Uid,
-    /// Its label in the label map; none for a finding without region.
+    /// Its label in the label map; none for a finding without voxels.
     pub segment: Option<SegmentNumber>,
+    /// Where it lies, where it is a box or a point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// Recommended display colour, sRGB.
     pub colour: [u8; 3],
     /// Segmented property category (CID 7150).
@@ -167,6 +172,7 @@ impl Finding {
             name,
             tracking_uid,
             segment: None,
+            place: None,
             colour: described.colour.unwrap_or_default(),
             category: described.category.clone(),
             finding_type: described.finding_type.clone(),
@@ -182,6 +188,11 @@ impl Finding {
     /// The numbers that mean something: those of a region that does not exist are none, not 0 ml, and no mean of nothing.
     pub fn numbers(&self) -> &[Measurement] {
         if self.present || self.segment.is_none() { &self.measurements } else { &[] }
+    }
+
+    /// Whether pictures show it: where it is there, and somewhere.
+    pub fn is_drawn(&self) -> bool {
+        self.present && (self.segment.is_some() || self.place.is_some())
     }
 
     /// What [`Finding::certainty_percent`] is: of a finding that is there, the certainty of that; of one that is not, the probability that it is.

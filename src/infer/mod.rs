@@ -1,5 +1,6 @@
 //! ONNX Runtime: found, loaded, and applied to volumes part by part, or to images as a whole.
 
+mod boxes;
 pub mod fetch;
 pub(crate) mod memory;
 mod network;
@@ -9,6 +10,7 @@ mod tiles;
 mod whole;
 mod window;
 
+pub use boxes::{Detected, LeftOut, ScoredBox};
 pub use network::{InferError, Network, Scores, Tensor, tensors};
 pub use provider::{Precision, Provider};
 pub use whole::Cover;

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{RunOptions, Session};
+use ort::session::{RunOptions, Session, SessionOutputs};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use rayon::prelude::*;
 use thiserror::Error;
 
+use super::boxes::{self, BoxOutput, Detected};
 use super::runtime::Runtime;
 use super::{Provider, memory, tiles, whole, window};
 use crate::geometry::{Coded, Grid};
@@ -84,6 +85,16 @@ pub enum InferError {
         /// The first such value.
         value: f32,
     },
+    /// A row of the network's boxes is none.
+    #[error(
+        "the network gives what is no box: box {row} of a patch: {what}; the package's maker must mend the graph, or `output.boxes` of its manifest"
+    )]
+    Box {
+        /// Which row, from 0.
+        row: usize,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A number that the manifest says is none for such an image.
     #[error("the network says {value} {unit} for `{finding}`, and the package takes nothing outside {least} to {most} for a result")]
     OutOfRange {
@@ -117,6 +128,7 @@ impl Coded for InferError {
             Self::NotFinite { .. } => "infer.not-finite",
             Self::Memory { .. } => "infer.memory",
             Self::NotProbability { .. } => "infer.not-probability",
+            Self::Box { .. } => "infer.box",
             Self::OutOfRange { .. } => "infer.out-of-range",
             Self::Cancelled => "infer.cancelled",
             Self::Ort(_) => "infer.onnxruntime",
@@ -175,6 +187,8 @@ pub struct Network {
     one_by_one: bool,
     /// Scores of each channel where nothing is, where some says that.
     background: Option<Vec<f32>>,
+    /// What is read in place of scores of voxels, where the network gives boxes.
+    boxes: Option<BoxOutput>,
     /// Memory that this process may have, in bytes.
     most_bytes: Option<u64>,
     /// Whether the sessions have run, and so have taken what they need for themselves.
@@ -199,12 +213,14 @@ impl Network {
             .input
             .slices
             .map_or_else(String::new, |slices| format!(": as channels {} slices of each of {seen} (`input.slices`)", slices.count));
+        let boxes = BoxOutput::of(manifest);
         let load = |graph: &Vec<u8>| {
             let session = session(runtime, provider, graph)?;
             check_tensor(session.inputs(), &manifest.input.tensor, layout, (manifest.tensor_channels(), &of_slices), slices)?;
-            match manifest.resized_to() {
-                Some(to) => whole::check(&session, manifest, to)?,
-                None => check_tensor(session.outputs(), &manifest.output.tensor, layout, (channels, ""), slices)?,
+            match (manifest.resized_to(), &boxes) {
+                (_, Some(boxes)) => boxes.check(&session)?,
+                (Some(to), None) => whole::check(&session, manifest, to)?,
+                (None, None) => check_tensor(session.outputs(), &manifest.output.tensor, layout, (channels, ""), slices)?,
             }
             match session.inputs().len() {
                 1 => Ok(session),
@@ -225,6 +241,7 @@ impl Network {
             inference: manifest.inference.clone(),
             one_by_one: manifest.has_spread(),
             background: manifest.background_scores(),
+            boxes,
             most_bytes: None,
             has_run: false,
         })
@@ -252,6 +269,7 @@ impl Network {
                 let [taken, stacked] = shown(part, u64::from(tiles.tile[2]));
                 voxels * (seen + channels) + seen * (taken + stacked) + 2 * channels * part
             }
+            Inference::SlidingWindow(window) if self.boxes.is_some() => voxels * seen + 3 * seen * part(window.patch, 0),
             // Weights are summed up beside the scores; a patch waits on each side of the network.
             Inference::SlidingWindow(window) => {
                 let part = part(window.patch, 0);
@@ -332,6 +350,22 @@ impl Network {
             sum.values.par_iter_mut().for_each(|sum| *sum /= graphs as f32);
             Ok(sum)
         })
+    }
+
+    /// The boxes that the network gives for the whole of `input`, as [`Network::run`] is asked.
+    ///
+    /// # Errors
+    /// As [`Network::run`], and [`InferError::Box`] where it gives something else.
+    ///
+    /// # Panics
+    /// As [`Network::run`].
+    pub fn detect(&mut self, input: &[Volume<f32>], cancel: &AtomicBool) -> Result<Detected, InferError> {
+        assert_eq!(input.len(), self.seen, "a volume for each channel");
+        assert!(input.iter().all(|channel| channel.grid() == input[0].grid()), "channels lie on one grid");
+        let (Some(output), Inference::SlidingWindow(window)) = (self.boxes.clone(), self.inference.clone()) else {
+            return Err(InferError::Contract { what: "it gives scores, and no boxes".to_owned() });
+        };
+        self.watched(0, cancel, |asked| boxes::run(asked, &window, &output, input))
     }
 
     /// `work` with a thread beside it that ends a run when `cancel` is set; `rest_bytes` is what it takes beside its input and the sessions' own.
@@ -415,38 +449,56 @@ impl Asked<'_> {
 
     /// The answer of the second of these shapes to an input of the first: the mean over the graphs.
     pub(super) fn run(&mut self, input: &[f32], [given, expected]: [Vec<usize>; 2], scores: &mut Vec<f32>) -> Result<(), InferError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(InferError::Cancelled);
-        }
-        let Network { sessions, input: of_input, output, most_bytes, has_run, .. } = &mut *self.network;
-        let sessions = &mut sessions[self.graphs.clone()];
-        let graphs = sessions.len() as f32;
-        for (n, session) in sessions.iter_mut().enumerate() {
-            let tensor = TensorRef::from_array_view((given.clone(), input))?;
-            let outputs = session.run_with_options(ort::inputs![of_input.as_str() => tensor], self.options)?;
+        let (output, graphs) = (self.network.output.clone(), self.graphs.len() as f32);
+        let mut is_first = true;
+        self.ask(input, &given, |outputs| {
             let (found, answer) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
-            if !found.iter().map(|&n| n as usize).eq(expected.iter().copied()) {
+            if !has_shape(found, &expected.iter().copied().map(Some).collect::<Vec<_>>()) {
                 return Err(InferError::Contract { what: format!("output has shape {:?}, expected {expected:?}", &**found) });
             }
             match answer.par_iter().filter(|s| !s.is_finite()).count() {
                 0 => {}
                 count => return Err(InferError::NotFinite { count }),
             }
-            if n == 0 {
+            if std::mem::take(&mut is_first) {
                 scores.clear();
                 scores.extend_from_slice(answer);
             } else {
                 scores.iter_mut().zip(answer).for_each(|(sum, score)| *sum += score);
             }
-        }
+            Ok(())
+        })?;
         if graphs > 1.0 {
             scores.iter_mut().for_each(|sum| *sum /= graphs);
+        }
+        Ok(())
+    }
+
+    /// Asks each graph about an input of the shape `given`; `take` hears of its outputs.
+    pub(super) fn ask(
+        &mut self,
+        input: &[f32],
+        given: &[usize],
+        mut take: impl FnMut(&SessionOutputs<'_>) -> Result<(), InferError>,
+    ) -> Result<(), InferError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(InferError::Cancelled);
+        }
+        let Network { sessions, input: of_input, most_bytes, has_run, .. } = &mut *self.network;
+        for session in &mut sessions[self.graphs.clone()] {
+            let tensor = TensorRef::from_array_view((given.to_vec(), input))?;
+            take(&session.run_with_options(ort::inputs![of_input.as_str() => tensor], self.options)?)?;
         }
         if !std::mem::replace(has_run, true) {
             memory::afford(self.rest_bytes, *most_bytes)?; // the scores of the whole are not touched yet
         }
         Ok(())
     }
+}
+
+/// Whether a tensor has this shape; `None`: any number along that axis.
+pub(super) fn has_shape(found: &[i64], expected: &[Option<usize>]) -> bool {
+    found.len() == expected.len() && found.iter().zip(expected).all(|(&n, wanted)| wanted.is_none_or(|wanted| n == wanted as i64))
 }
 
 /// Planes of `plane` values that lie as `[a, b]`, as `[b, a]`.

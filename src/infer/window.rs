@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::InferError;
 use super::network::{Asked, Scores};
 use crate::kernels::patches::{Patch, Weighting, blend_cpu, gather_patch_cpu, scatter_patch_cpu};
-use crate::model::{Beyond, Blending, Convention, SlidingWindow};
+use crate::model::{Beyond, Blending, Convention, Slices, SlidingWindow};
 use crate::volume::Volume;
 
 /// Value of what a patch has beyond the volume, where edges do not continue.
@@ -23,28 +23,69 @@ pub(super) fn run(
     background: Option<&[f32]>,
 ) -> Result<Scores, InferError> {
     let volume_dims = input[0].grid().dims();
-    let mut patches = patches(window, volume_dims);
-    let all = patches.len();
     let slices = network.slices();
-    let reach = slices.map_or(0, |slices| slices.reach());
-    if let Some(range) = window.empty {
-        let empty = empty_starts(&patches, reach, &input[..network.images()], range);
-        patches.retain(|patch| !empty.contains(&patch.start));
-    }
+    let (patches, all) = patches_of(window, input, network.images(), slices);
     let weights = weighting(window).weights(window.patch);
-    let in_plane = window.beyond == Beyond::Edge;
-    let continued = [in_plane, in_plane, slices.map_or(window.beyond, |slices| slices.beyond) == Beyond::Edge];
     let shape = window.patch.map(|n| n as usize);
     let mut sums = vec![0.0; network.channels() * input[0].voxels().len()];
     let mut weight_sums = vec![0.0; input[0].voxels().len()];
     thread::scope(|scope| {
         // One patch waits on each side of the network: memory is that of a few patches, however many there are.
-        let (gathered, inputs) = sync_channel::<Vec<f32>>(1);
         let (answered, scores) = sync_channel::<(&Patch, Vec<f32>)>(1);
-        scope.spawn(|| {
-            let gathered = gathered; // moved in: it ends with this thread
-            for patch in &patches {
-                let seen = with_neighbours(patch, reach);
+        let blending = scope.spawn(|| {
+            for (patch, scores) in scores {
+                scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, patch, &scores, &weights);
+            }
+        });
+        let answers = for_each(window, &patches, input, slices, |patch, input| {
+            let mut scores = Vec::new();
+            network.answer(input, shape, &mut scores)?;
+            answered.send((patch, scores)).expect("it is blended as long as there are answers");
+            Ok(())
+        });
+        drop(answered);
+        blending.join().expect("blending does not fail");
+        answers
+    })?;
+    blend_cpu(&mut sums, &weight_sums);
+    let empty_patches = all - patches.len();
+    if empty_patches > 0 {
+        let background = background.expect("the manifest was checked: where patches may be empty there is a background");
+        for (channel, &score) in sums.chunks_exact_mut(weight_sums.len()).zip(background) {
+            channel.iter_mut().zip(&weight_sums).filter(|(_, weight)| **weight == 0.0).for_each(|(sum, _)| *sum = score);
+        }
+    }
+    Ok(Scores { patches: all, empty_patches, ..Scores::linear(*input[0].grid(), sums) })
+}
+
+/// The patches that the network is asked about, and how many there are with those that are left out because the first `images` volumes of
+/// `input` hold nothing there.
+pub(super) fn patches_of(window: &SlidingWindow, input: &[Volume<f32>], images: usize, slices: Option<Slices>) -> (Vec<Patch>, usize) {
+    let mut patches = patches(window, input[0].grid().dims());
+    let all = patches.len();
+    if let Some(range) = window.empty {
+        let empty = empty_starts(&patches, reach_of(slices), &input[..images], range);
+        patches.retain(|patch| !empty.contains(&patch.start));
+    }
+    (patches, all)
+}
+
+/// Calls `ask` with each patch and what the network sees of it, channel by channel; the next one is gathered meanwhile.
+pub(super) fn for_each<'a>(
+    window: &SlidingWindow,
+    patches: &'a [Patch],
+    input: &[Volume<f32>],
+    slices: Option<Slices>,
+    mut ask: impl FnMut(&'a Patch, &[f32]) -> Result<(), InferError>,
+) -> Result<(), InferError> {
+    let volume_dims = input[0].grid().dims();
+    let in_plane = window.beyond == Beyond::Edge;
+    let continued = [in_plane, in_plane, slices.map_or(window.beyond, |slices| slices.beyond) == Beyond::Edge];
+    thread::scope(|scope| {
+        let (gathered, inputs) = sync_channel::<Vec<f32>>(1);
+        scope.spawn(move || {
+            for patch in patches {
+                let seen = with_neighbours(patch, reach_of(slices));
                 let voxels = seen.dims.iter().map(|&n| n as usize).product::<usize>();
                 let mut values = vec![0.0; voxels * input.len()];
                 for (channel, values) in input.iter().zip(values.chunks_exact_mut(voxels)) {
@@ -58,30 +99,13 @@ pub(super) fn run(
                 }
             }
         });
-        let blending = scope.spawn(|| {
-            for (patch, scores) in scores {
-                scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, patch, &scores, &weights);
-            }
-        });
-        let answers = patches.iter().zip(&inputs).try_for_each(|(patch, input)| {
-            let mut scores = Vec::new();
-            network.answer(&input, shape, &mut scores)?;
-            answered.send((patch, scores)).expect("it is blended as long as there are answers");
-            Ok::<_, InferError>(())
-        });
-        drop((answered, inputs));
-        blending.join().expect("blending does not fail");
-        answers
-    })?;
-    blend_cpu(&mut sums, &weight_sums);
-    let empty_patches = all - patches.len();
-    if empty_patches > 0 {
-        let background = background.expect("the manifest was checked: where patches may be empty there is a background");
-        for (channel, &score) in sums.chunks_exact_mut(weight_sums.len()).zip(background) {
-            channel.iter_mut().zip(&weight_sums).filter(|(_, weight)| **weight == 0.0).for_each(|(sum, _)| *sum = score);
-        }
-    }
-    Ok(Scores { patches: all, empty_patches, ..Scores::linear(*input[0].grid(), sums) })
+        patches.iter().zip(inputs).try_for_each(|(patch, input)| ask(patch, &input))
+    })
+}
+
+/// How many slices more the network sees at both ends of a patch.
+fn reach_of(slices: Option<Slices>) -> usize {
+    slices.map_or(0, |slices| slices.reach())
 }
 
 /// What the network sees for a patch: `reach` slices more at both ends. Where the patch is turned round along k, so are they.

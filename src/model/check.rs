@@ -1,6 +1,6 @@
 //! What TOML's types cannot say of a manifest: numbers, order of steps, names and what belongs together.
 //!
-//! What one table alone decides stands beside it: `channels.rs`, `slices.rs`, `stage.rs`, `instances.rs`, `whole.rs`, `follow_up.rs`.
+//! What one table alone decides stands beside it: `channels.rs`, `slices.rs`, `stage.rs`, `instances.rs`, `boxes.rs`, `whole.rs`, `follow_up.rs`.
 
 use std::path::{Component, Path};
 
@@ -44,6 +44,7 @@ impl Manifest {
         if self.has_labels() {
             self.check_labels()?;
         }
+        self.check_boxes()?;
         self.check_channels()?;
         self.check_slices()?;
         self.steps_of_images().into_iter().try_for_each(Self::check_preprocess)?;
@@ -157,7 +158,7 @@ impl Manifest {
         }
         self.check_instances()?;
         self.check_follow_up()?;
-        if !self.has_labels() {
+        if self.model.task.is_of_whole() {
             self.check_whole()?;
         }
         self.reference.as_ref().map_or(Ok(()), |reference| reference.check(&self.finding))?;

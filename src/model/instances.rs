@@ -11,7 +11,7 @@ const MOST_LETTERS: usize = 64;
 /// Letters of an origin.
 const MOST_ORIGIN: usize = 200;
 
-/// How the objects of a class become findings: one for each connected component (26 neighbours).
+/// How the objects of a class become findings: one for each connected component (26 neighbours), or for each box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instances {
@@ -25,7 +25,7 @@ pub struct Instances {
     pub max_count: u8,
 }
 
-/// The score of an object, made of its class's probabilities at its voxels: the values of a map of that probability.
+/// The score of an object: made of its class's probabilities at its voxels, the values of a map of that probability, or that of its box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstanceScore {
@@ -33,6 +33,8 @@ pub enum InstanceScore {
     MaximumProbability,
     /// Their mean.
     MeanProbability,
+    /// What the network says of its box or point.
+    Box,
 }
 
 impl Instances {
@@ -80,6 +82,9 @@ impl Manifest {
             if self.output.scores.is_none() {
                 return wrong("need `output.scores`: `logits`, `independent-logits` or `probabilities`");
             }
+            if self.has_labels() && instances.score == InstanceScore::Box {
+                return wrong("have the `score` of boxes, and the network gives none: add `[output.boxes]`");
+            }
             if !(0.0..=1.0).contains(&instances.min_score) {
                 return wrong("have a `min_score` outside 0 to 1");
             }
@@ -97,7 +102,8 @@ impl Manifest {
                 return wrong("have names of more than 64 characters: shorten the finding's");
             }
             let others = || self.finding.iter().filter(|other| !std::ptr::eq(*other, finding));
-            if let Some(other) = others().find(|other| finding.segments().contains(&u32::from(other.segment))) {
+            let has_its_segment = |other: &&Finding| self.has_labels() && finding.segments().contains(&u32::from(other.segment));
+            if let Some(other) = others().find(has_its_segment) {
                 let first = finding.segment;
                 return wrong(&format!(
                     "may have segments {first} to {last}, one of which is that of `{}`: give it the last ones",

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::exactly::exactly_some;
 use super::reference::{Reference, ReferenceInput};
 use super::{
-    Axes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Slices, Stage, Threshold,
+    Axes, Boxes, Channel, Estimate, Explanation, FollowUp, Inference, Instances, ModelError, PreviousLabels, Select, Slices, Stage,
+    Threshold,
 };
 use crate::codes::Code;
 use crate::kernels::Interpolation;
@@ -87,7 +88,7 @@ pub struct Model {
 pub enum Task {
     /// A class for each voxel.
     Segmentation,
-    /// The same, where the objects of some class are findings each.
+    /// Objects that are findings each: those of some class of voxels, or boxes that the network gives.
     Detection,
     /// A probability for the whole image for each finding.
     Classification,
@@ -278,19 +279,21 @@ fn is_off(switch: &bool) -> bool {
 }
 
 /// The network's output tensor: class scores with the input's layout, one channel for each finding and the background. Of an image as a
-/// whole batch and channel.
+/// whole batch and channel, of boxes box and channel.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// Its name in the graph.
     pub tensor: String,
-    /// What the scores are, which only maps, instances and classifications need to know.
+    /// What the scores are, which only maps, instances, boxes and classifications need to know.
     pub scores: Option<ScoreKind>,
     /// The channel of what is none of the findings, where the network has one.
     pub background: Option<usize>,
     /// How scores go back to the source grid: `linear`, or `nearest`, the highest class of the nearest voxel of the network's grid.
     #[serde(default = "linear")]
     pub interpolation: Interpolation,
+    /// The boxes or points whose scores these are, in place of scores of voxels.
+    pub boxes: Option<Boxes>,
 }
 
 fn linear() -> Interpolation {
@@ -341,12 +344,12 @@ pub enum PostprocessStep {
 pub struct Finding {
     /// Channel of the output tensor.
     pub channel: usize,
-    /// Value in the label map, 1 to 255; 0 for a finding without region, as those of an image as a whole are.
+    /// Value in the label map, 1 to 255; 0 for a finding without voxels, as those of an image as a whole and boxes are.
     #[serde(default)]
     pub segment: u8,
     /// For people.
     pub name: String,
-    /// Recommended display colour, sRGB, of a segment.
+    /// Recommended display colour, sRGB, of a segment or a box.
     #[serde(default, deserialize_with = "exactly_some")]
     pub colour: Option<[u8; 3]>,
     /// Segmented property category (CID 7150).
@@ -565,7 +568,7 @@ impl Manifest {
 
     /// Whether its result is a label map.
     pub(super) fn has_labels(&self) -> bool {
-        !self.model.task.is_of_whole()
+        !self.model.task.is_of_whole() && self.output.boxes.is_none()
     }
 
     /// Whether scores become probabilities on the network's grid.

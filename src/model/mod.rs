@@ -3,6 +3,7 @@
 //! A package is a folder with `model.toml`, ONNX files and `MODEL_CARD.md`, or these packed into one file, and no code. Its steps are a closed set.
 
 mod axes;
+mod boxes;
 mod channels;
 mod check;
 mod error;
@@ -22,6 +23,7 @@ mod stage;
 mod whole;
 
 pub use axes::Axes;
+pub use boxes::{BoxColumns, Boxes, Column, Suppression, Zero};
 pub use channels::Channel;
 pub use error::ModelError;
 pub use files::pack;

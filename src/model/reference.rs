@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::InstanceScore;
 use super::manifest::{Finding, MeasurementKind};
 
 /// A case with known result.
@@ -30,7 +31,8 @@ pub enum ReferenceInput {
 pub struct Expected {
     /// Name of the finding, or of one of its objects.
     pub finding: String,
-    /// One of its measurements; none: the probability of a classification's finding, 0 to 1, or the number of a regression's.
+    /// One of its measurements; none: the probability of a classification's finding or the score of a box, 0 to 1, or the number of a
+    /// regression's.
     pub measurement: Option<MeasurementKind>,
     /// In the measurement's unit.
     pub value: f64,
@@ -47,9 +49,10 @@ impl Reference {
             let Some(finding) = findings.iter().find(|finding| finding.is_named(&expected.finding)) else {
                 return Err(format!("`reference.expect` names `{}`, which is no finding", expected.finding));
             };
+            let is_box = finding.instances.as_ref().is_some_and(|instances| instances.score == InstanceScore::Box);
             let has_it = expected
                 .measurement
-                .map_or(finding.threshold.is_some() || finding.estimate.is_some(), |kind| finding.measurements.contains(&kind));
+                .map_or(finding.threshold.is_some() || finding.estimate.is_some() || is_box, |kind| finding.measurements.contains(&kind));
             if !has_it {
                 return Err(format!(
                     "`reference.expect` names a measurement, or without one a probability or estimate, that `{}` does not have",

@@ -1,10 +1,12 @@
-//! Class scores on the network's grid to a label map on the source grid.
+//! Class scores on the network's grid to a label map on the source grid; boxes to those that are objects.
 
+mod boxes;
 mod maps;
 mod objects;
 
 use thiserror::Error;
 
+pub use boxes::{iou, suppressed};
 pub use maps::{Spread, map_on, probability_of, values_on};
 pub use objects::{ObjectScores, objects_on};
 

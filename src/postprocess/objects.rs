@@ -48,7 +48,8 @@ pub fn objects_on(labels: LabelMap, scores: &Scores, manifest: &Manifest) -> Res
             }
             label_of[component] = 0;
             let score = match instances.score {
-                InstanceScore::MaximumProbability => values.greatest,
+                // That of boxes is none of voxels: the manifest was checked.
+                InstanceScore::MaximumProbability | InstanceScore::Box => values.greatest,
                 InstanceScore::MeanProbability => values.mean as f32,
             };
             objects.extend(reaches(score, instances).then_some((component, score)));

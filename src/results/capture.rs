@@ -1,4 +1,4 @@
-//! Secondary Captures (PS3.3 A.8.1): key images with the segments over them, for viewers that know nothing else.
+//! Secondary Captures (PS3.3 A.8.1): key images with the segments and boxes over them, for viewers that know nothing else.
 //!
 //! Each is a slice as it was stored, at its own resolution or a whole multiple of it, pixels that are not square drawn out to the patient's
 //! proportions, between a heading and the findings that it shows. There is no patient text in the pixels: the header has it.
@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::canvas::{Style, fill, text};
 use super::envelope::{ResultObject, Slot, envelope, reference_to_frame, source_header};
 use super::key::KeyImage;
+use super::placed::placed;
 use super::plane::{Plane, Sampled, colours, stored_slice};
 use super::typeface::Face;
 use super::{Context, Object, SC_FILE, multiframe, window, wording};
@@ -44,7 +45,14 @@ fn object(context: &Context<'_>, number: u32, image: &KeyImage, capture: Capture
     let findings = context.findings;
     let reference = ResultObject::numbered(findings, &CAPTURE, number);
     let frame = &findings.source.frames[image.frame as usize];
-    let data = secondary_capture(findings, &reference, frame, &capture.plane, "Image with segments drawn over it", capture.canvas);
+    let data = secondary_capture(
+        findings,
+        &reference,
+        frame,
+        &capture.plane,
+        if context.segments.all().is_empty() { "Image with boxes drawn over it" } else { "Image with segments drawn over it" },
+        capture.canvas,
+    );
     Object::new(SC_FILE.replace('.', &format!("-{number}.")), reference, data)
 }
 
@@ -125,7 +133,12 @@ fn named<'a>(context: &Context<'a>, image: &KeyImage, sampled: &Sampled) -> Vec<
     sampled.label.iter().for_each(|&label| seen[usize::from(label)] = true);
     let (best, others): (Vec<_>, Vec<_>) =
         context.segments.all().iter().filter(|s| seen[usize::from(s.label)]).partition(|s| image.segments.contains(&s.number));
-    best.into_iter().chain(others).map(|segment| segment.finding).collect()
+    let segments = best.into_iter().chain(others).map(|segment| segment.finding);
+    // All that it shows: one whose frame is hidden by others' too.
+    let shown = |best: bool| {
+        placed(context.findings).filter(move |one| image.placed.contains(&one.number) == best && one.is_on(context.findings, image.frame))
+    };
+    segments.chain(shown(true).chain(shown(false)).map(|one| one.finding)).collect()
 }
 
 /// What stands below every capture.

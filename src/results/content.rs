@@ -88,6 +88,20 @@ pub(super) fn polyline(relationship: Relationship, name: &Code, points: &[[f32; 
     with_children(item, vec![source])
 }
 
+/// SCOORD: a point on the image `source`, as [`polyline`].
+pub(super) fn point(relationship: Relationship, name: &Code, at: [f32; 2], source: Item) -> Item {
+    with_children(named(relationship, "SCOORD", name).text(tags::GRAPHIC_TYPE, "POINT").floats(tags::GRAPHIC_DATA, &at), vec![source])
+}
+
+/// SCOORD3D: a `POINT`, or a closed `POLYGON`, patient LPS mm in a frame of reference.
+pub(super) fn in_space(relationship: Relationship, name: &Code, graphic_type: &str, points: &[[f64; 3]], frame_of_reference: &str) -> Item {
+    let points: Vec<f32> = points.as_flattened().iter().map(|&mm| mm as f32).collect();
+    named(relationship, "SCOORD3D", name)
+        .text(tags::GRAPHIC_TYPE, graphic_type)
+        .floats(tags::GRAPHIC_DATA, &points)
+        .text(tags::REFERENCED_FRAME_OF_REFERENCE_UID, frame_of_reference)
+}
+
 /// NUM: rounded to 7 digits for people, exact as Floating Point Value; without a number, the reason in its place (CID 42).
 pub(super) fn number(relationship: Relationship, name: &Code, value: Option<f64>, unit: &Code, children: Vec<Item>) -> Item {
     let item = named(relationship, "NUM", name);

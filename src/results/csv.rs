@@ -10,13 +10,13 @@
 use ::csv::{Terminator, WriterBuilder};
 
 use super::envelope::{REPORT, ResultObject};
-use super::sr::STUDY_REPORT;
+use super::sr::{STUDY_REPORT, stands_in_space};
 use super::{Context, labels_object, report_object};
 use crate::codes::Code;
 use crate::findings::{Evaluation, Finding, Findings, Measurement};
 
 /// Columns in their order. A code is three: scheme, value, meaning.
-const COLUMNS: [&str; 42] = [
+const COLUMNS: [&str; 45] = [
     "study_instance_uid",
     "series_instance_uid",
     "source_file_sha256",
@@ -39,6 +39,9 @@ const COLUMNS: [&str; 42] = [
     "laterality_meaning",
     "present",
     "certainty_percent",
+    "centre_l_mm",
+    "centre_p_mm",
+    "centre_s_mm",
     "segment_number",
     "sr_sop_instance_uid",
     "seg_sop_instance_uid",
@@ -132,11 +135,13 @@ fn job(findings: &Findings) -> Vec<String> {
 fn about(context: &Context<'_>, finding: &Finding, objects: &[(String, ResultObject)]) -> Vec<String> {
     let labels = labels_object(context);
     let number = context.segments.number_of(finding).filter(|_| context.findings.source.file.is_none());
-    // Numbers of a segment stand in the report on regions, where the object with the segments is written.
-    let report = if number.is_some() && labels.is_some() { &REPORT } else { &STUDY_REPORT };
+    // Numbers of a segment stand in the report on regions, where the object with the segments is written, and those of boxes always.
+    let in_space = context.findings.source.file.is_none() && stands_in_space(context.findings, finding);
+    let report = if in_space || (number.is_some() && labels.is_some()) { &REPORT } else { &STUDY_REPORT };
     let report = report_object(context, report);
     let written = |object: &ResultObject| objects.iter().any(|(_, o)| o.sop_instance_uid == object.sop_instance_uid);
     let uid = |object: Option<ResultObject>| object.filter(written).map_or_else(String::new, |o| o.sop_instance_uid);
+    let centre = |axis: usize| decimal(finding.place.map(|place| place.centre_lps_mm[axis]));
     let mut fields = vec![safe(&finding.name), finding.tracking_uid.clone()];
     fields.extend(code(Some(&finding.category)));
     fields.extend(code(Some(&finding.finding_type)));
@@ -145,6 +150,9 @@ fn about(context: &Context<'_>, finding: &Finding, objects: &[(String, ResultObj
     fields.extend([
         finding.present.to_string(),
         decimal(finding.certainty_percent),
+        centre(0),
+        centre(1),
+        centre(2),
         number.map_or_else(String::new, |n| n.to_string()),
         uid(Some(report)),
         uid(labels.filter(|_| number.is_some())),

@@ -199,7 +199,7 @@ pub(super) fn json_of(context: &Context<'_>, objects: &[(String, ResultObject)],
         priors: &findings.priors,
         follow_up: findings.follow_up.as_ref().map(FollowUpDescription::of),
         results: objects.iter().map(|(file, object)| Object::of(file, object)).collect(),
-        labels: file.filter(|_| forms.contains(Form::Seg)).map(|_| super::LABELS_FILE),
+        labels: file.filter(|_| forms.contains(Form::Seg) && super::has_voxels(context)).map(|_| super::LABELS_FILE),
         picture: forms.contains(Form::Png).then_some(super::PNG_FILE),
     };
     let mut text = serde_json::to_string_pretty(&document).expect("the document has only string keys");

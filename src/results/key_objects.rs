@@ -2,6 +2,7 @@
 
 use super::content::{self, Relationship};
 use super::envelope::{ResultObject, Slot, envelope, reference_to, reference_to_frame};
+use super::placed::placed;
 use super::sr::{observer, references};
 use super::{Context, KO_FILE, Object};
 use crate::codes::{dcm, sop_class};
@@ -43,6 +44,7 @@ fn evidence(frames: &[&Frame]) -> Item {
 /// What the images show, and who says so.
 fn description(context: &Context<'_>) -> String {
     let package = &context.findings.provenance.package;
-    let names: Vec<&str> = context.segments.all().iter().map(|segment| segment.finding.name.as_str()).collect();
+    let segments = context.segments.all().iter().map(|segment| segment.finding.name.as_str());
+    let names: Vec<&str> = segments.chain(placed(context.findings).map(|one| one.finding.name.as_str())).collect();
     format!("Key images of what {} {} found, not verified: {}", package.name, package.version_string(), names.join(", "))
 }

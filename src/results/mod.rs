@@ -26,6 +26,7 @@ mod multiframe;
 mod outline;
 mod pdf;
 mod picture;
+mod placed;
 mod plane;
 mod presentation;
 mod raster;
@@ -244,7 +245,7 @@ type WrittenObjects = (Vec<(Form, String)>, Vec<(String, ResultObject)>);
 fn write_objects(context: &Context<'_>, folder: &Path) -> Result<WrittenObjects, ResultsError> {
     let (mut files, mut objects) = (Vec::new(), Vec::new());
     if context.findings.source.file.is_some() {
-        if context.forms.contains(Form::Seg) {
+        if context.forms.contains(Form::Seg) && has_voxels(context) {
             write_label_nifti(&folder.join(LABELS_FILE), &context.findings.labels)?;
             files.push((Form::Seg, LABELS_FILE.to_owned()));
         }
@@ -280,9 +281,30 @@ fn dicom_objects<'a>(form: Form, context: &Context<'a>) -> Vec<Object<'a>> {
 
 /// Why forms that were asked for have no file, though there is something to show.
 fn left_out(context: &Context<'_>, files: &[(Form, String)]) -> Vec<String> {
-    let lacks = |form| context.forms.contains(form) && context.findings.source.file.is_none() && files.iter().all(|(of, _)| *of != form);
-    let reasons = [(Form::Gsps, presentation::left_out as fn(&Context<'_>) -> Option<String>), (Form::Rtstruct, rtstruct::left_out)];
-    reasons.into_iter().filter(|(form, _)| lacks(*form)).filter_map(|(_, why)| why(context)).collect()
+    let is_file = context.findings.source.file.is_some();
+    let lacks = |form| context.forms.contains(form) && (!is_file || form == Form::Seg) && files.iter().all(|(of, _)| *of != form);
+    let reasons = [
+        (Form::Seg, no_voxels as fn(&Context<'_>) -> Option<String>),
+        (Form::Labelmap, no_voxels),
+        (Form::Gsps, presentation::left_out),
+        (Form::Rtstruct, |context| no_voxels(context).or_else(|| rtstruct::left_out(context))),
+    ];
+    let mut reasons: Vec<String> = reasons.into_iter().filter(|(form, _)| lacks(*form)).filter_map(|(_, why)| why(context)).collect();
+    reasons.dedup();
+    reasons
+}
+
+/// Why what was found has no voxels.
+fn no_voxels(context: &Context<'_>) -> Option<String> {
+    let none = placed::placed(context.findings).next().is_some() && context.segments.all().is_empty();
+    none.then(|| {
+        "no segmentation, label map or contours: the network gives boxes or points, and which voxels they are of nobody has said".into()
+    })
+}
+
+/// Whether some finding may have voxels: those of a network that gives boxes have none.
+fn has_voxels(context: &Context<'_>) -> bool {
+    no_voxels(context).is_none()
 }
 
 /// Whether a result of ours may have a file of this name.

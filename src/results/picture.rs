@@ -42,7 +42,7 @@ pub fn picture(image: &ImageVolume, findings: &Findings, window: Window) -> RgbI
     let notes = Face::Regular.wrap(&format!("{} {}", package.intended_use, wording::UNVERIFIED), SIZE, (width - 2 * MARGIN) as f32);
     let legend_rows = entries.len().div_ceil(2) as u32;
     let top = MARGIN + LINE;
-    let has_segments = findings.findings.iter().any(|f| f.segment.is_some());
+    let has_segments = findings.findings.iter().any(|f| f.segment.is_some() || f.place.is_some());
     let below = top + (1 + u32::from(has_segments)) * (PANEL + LINE + MARGIN);
     let height = below + (legend_rows + notes.len() as u32) * LINE + 2 * MARGIN;
     let mut canvas = RgbImage::from_pixel(width, height, Rgb([16, 17, 20]));
@@ -65,7 +65,8 @@ pub fn picture(image: &ImageVolume, findings: &Findings, window: Window) -> RgbI
             if has_lengths {
                 scale(&mut canvas, corner, &sampled, pixels_per_mm);
             }
-            let caption = if overlay { "segments".into() } else { plane.caption() };
+            let over = if findings.findings.iter().any(|f| f.place.is_some()) { "findings" } else { "segments" };
+            let caption = if overlay { over.into() } else { plane.caption() };
             text(&mut canvas, x, y + 2, &caption, Style { colour: DIM, ..BODY });
         }
     }
@@ -122,8 +123,7 @@ impl Entry {
             _ => wording::presence(finding).to_owned(),
         };
         let name = Face::Regular.cut(&finding.name, SIZE, width - Face::Regular.width(&number, SIZE) - SIZE);
-        let shown = finding.present && finding.segment.is_some();
-        Self { colour: shown.then_some(finding.colour), line: format!("{name}  {number}") }
+        Self { colour: finding.is_drawn().then_some(finding.colour), line: format!("{name}  {number}") }
     }
 
     fn draw(&self, canvas: &mut RgbImage, [x, y]: [u32; 2]) {

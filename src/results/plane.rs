@@ -7,9 +7,10 @@
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
+use super::placed::placed;
 use super::window::grey;
 use crate::dataset::tags;
-use crate::findings::{Finding, Findings};
+use crate::findings::{self, Finding, Findings};
 use crate::geometry::Grid;
 use crate::series::VoiWindow;
 use crate::volume::{ImageVolume, LabelMap, Volume};
@@ -28,6 +29,14 @@ pub(super) struct Direction {
 impl Direction {
     fn index(&self, step: u32) -> usize {
         (if self.reversed { self.count - 1 - step } else { step }) as usize
+    }
+
+    /// The pixels, of `pixels` along it, in which the ends of a range of voxels lie.
+    fn pixels(&self, [low, high]: [f64; 2], pixels: u32) -> [u32; 2] {
+        let last = f64::from(self.count) - 1.0;
+        let [low, high] = if self.reversed { [last - high, last - low] } else { [low, high] };
+        let pixel = |at: f64| (at + 0.5) / f64::from(self.count) * f64::from(pixels);
+        [pixel(low).floor(), pixel(high).ceil() - 1.0].map(|at| at.clamp(0.0, f64::from(pixels - 1)) as u32)
     }
 
     fn extent_mm(&self) -> f64 {
@@ -52,7 +61,7 @@ pub(super) struct Plane {
 /// The planes of a result: axial, coronal and sagittal; of an image that lies nowhere in the patient the image itself.
 pub(super) fn planes(findings: &Findings) -> Vec<Plane> {
     let is_single = findings.labels.grid().dims()[2] == 1;
-    if lies_nowhere(findings) && is_single { vec![stored_slice(findings, 0)] } else { patient_planes(&findings.labels).into() }
+    if lies_nowhere(findings) && is_single { vec![stored_slice(findings, 0)] } else { patient_planes(findings).into() }
 }
 
 /// Whether it is of radiographs and the like.
@@ -61,16 +70,18 @@ fn lies_nowhere(findings: &Findings) -> bool {
 }
 
 /// Axial, coronal and sagittal. Each plane is the one that shows the segments best: where the sum over segments of (area in this plane /
-/// largest area in any parallel plane) is largest, so that a nodule counts as much as the body; the middle of the grid where nothing was found.
-fn patient_planes(labels: &LabelMap) -> [Plane; 3] {
-    let grid = labels.grid();
+/// largest area in any parallel plane) is largest, so that a nodule counts as much as the body; of boxes and points the one that lies nearest to
+/// the centres of most that it cuts; the middle of the grid where nothing was found.
+fn patient_planes(findings: &Findings) -> [Plane; 3] {
+    let grid = findings.labels.grid();
     let [left, back, head] = grid.orientation().voxel_axis_of_lps();
     // Towards L, P and S as the grid runs; the picture reverses what the convention wants the other way.
     let direction = |(axis, same_way): (usize, bool), letters| direction(grid, axis, !same_way, letters);
     let to_left = direction(left, ['R', 'L']);
     let to_back = direction(back, ['A', 'P']);
     let to_feet = direction((head.0, !head.1), ['H', 'F']);
-    let best = best_positions(labels);
+    let places: Vec<&findings::Place> = placed(findings).map(|one| one.place).collect();
+    let best = if places.is_empty() { best_positions(&findings.labels) } else { best_for_places(grid, &places) };
     let plane = |name, across: Direction, down: Direction| {
         let axis = 3 - across.axis - down.axis;
         Plane { name, across, down, axis, position: best[axis], count: grid.dims()[axis] }
@@ -157,6 +168,21 @@ fn best_positions(labels: &LabelMap) -> [usize; 3] {
     })
 }
 
+/// The same for boxes and points.
+fn best_for_places(grid: &Grid, places: &[&findings::Place]) -> [usize; 3] {
+    std::array::from_fn(|axis| {
+        let centres: Vec<f64> = places.iter().map(|place| place.centre_in(grid)[axis]).collect();
+        let score = |n: u32| -> f64 {
+            let cut = places.iter().zip(&centres).filter(|(place, _)| place.section(grid, axis, n).is_some());
+            cut.map(|(_, centre)| 1.0 / (1.0 + (f64::from(n) - centre).abs())).sum()
+        };
+        // Planes near to a centre: no other cuts as much.
+        let near = centres.iter().map(|centre| centre.round().clamp(0.0, f64::from(grid.dims()[axis] - 1)) as u32);
+        let best = near.map(|n| (score(n), n)).max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        best.map_or(0, |(_, n)| n as usize)
+    })
+}
+
 impl Plane {
     /// Which one it is, for people: "axial, slice 34 of 120", "slice 34 of 120"; of a single image "image".
     pub(super) fn caption(&self) -> String {
@@ -197,14 +223,28 @@ impl Plane {
         voxel
     }
 
-    /// Drawn to `width` x `height` pixels: grey values bilinear, labels nearest. Images of MONOCHROME1 are shown as they are meant, low values
-    /// bright.
+    /// Drawn to `width` x `height` pixels: grey values bilinear, labels nearest; boxes as frames, and points as small ones. Images of
+    /// MONOCHROME1 are shown as they are meant, low values bright.
     pub(super) fn sampled(&self, image: &ImageVolume, findings: &Findings, window: &VoiWindow, size: [u32; 2]) -> Sampled {
         let mut sampled = self.sampled_as_stored(image, &findings.labels, window, size);
+        self.frame_placed(findings, &mut sampled);
         if lies_nowhere(findings) && findings.source.frames[0].instance.pixels.is_monochrome1() {
             sampled.grey.iter_mut().for_each(|grey| *grey = 255 - *grey);
         }
         sampled
+    }
+
+    /// Labels the frames of the boxes and points that the plane cuts; of several over each other the first one is seen.
+    fn frame_placed(&self, findings: &Findings, sampled: &mut Sampled) {
+        let drawn: Vec<(u8, &Finding)> = drawn(&findings.findings).collect();
+        for (label, finding) in drawn.into_iter().rev() {
+            let Some(ends) = finding.place.and_then(|place| place.section(findings.labels.grid(), self.axis, self.position as u32)) else {
+                continue;
+            };
+            // Ends come along the axes in order, pictures have them across and down.
+            let [first, second] = if self.across.axis < self.down.axis { ends } else { [ends[1], ends[0]] };
+            sampled.frame(label, [self.across.pixels(first, sampled.width), self.down.pixels(second, sampled.height)]);
+        }
     }
 
     /// The value of the voxel at each of `width` x `height` pixels.
@@ -257,6 +297,17 @@ pub(super) struct Sampled {
 pub(super) const TINT: f64 = 0.25;
 
 impl Sampled {
+    /// Gives the edge of a rectangle, left and right, top and bottom, a label: two pixels wide on larger pictures.
+    fn frame(&mut self, label: u8, [[left, right], [top, bottom]]: [[u32; 2]; 2]) {
+        let wide = 1 + u32::from(self.width.max(self.height) >= 256);
+        let is_edge = |at: u32, [first, last]: [u32; 2]| at < first + wide || at + wide > last;
+        for y in top..=bottom {
+            for x in (left..=right).filter(|&x| is_edge(y, [top, bottom]) || is_edge(x, [left, right])) {
+                self.label[(y * self.width + x) as usize] = label;
+            }
+        }
+    }
+
     /// Whether pixel `n` lies at the border of its label; the edge of the image is none.
     pub(super) fn is_border(&self, n: usize) -> bool {
         let (width, label) = (self.width as usize, self.label[n]);
@@ -293,12 +344,24 @@ pub(super) type Colours = [Option<[u8; 3]>; 256];
 /// The colours of the findings that are present.
 pub(super) fn colours(findings: &[Finding]) -> Colours {
     let mut table = [None; 256];
-    for finding in findings.iter().filter(|f| f.present) {
-        if let Some(label) = finding.segment {
-            table[usize::from(label)] = Some(finding.colour);
-        }
-    }
+    drawn(findings).for_each(|(label, finding)| table[usize::from(label)] = Some(finding.colour));
     table
+}
+
+/// The findings that pictures show, each with its label there: that of its segment, or, for boxes and points, which have none, its number
+/// among them. A picture has 255 labels: of more boxes than that the first ones are drawn.
+pub(super) fn drawn(findings: &[Finding]) -> impl Iterator<Item = (u8, &Finding)> {
+    let mut number = 0u8;
+    findings.iter().filter(|f| f.is_drawn()).filter_map(move |finding| {
+        let label = match finding.segment {
+            Some(label) => label,
+            None => {
+                number = number.checked_add(1)?;
+                number
+            }
+        };
+        Some((label, finding))
+    })
 }
 
 /// Where a pixel centre falls among `count` voxels: between `low` and `high`, `share` of the way; and in which voxel.

@@ -1,4 +1,5 @@
-//! Grayscale Softcopy Presentation States (PS3.3 A.33.1): outlines of the segments on the key images, for viewers that know no segments.
+//! Grayscale Softcopy Presentation States (PS3.3 A.33.1): outlines of the segments, and boxes, on the key images, for viewers that know no
+//! segments.
 //!
 //! A state has one Modality LUT and one Presentation LUT for all its images (PS3.3 C.11.1, C.11.6), so key images that differ in either
 //! have states of their own. The VOI is each image's own. Colour images and those of floating point numbers have none: the pipeline of a
@@ -11,7 +12,7 @@ use super::envelope::{EQUIPMENT, Moment, ResultObject, Slot, envelope, reference
 use super::key::KeyImage;
 use super::multiframe::content_label;
 use super::outline::{MOST_POINTS, Outline, point, short_outlines};
-use super::segments::Segment;
+use super::placed::placed;
 use super::voi::voi_of;
 use super::{Context, GSPS_FILE, Object};
 use crate::codes::{Uid, sop_class};
@@ -55,10 +56,21 @@ struct Shown<'a> {
     marks: Vec<Mark<'a>>,
 }
 
-/// A segment on a key image.
+/// A segment, a box or a point on a key image.
 struct Mark<'a> {
-    segment: &'a Segment<'a>,
-    outlines: Vec<Outline>,
+    /// Of the segment, or of the box or point.
+    number: u32,
+    finding: &'a Finding,
+    /// Where its name stands, in pixels.
+    anchor: [f32; 2],
+    drawn: Drawn,
+}
+
+/// What is drawn, in pixels.
+enum Drawn {
+    /// Closed.
+    Polylines(Vec<Vec<[f32; 2]>>),
+    Point([f32; 2]),
 }
 
 fn states<'a>(context: &'a Context<'_>) -> Vec<State<'a>> {
@@ -98,12 +110,35 @@ fn modality_lut(context: &Context<'_>, frame: &Frame) -> Item {
     Item::new().decimals_of(tags::RESCALE_INTERCEPT, &intercept).decimals_of(tags::RESCALE_SLOPE, &slope).text(tags::RESCALE_TYPE, &unit)
 }
 
-/// Every segment that the image shows, not only those that it shows best: one that is there without an outline would seem to be missed.
+/// Every segment, box and point that the image shows, not only those that it shows best: one that is there without an outline would seem to be
+/// missed.
 fn marks<'a>(context: &'a Context<'_>, image: &KeyImage) -> Vec<Mark<'a>> {
     let findings = context.findings;
     let (slice, columns) = (findings.labels.slice(image.slice as usize), findings.labels.grid().dims()[0] as usize);
     let shown = context.segments.all().iter().filter(|segment| segment.frames.contains(&image.frame));
-    shown.map(|segment| Mark { segment, outlines: short_outlines(slice, columns, segment.label, MOST_POINTS) }).collect()
+    let of_segments = shown.map(|segment| {
+        let outlines = short_outlines(slice, columns, segment.label, MOST_POINTS);
+        let largest = outlines.iter().max_by_key(|outline| outline.area()).expect("a frame of the segment shows some of it");
+        let top = largest.corners.iter().min_by_key(|corner| (corner[1], corner[0])).expect("an outline has corners");
+        let drawn = Drawn::Polylines(outlines.iter().map(closed).collect());
+        Mark { number: segment.number, finding: segment.finding, anchor: point(*top), drawn }
+    });
+    let of_places = placed(findings).filter(|one| one.is_on(findings, image.frame)).map(|one| {
+        let (anchor, drawn) = match one.place.extent {
+            Some(_) => {
+                let outline = one.outline(findings, image.frame);
+                (outline[0], Drawn::Polylines(vec![outline]))
+            }
+            None => (one.point(findings, image.frame), Drawn::Point(one.point(findings, image.frame))),
+        };
+        Mark { number: one.number, finding: one.finding, anchor, drawn }
+    });
+    of_segments.chain(of_places).collect()
+}
+
+/// The corners of an outline, the first one again at the end.
+fn closed(outline: &Outline) -> Vec<[f32; 2]> {
+    outline.corners.iter().chain(outline.corners.first()).copied().map(point).collect()
 }
 
 impl State<'_> {
@@ -111,7 +146,10 @@ impl State<'_> {
         let findings = context.findings;
         let package = &findings.provenance.package;
         let created = Moment::of(findings);
-        let marked = |segment: &&Segment<'_>| self.images.iter().flat_map(|i| &i.marks).any(|mark| mark.segment.number == segment.number);
+        let marked = |number: u32| self.images.iter().flat_map(|i| &i.marks).any(|mark| mark.number == number);
+        let segments = context.segments.all().iter().map(|segment| (segment.number, segment.finding));
+        let of_places = placed(findings).map(|one| (one.number, one.finding));
+        let layers = segments.chain(of_places).filter(|(number, _)| marked(*number));
         let annotations = self.images.iter().flat_map(|image| image.marks.iter().map(|mark| annotation(image.frame, mark)));
         let header = source_header(findings);
         envelope(findings, reference)
@@ -125,7 +163,7 @@ impl State<'_> {
             .sequence(tags::REFERENCED_SERIES_SEQUENCE, [self.referenced_series()])
             .sequence(tags::DISPLAYED_AREA_SELECTION_SEQUENCE, [displayed_area(self.images[0].frame)])
             .sequence(tags::GRAPHIC_ANNOTATION_SEQUENCE, annotations)
-            .sequence(tags::GRAPHIC_LAYER_SEQUENCE, context.segments.all().iter().filter(marked).map(layer))
+            .sequence(tags::GRAPHIC_LAYER_SEQUENCE, layers.map(|(number, finding)| layer(number, finding)))
             .with(Item::from(self.modality_lut.clone()))
             .sequence(tags::SOFTCOPY_VOILUT_SEQUENCE, self.vois())
             .text(tags::PRESENTATION_LUT_SHAPE, if self.inverse { "INVERSE" } else { "IDENTITY" })
@@ -185,35 +223,37 @@ fn displayed_area(frame: &Frame) -> Item {
     }
 }
 
-/// Each segment has a layer of its own, since colour belongs to layers, and can be hidden.
-fn layer_name(segment: &Segment<'_>) -> String {
-    format!("AI_{}", segment.number)
+/// Each segment, box and point has a layer of its own, since colour belongs to layers, and can be hidden.
+fn layer_name(number: u32) -> String {
+    format!("AI_{number}")
 }
 
-fn layer(segment: &Segment<'_>) -> Item {
-    let colour = cielab_from_srgb(segment.finding.colour);
+fn layer(number: u32, finding: &Finding) -> Item {
+    let colour = cielab_from_srgb(finding.colour);
     Item::new()
-        .text(tags::GRAPHIC_LAYER, &layer_name(segment))
-        .integer(tags::GRAPHIC_LAYER_ORDER, segment.number)
+        .text(tags::GRAPHIC_LAYER, &layer_name(number))
+        .integer(tags::GRAPHIC_LAYER_ORDER, number)
         .integer(tags::GRAPHIC_LAYER_RECOMMENDED_DISPLAY_GRAYSCALE_VALUE, colour[0]) // as light
         .integers(tags::GRAPHIC_LAYER_RECOMMENDED_DISPLAY_CIE_LAB_VALUE, &colour)
-        .text(tags::GRAPHIC_LAYER_DESCRIPTION, &segment.finding.name)
+        .text(tags::GRAPHIC_LAYER_DESCRIPTION, &finding.name)
 }
 
-/// The outlines of a segment on an image, and its name at the top of the largest.
+/// The outlines of a segment or box on an image, and its name at the top of the largest; or a point with its name.
 fn annotation(frame: &Frame, mark: &Mark<'_>) -> Item {
-    let largest = mark.outlines.iter().max_by_key(|outline| outline.area()).expect("a frame of the segment shows some of it");
-    let top = largest.corners.iter().min_by_key(|corner| (corner[1], corner[0])).expect("an outline has corners");
+    let objects: Vec<Item> = match &mark.drawn {
+        Drawn::Polylines(polylines) => polylines.iter().map(|points| graphic("POLYLINE", points)).collect(),
+        Drawn::Point(at) => vec![graphic("POINT", &[*at])],
+    };
     let text = Item::new()
         .text(tags::ANCHOR_POINT_ANNOTATION_UNITS, "PIXEL")
-        .text(tags::UNFORMATTED_TEXT_VALUE, &label(mark.segment.finding))
-        .floats(tags::ANCHOR_POINT, &point(*top))
+        .text(tags::UNFORMATTED_TEXT_VALUE, &label(mark.finding))
+        .floats(tags::ANCHOR_POINT, &mark.anchor)
         .text(tags::ANCHOR_POINT_VISIBILITY, "Y");
     Item::new()
         .sequence(tags::REFERENCED_IMAGE_SEQUENCE, [reference_to_frame(frame)])
-        .text(tags::GRAPHIC_LAYER, &layer_name(mark.segment))
+        .text(tags::GRAPHIC_LAYER, &layer_name(mark.number))
         .sequence(tags::TEXT_OBJECT_SEQUENCE, [text])
-        .sequence(tags::GRAPHIC_OBJECT_SEQUENCE, mark.outlines.iter().map(polyline))
+        .sequence(tags::GRAPHIC_OBJECT_SEQUENCE, objects)
 }
 
 /// What stands beside the outline.
@@ -224,15 +264,13 @@ fn label(finding: &Finding) -> String {
     }
 }
 
-/// A closed polyline (C.10.5): in PIXEL units 0.0 is the outer corner of the first pixel, and the first point comes again as the last.
-fn polyline(outline: &Outline) -> Item {
-    let corners = &outline.corners;
-    let points: Vec<[f32; 2]> = corners.iter().chain(corners.first()).copied().map(point).collect();
+/// A graphic (C.10.5): in PIXEL units 0.0 is the outer corner of the first pixel, and a closed polyline has its first point as the last again.
+fn graphic(graphic_type: &str, points: &[[f32; 2]]) -> Item {
     Item::new()
         .text(tags::GRAPHIC_ANNOTATION_UNITS, "PIXEL")
         .integer(tags::GRAPHIC_DIMENSIONS, 2)
         .integer(tags::NUMBER_OF_GRAPHIC_POINTS, points.len() as u32)
         .floats(tags::GRAPHIC_DATA, points.as_flattened())
-        .text(tags::GRAPHIC_TYPE, "POLYLINE")
+        .text(tags::GRAPHIC_TYPE, graphic_type)
         .text(tags::GRAPHIC_FILLED, "N")
 }

@@ -190,6 +190,7 @@ pub(super) fn findings(phantom: &Phantom) -> (Findings, ImageVolume) {
             name: name.into(),
             tracking_uid: uid_by_name(&["test", phantom.name, "tracking", name]),
             segment: Some(label),
+            place: None,
             colour,
             category,
             finding_type,

@@ -74,6 +74,7 @@ fn write_results(study: &Path, results: &Path) {
         name: name.into(),
         tracking_uid: uid_by_name(&["test", "archive", name]),
         segment: Some(n),
+        place: None,
         colour: [80 * n, 200, 40],
         category: Code::new("91723000", "SCT", "Anatomical Structure"),
         finding_type: kind,

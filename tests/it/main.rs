@@ -2,6 +2,7 @@
 
 mod archive;
 mod bench;
+mod boxes;
 mod broken_input;
 mod channels;
 mod classification;

@@ -216,6 +216,7 @@ fn write(case: &Case, folder: &Path, policy: GeometryPolicy) -> Written {
         name: name.into(),
         tracking_uid: case.uid(name),
         segment: Some(segment),
+        place: None,
         colour,
         category: Code::new(category[0], "SCT", category[1]),
         finding_type: Code::new(kind[0], kind[1], kind[2]),

@@ -57,6 +57,7 @@ fn labelled(stack: Stack) -> Findings {
         name: format!("body {n}"),
         tracking_uid: uid_by_name(&["test", "body", &n.to_string()]),
         segment: Some(n),
+        place: None,
         colour: [80 * n, 40, 200],
         category: Code::new("85756007", "SCT", "Tissue"),
         finding_type: Code::new("85756007", "SCT", "Tissue"),

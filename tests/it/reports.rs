@@ -105,6 +105,7 @@ pub(crate) fn findings(count: usize, chance: &mut Chance, study: &Path, policy: 
                 name: format!("finding {n}"),
                 tracking_uid: uid_by_name(&["test", "report", &n.to_string()]),
                 segment,
+                place: None,
                 colour: [n as u8, 120, 200],
                 category: code(chance.one_of(&CATEGORIES)),
                 finding_type: code(chance.one_of(&TYPES)),

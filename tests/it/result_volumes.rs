@@ -162,6 +162,7 @@ fn write_results(folder: &Path, volume: bool) {
         name: format!("structure {n}"),
         tracking_uid: uid_by_name(&["test", "volumes", "tracking", &n.to_string()]),
         segment: Some(n),
+        place: None,
         colour: [60 * n, 120, 200],
         category: Code::new("85756007", "SCT", "Tissue"),
         finding_type: Code::new("87784001", "SCT", "Soft tissue"),

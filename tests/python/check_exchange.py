@@ -88,6 +88,9 @@ def check_schema(where, document, validator):
 
 # findings.csv
 
+NUMBERS = ('value', 'certainty_percent', 'centre_l_mm', 'centre_p_mm', 'centre_s_mm')
+
+
 def text(value):
     """As a field holds it: on one line, and no formula."""
     value = ''.join(' ' if ord(c) < 32 or 127 <= ord(c) < 160 else c for c in value)
@@ -107,13 +110,16 @@ def rows_of(document, folder):
     uid_of = {o['file']: o['sop_instance_uid'] for o in document['results']}
     for finding in document['findings']:
         with_segment = finding['segment_number'] is not None and 'source_file' not in document
+        centre = finding['place']['centre_lps_mm'] if 'place' in finding else [None] * 3
+        in_space = 'place' in finding and 'source_file' not in document
         head = {
             'study_instance_uid': document['study_instance_uid'] or '', 'series_instance_uid': document['series_instance_uid'] or '',
             'source_file_sha256': document.get('source_file', {}).get('sha256', ''), 'package': document['provenance']['package']['name'],
             'package_version': document['package_version'], 'started': document['provenance']['started'].split('[')[0],
             'finding': text(finding['name']), 'tracking_uid': finding['tracking_uid'], 'present': str(finding['present']).lower(),
             'certainty_percent': number(finding['certainty_percent']), 'segment_number': str(finding['segment_number']) if with_segment else '',
-            'sr_sop_instance_uid': uid_of.get('sr.dcm' if with_segment and 'seg.dcm' in uid_of else 'sr-study.dcm', ''),
+            'sr_sop_instance_uid': uid_of.get('sr.dcm' if in_space or (with_segment and 'seg.dcm' in uid_of) else 'sr-study.dcm', ''),
+            'centre_l_mm': number(centre[0]), 'centre_p_mm': number(centre[1]), 'centre_s_mm': number(centre[2]),
             'seg_sop_instance_uid': uid_of.get('seg.dcm', '') if with_segment else '',
         }
         for prefix, key in (('category', 'category'), ('type', 'finding_type'), ('site', 'site'), ('laterality', 'laterality')):
@@ -144,11 +150,11 @@ def check_csv(where, document, folder):
         need(set(g) == set(w), f'{where}: columns differ: {set(g) ^ set(w)}')
         for key in w:
             same = g[key] == w[key]
-            if key in ('value', 'certainty_percent') and w[key]:
+            if key in NUMBERS and w[key]:
                 same = bool(g[key]) and float(g[key]) == float(w[key]) and math.isfinite(float(g[key]))
             need(same, f'{where}: row {n}: {key} is {g[key]!r}, not {w[key]!r}')
         for key, value in g.items():
-            need(key in ('value', 'certainty_percent') or value[:1] not in tuple('=+-@\t\r') or not value, f'{where}: row {n}: {key} is a formula')
+            need(key in NUMBERS or value[:1] not in tuple('=+-@\t\r') or not value, f'{where}: row {n}: {key} is a formula')
     for name in ('sr_sop_instance_uid', 'seg_sop_instance_uid'):
         for uid in {row[name] for row in got} - {''}:
             need(any(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID == uid for p in folder.glob('*.dcm')), f'{where}: no object {uid}')

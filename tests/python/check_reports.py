@@ -113,7 +113,9 @@ def check_group(where, group, finding, kind, seg, segment_of):
         same('answer', answers.get(evaluation['question']['value']), evaluation['answer']['value'])
     if kind == '1501':
         same('presence', answers.get('121052'), '52101004' if finding['present'] else '272519000')
-    if kind == '1411':
+    if kind == '1411' and 'place' in finding:
+        same('kind of region', type(group.roi).__name__, 'VolumeSurface')
+    elif kind == '1411':
         reference = group.referenced_segment
         same('segmentation', reference.referenced_sop_instance_uid, seg.SOPInstanceUID)
         same('segment', list(reference.referenced_segment_numbers), [finding['segment_number']])
@@ -153,8 +155,8 @@ for folder in sorted(p for p in results.iterdir() if (p / 'findings.json').is_fi
     once = seen['sr.dcm'] + seen['sr-study.dcm']
     if sorted(once) != sorted(findings):
         problems.append(f'{folder.name}: {len(once)} groups for {len(findings)} findings')
-    if (folder / 'sr-outlines.dcm').exists() and sorted(seen['sr-outlines.dcm']) != sorted(u for u, f in findings.items() if f['segment_number']):
-        problems.append(f'{folder.name}: outlines of other findings than those with a segment')
+    if (folder / 'sr-outlines.dcm').exists() and sorted(seen['sr-outlines.dcm']) != sorted(u for u, f in findings.items() if f['segment_number'] or 'place' in f):
+        problems.append(f'{folder.name}: outlines of other findings than those with a segment or a place')
 
 print('\n'.join(problems[:60]) or f'{groups_read} measurement groups read as the JSON says')
 sys.exit(1 if problems else 0)

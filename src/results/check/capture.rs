@@ -8,6 +8,7 @@ use crate::codes::dcm;
 use crate::dataset::{Attributes, Instance, codes, items, native_pixels, tags};
 use crate::results::Context;
 use crate::results::capture::Capture;
+use crate::results::placed::{Placed, placed};
 
 pub(super) fn check(context: &Context<'_>, instance: &Instance, header: &InMemDicomObject, problems: &mut Problems) {
     let Some((uid, number)) = source_of(context, header, problems) else { return };
@@ -78,6 +79,8 @@ fn check_pixels(context: &Context<'_>, n: usize, instance: &Instance, problems: 
     let labels = context.findings.labels.slice(image.slice as usize);
     let [nx, ny, _] = context.findings.labels.grid().dims();
     let colour_of = |label: u8| context.segments.all().iter().find(|s| s.label == label).map(|s| s.finding.colour);
+    // Boxes and points are frames in the colours of their findings; what is inside them is grey.
+    let frames: Vec<Framed> = placed(context.findings).map(|one| Framed::of(context, &one, image.frame, drawn.size)).collect();
     let voxel = |pixel: u32, pixels: u32, voxels: u32| (u64::from(2 * pixel + 1) * u64::from(voxels) / u64::from(2 * pixels)) as usize;
     let mut wrong = 0;
     for y in 0..height {
@@ -87,14 +90,59 @@ fn check_pixels(context: &Context<'_>, n: usize, instance: &Instance, problems: 
             let Some([r, g, b]) = pixels.get(at..at + 3).and_then(|p| <[u8; 3]>::try_from(p).ok()) else { return };
             // A tint moves each sample towards the colour's by the same share, so differences between samples have the colour's signs.
             let is_grey = r == g && g == b;
+            let of_frame = |tint: [u8; 3]| same_order([r, g, b], tint);
             let holds = match colour_of(label) {
-                None => is_grey,
+                None if is_grey => !frames.iter().any(|frame| frame.covers([x, y]) && !is_greyish(frame.colour)),
+                None => frames.iter().any(|frame| frame.may_cover([x, y]) && of_frame(frame.colour)),
                 Some(tint) => same_order([r, g, b], tint),
             };
             wrong += u32::from(!holds);
         }
     }
     problems.unless(wrong == 0, || format!("{wrong} pixels have a colour where no segment is, or none or another where one is"));
+}
+
+/// The frame of a box or point on a key image.
+struct Framed {
+    colour: [u8; 3],
+    /// Left and right, top and bottom, in pixels of the picture; none where the image does not show it.
+    ends: Option<[[f64; 2]; 2]>,
+}
+
+/// Pixels within which a frame lies along its edge, on either side.
+const FRAME: f64 = 3.0;
+
+impl Framed {
+    fn of(context: &Context<'_>, one: &Placed<'_>, frame: u32, size: [u32; 2]) -> Self {
+        let dims = context.findings.labels.grid().dims();
+        let slice = context.findings.source.slice_of_frame[frame as usize];
+        let section = one.place.section(context.findings.labels.grid(), 2, slice);
+        let pixels = |n: usize, at: f64| (at + 0.5) / f64::from(dims[n]) * f64::from(size[n]);
+        // Of what lies beyond the image the frame is at its edge.
+        let within = |n: usize, at: f64| pixels(n, at).clamp(0.0, f64::from(size[n]));
+        Self { colour: one.finding.colour, ends: section.map(|ends| std::array::from_fn(|n| ends[n].map(|at| within(n, at)))) }
+    }
+
+    /// Whether the upper or left edge of the rectangle runs through a pixel, away from its corners: colour must be there.
+    fn covers(&self, at: [u32; 2]) -> bool {
+        let Some(ends) = self.ends else { return false };
+        let inside = |n: usize| ends[n][0] + FRAME < f64::from(at[n]) && f64::from(at[n]) < ends[n][1] - FRAME;
+        let on_edge = |n: usize| f64::from(at[n]) == ends[n][0].floor();
+        (on_edge(0) && inside(1)) || (on_edge(1) && inside(0))
+    }
+
+    /// Whether a pixel lies so near to an edge of the rectangle that its frame may be there.
+    fn may_cover(&self, at: [u32; 2]) -> bool {
+        let Some(ends) = self.ends else { return false };
+        let near = |n: usize| (ends[n][0] - FRAME..=ends[n][1] + FRAME).contains(&f64::from(at[n]));
+        let on_edge = |n: usize| ends[n].iter().any(|end| (f64::from(at[n]) - end).abs() <= FRAME);
+        near(0) && near(1) && (on_edge(0) || on_edge(1))
+    }
+}
+
+/// Whether a colour is so near to grey that nobody could tell.
+fn is_greyish(colour: [u8; 3]) -> bool {
+    same_order([0; 3], colour)
 }
 
 /// Whether samples of a tinted grey differ as the tint's do; what differs by less than 8 may be rounded to the same.

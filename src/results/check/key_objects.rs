@@ -1,4 +1,4 @@
-//! Key Object Selections: of every segment the image that shows most of it, and no others.
+//! Key Object Selections: of every segment the image that shows most of it, of every box and point the nearest one, and no others.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,11 @@ use rayon::prelude::*;
 use super::report::{check_evidence, child};
 use super::{Problems, code, is_code, item, source_frames};
 use crate::codes::dcm;
-use crate::dataset::{Attributes, items, tags};
+use crate::dataset::{Attributes, Frame, items, tags};
+use crate::findings::Place;
+use crate::geometry::{cross, dot, sub};
 use crate::results::Context;
+use crate::results::placed::placed;
 use crate::results::segments::Segment;
 
 pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: &mut Problems) {
@@ -35,8 +38,13 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
         problems.unless(!best.is_disjoint(&distinct), || format!("the image that shows most of segment {} is missing", segment.number));
         needed.extend(best);
     }
+    for one in placed(context.findings) {
+        let nearest = nearest_frames(context, one.place);
+        problems.unless(!nearest.is_disjoint(&distinct), || format!("the image nearest to `{}` is missing", one.finding.name));
+        needed.extend(nearest);
+    }
     let idle = distinct.difference(&needed).count();
-    problems.unless(idle == 0, || format!("{idle} images show no segment best"));
+    problems.unless(idle == 0, || format!("{idle} images show nothing best"));
 }
 
 /// The frames with the most voxels of a segment.
@@ -49,4 +57,16 @@ fn best_frames(context: &Context<'_>, segment: &Segment<'_>) -> BTreeSet<usize> 
     let areas: Vec<(usize, usize)> = segment.frames.par_iter().map(voxels).collect();
     let most = areas.iter().map(|(_, area)| *area).max().unwrap_or_default();
     areas.into_iter().filter(|(_, area)| *area == most).map(|(n, _)| n).collect()
+}
+
+/// The frames nearest to the centre of a box or a point, along their normal; of several that are as near to a hundredth of their distance, all.
+fn nearest_frames(context: &Context<'_>, place: &Place) -> BTreeSet<usize> {
+    let away = |frame: &Frame| {
+        let ([a, b, c, d, e, f], position) = (frame.orientation?, frame.position_mm?);
+        Some(dot(sub(place.centre_lps_mm, position), cross([a, b, c], [d, e, f])).abs())
+    };
+    let all: Vec<f64> = context.findings.source.frames.iter().map(|frame| away(frame).unwrap_or(f64::INFINITY)).collect();
+    let nearest = all.iter().copied().fold(f64::INFINITY, f64::min);
+    let slack = 0.01 + 0.02 * context.findings.labels.grid().spacing_mm()[2];
+    (0..).zip(all).filter(|(_, away)| *away <= nearest + slack).map(|(n, _)| n).collect()
 }

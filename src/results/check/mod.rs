@@ -10,6 +10,7 @@ mod frames;
 mod heat;
 mod key_objects;
 mod maps;
+mod placed;
 mod presentation;
 mod regions;
 mod report;

@@ -1,4 +1,5 @@
-//! Presentation states: every outline encloses the pixels of its segment on the image that it names, in the segment's colour.
+//! Presentation states: every outline encloses the pixels of its segment on the image that it names, in the segment's colour; every box and
+//! point is where it was found.
 
 use std::collections::HashSet;
 
@@ -10,6 +11,7 @@ use super::{Problems, item, source_frames};
 use crate::dataset::{Attributes, items, tags};
 use crate::results::Context;
 use crate::results::colour::cielab_from_srgb;
+use crate::results::placed::{Placed, by_number, placed};
 use crate::results::segments::Segment;
 
 pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: &mut Problems) {
@@ -31,6 +33,14 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
         };
         problems.unless(shown.contains(frame), || format!("annotation {n} is of an image that the state does not show"));
         let layer = layers.iter().find(|layer| layer.text(tags::GRAPHIC_LAYER) == annotation.text(tags::GRAPHIC_LAYER));
+        if let Some((layer, one)) = layer.and_then(|layer| Some((layer, placed_of(context, layer)?))) {
+            problems.unless(marked.insert((*frame, one.number)), || format!("annotation {n} marks what another does"));
+            let colour = cielab_from_srgb(one.finding.colour).map(f64::from);
+            let has_colour = layer.numbers(tags::GRAPHIC_LAYER_RECOMMENDED_DISPLAY_CIE_LAB_VALUE) == Some(colour);
+            problems.unless(has_colour, || format!("the layer of `{}` has another colour", one.finding.name));
+            problems.unless(is_marked(context, annotation, *frame, &one), || format!("annotation {n} is not where its box or point is"));
+            continue;
+        }
         let Some((layer, segment)) = layer.and_then(|layer| Some((layer, segment_of(context, layer)?))) else {
             problems.add(format!("annotation {n} is in the layer of no segment"));
             continue;
@@ -45,8 +55,10 @@ pub(super) fn check(context: &Context<'_>, header: &InMemDicomObject, problems: 
     let shows = |frame: usize, segment: &Segment<'_>| segment.frames.contains(&(frame as u32));
     let expected =
         shown.iter().flat_map(|&frame| context.segments.all().iter().filter(move |s| shows(frame, s)).map(move |s| (frame, s.number)));
-    let lacking = expected.filter(|mark| !marked.contains(mark)).count();
-    problems.unless(lacking == 0, || format!("{lacking} segments have no outline on an image that shows them"));
+    let on = |frame: usize| placed(context.findings).filter(move |one| one.is_on(context.findings, frame as u32));
+    let of_places = shown.iter().flat_map(|&frame| on(frame).map(move |one| (frame, one.number)));
+    let lacking = expected.chain(of_places).filter(|mark| !marked.contains(mark)).count();
+    problems.unless(lacking == 0, || format!("{lacking} findings have no outline on an image that shows them"));
 }
 
 /// Whether an image is shown through the same LUTs as those of a state, and so belongs to it.
@@ -112,6 +124,27 @@ fn check_annotation(
     if !encloses(&outlines, slice, labels.grid().dims()[0] as usize, segment.label) {
         differs("encloses other pixels than its segment has");
     }
+}
+
+/// The box or point of a layer, by its description, which is the name of the finding.
+fn placed_of<'a>(context: &Context<'a>, layer: &InMemDicomObject) -> Option<Placed<'a>> {
+    let one = by_number(context.findings, layer.count(tags::GRAPHIC_LAYER_ORDER))?;
+    let name = layer.text(tags::GRAPHIC_LAYER_DESCRIPTION);
+    (name == one.finding.name || !one.finding.name.is_ascii()).then_some(one)
+}
+
+/// Whether an annotation marks a box or a point where it lies on a frame, with its name.
+fn is_marked(context: &Context<'_>, annotation: &InMemDicomObject, frame: usize, one: &Placed<'_>) -> bool {
+    let text = item(annotation, tags::TEXT_OBJECT_SEQUENCE).map(|text| text.text(tags::UNFORMATTED_TEXT_VALUE)).unwrap_or_default();
+    let [object] = items(annotation, tags::GRAPHIC_OBJECT_SEQUENCE) else { return false };
+    let numbers = object.all_numbers(tags::GRAPHIC_DATA).unwrap_or_default();
+    let points: Vec<[f64; 2]> = numbers.as_chunks::<2>().0.to_vec();
+    let wanted = if one.place.extent.is_some() { "POLYLINE" } else { "POINT" };
+    object.text(tags::GRAPHIC_TYPE) == wanted
+        && object.text(tags::GRAPHIC_ANNOTATION_UNITS) == "PIXEL"
+        && points.len() == object.count(tags::NUMBER_OF_GRAPHIC_POINTS) as usize
+        && (text.starts_with(&one.finding.name) || !one.finding.name.is_ascii())
+        && super::placed::is_marked(context, one.place, frame, &points)
 }
 
 /// The segment of a layer, by its description, which is the name of the finding.

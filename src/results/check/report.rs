@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use dicom::core::Tag;
 use dicom::object::InMemDicomObject;
 
-use super::{Problems, code, is_code, item};
+use super::{Problems, code, is_code, item, placed};
 use crate::codes::{Code, dcm, sct, sop_class};
 use crate::dataset::{Attributes, items, tags};
 use crate::findings::Finding;
@@ -75,10 +75,14 @@ fn check_group(
     is("another certainty", certainty.first().and_then(|i| measured(i)) == finding.certainty_percent);
     let presence = value(group, &dcm::PRESENCE_OF_PROPERTY);
     match template.as_str() {
+        "1410" if finding.place.is_some() => is("a region elsewhere", placed::is_region(context, group, finding)),
         "1410" => is("no outline", child(group, &dcm::IMAGE_REGION).is_some()),
         "1411" => {
             is("a region of what is absent", finding.present);
-            is("the wrong segment", refers_to_segment(context, group, finding, known));
+            match &finding.place {
+                Some(place) => is("a box or a point elsewhere", placed::is_surface(context, group, place)),
+                None => is("the wrong segment", refers_to_segment(context, group, finding, known)),
+            }
         }
         "1501" => {
             let expected = if finding.present { sct::PRESENT } else { sct::ABSENT };
@@ -86,7 +90,7 @@ fn check_group(
         }
         _ => is("an unknown template", false),
     }
-    if template != "1410" {
+    if template != "1410" || finding.place.is_some() {
         let expected = finding.numbers();
         is("another number of numbers", numbers.len() == expected.len());
         for (found, expected) in numbers.iter().zip(expected) {

@@ -1,6 +1,7 @@
 //! Objects are spoilt in one way each; the check finds every one.
 
 mod marks;
+mod placed;
 
 use dicom::core::value::{PixelFragmentSequence, Value};
 use dicom::core::{DataElement, PrimitiveValue, Tag, VR};

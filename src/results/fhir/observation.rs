@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use super::value::{self, concept, hl7, quantity, reference, uid};
 use super::{Job, Release};
-use crate::codes::{dcm, sct, ucum};
+use crate::codes::{Code, dcm, other, sct, ucum};
 use crate::findings::{Finding, Measurement};
 use crate::results::labels_object;
+
+/// The coordinates of a centre, patient LPS.
+const CENTRE: [Code; 3] = [other::CENTRE_LEFT, other::CENTRE_POSTERIOR, other::CENTRE_SUPERIOR];
 
 /// The resources of one finding.
 pub(super) struct Made {
@@ -70,11 +73,22 @@ pub(super) fn of_finding(job: &Job<'_>, finding: &Finding) -> Made {
     let presence = if finding.present { sct::PRESENT } else { sct::ABSENT };
     group["valueCodeableConcept"] = concept(&presence);
     group["hasMember"] = members.iter().map(|member| reference(member)).collect();
+    let mut components = Vec::new();
+    let mut component = |code: &Code, value: Option<f64>, unit: &Code| {
+        let (field, value) = quantity(value, unit);
+        let mut component = json!({ "code": concept(code) });
+        component[field] = value;
+        components.push(component);
+    };
     if finding.certainty_percent.is_some() {
-        let (field, certainty) = quantity(finding.certainty_percent, &ucum::PERCENT);
-        let mut component = json!({ "code": concept(&finding.certainty_concept()) });
-        component[field] = certainty;
-        group["component"] = json!([component]);
+        component(&finding.certainty_concept(), finding.certainty_percent, &ucum::PERCENT);
+    }
+    // Of a box or a point: R4 has no resource for a place in the patient.
+    for (code, mm) in finding.place.iter().flat_map(|place| CENTRE.into_iter().zip(place.centre_lps_mm)) {
+        component(&code, Some(mm), &ucum::MILLIMETRE);
+    }
+    if !components.is_empty() {
+        group["component"] = components.into();
     }
     resources.push((name.clone(), group));
     Made { group: name, resources }

@@ -213,7 +213,7 @@ fn cell(page: &mut Markup, lines: &[String]) {
 
 /// The colour of a finding that is drawn, as a square.
 fn swatch(finding: &Finding) -> String {
-    if !finding.present || finding.segment.is_none() {
+    if !finding.is_drawn() {
         return String::new();
     }
     let [r, g, b] = finding.colour;

@@ -6,7 +6,7 @@ use super::markup::base64;
 use crate::findings::ValueMap;
 use crate::results::Context;
 use crate::results::heat::{Heat, legend};
-use crate::results::plane::{Colours, Plane, colours, planes};
+use crate::results::plane::{self, Colours, Plane, colours, planes};
 use crate::results::raster::{grey_jpeg, overlay_png, rgba_png};
 use crate::series::VoiWindow;
 
@@ -81,8 +81,8 @@ fn drawn(context: &Context<'_>, plane: &Plane, window: &VoiWindow, colours: &Col
     let findings = context.findings;
     let (size, _) = plane.fitted(SIDE);
     let sampled = plane.sampled(context.image, findings, window, size);
-    let is_seen = |segment: Option<u8>| segment.is_some_and(|label| sampled.label.contains(&label));
-    let seen: Vec<&str> = findings.findings.iter().filter(|f| f.present && is_seen(f.segment)).map(|f| f.name.as_str()).collect();
+    let seen = plane::drawn(&findings.findings).filter(|(label, _)| sampled.label.contains(label));
+    let seen: Vec<&str> = seen.map(|(_, finding)| finding.name.as_str()).collect();
     let overlay = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
     Picture {
         plane: *plane,

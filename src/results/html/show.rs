@@ -12,7 +12,7 @@ pub(super) fn pictures(page: &mut Markup, context: &Context<'_>, pictures: &Pict
     page.raw("<input type=\"checkbox\" id=\"overlay\" class=\"control\" checked>\n");
     page.element("label for=\"overlay\" class=\"control\"", "Overlay");
     page.within("ul class=\"legend\" aria-label=\"Colours\"", |page| {
-        for finding in context.findings.findings.iter().filter(|f| f.present && f.segment.is_some()) {
+        for finding in context.findings.findings.iter().filter(|f| f.is_drawn()) {
             page.within("li", |page| {
                 page.raw(&swatch(finding)).element("span", &finding.name);
             });

@@ -163,7 +163,7 @@ impl<'a> Grid<'a> {
             if paper.need(height) {
                 self.head(paper);
             }
-            if finding.present && finding.segment.is_some() {
+            if finding.is_drawn() {
                 let colour = finding.colour.map(|c| f32::from(c) / 255.0);
                 paper.fill([MARGIN, paper.y + 4.5, Self::SWATCH, Self::SWATCH], colour);
             }

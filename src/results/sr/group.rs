@@ -5,10 +5,11 @@ use super::content::{self, Relationship};
 use super::known;
 use crate::codes::{Code, dcm, sct, ucum};
 use crate::dataset::{Frame, Item, tags};
-use crate::findings::{Finding, Findings, Measurement};
+use crate::findings::{Finding, Findings, Measurement, Place};
 use crate::results::envelope::reference_to_frame;
 use crate::results::key::KeyImage;
 use crate::results::outline::{MOST_POINTS, Outline, outlines, point};
+use crate::results::placed::Placed;
 use crate::results::segments::Segment;
 
 /// TID 1411: numbers of the region that a segment describes.
@@ -23,6 +24,43 @@ pub(super) fn of_region(findings: &Findings, finding: &Finding, number: u32, lab
     let series = &findings.source.instances[0].series_uid;
     items.push(content::uid_reference(Contains, &dcm::SOURCE_SERIES_FOR_SEGMENTATION, series));
     content::container(Contains, &dcm::MEASUREMENT_GROUP, Some("1411"), items)
+}
+
+/// TID 1411: a box by its faces, or a point, in the patient.
+pub(super) fn of_place(findings: &Findings, finding: &Finding, place: &Place) -> Item {
+    use Relationship::Contains;
+    let mut items = head(findings, finding);
+    items.extend(finding.numbers().iter().map(measurement));
+    items.extend(certainty(finding));
+    items.extend(evaluations(finding));
+    let source = &findings.source.instances[0];
+    let surface = |graphic_type: &str, points: &[[f64; 3]]| {
+        content::in_space(Contains, &dcm::VOLUME_SURFACE, graphic_type, points, &source.frame_of_reference_uid)
+    };
+    match place.faces_lps_mm() {
+        Some(faces) => items.extend(faces.iter().map(|[a, b, c, d]| surface("POLYGON", &[*a, *b, *c, *d, *a]))),
+        None => items.push(surface("POINT", &[place.centre_lps_mm])),
+    }
+    items.push(content::uid_reference(Contains, &dcm::SOURCE_SERIES_FOR_SEGMENTATION, &source.series_uid));
+    content::container(Contains, &dcm::MEASUREMENT_GROUP, Some("1411"), items)
+}
+
+/// TID 1410: where the frame nearest to its centre cuts a box, or a point on it.
+pub(super) fn of_place_on(findings: &Findings, placed: &Placed<'_>, image: &KeyImage, frame: &Frame) -> Item {
+    use Relationship::Contains;
+    let finding = placed.finding;
+    let mut items = head(findings, finding);
+    items.extend(finding.numbers().iter().map(measurement));
+    items.extend(certainty(finding));
+    items.extend(evaluations(finding));
+    let source = content::image(Relationship::SelectedFrom, None, reference_to_frame(frame));
+    let (region, purpose) = match placed.place.extent {
+        Some(_) => (content::polyline(Contains, &dcm::IMAGE_REGION, &placed.outline(findings, image.frame), source), sct::BOUNDED_BY),
+        None => (content::point(Contains, &dcm::IMAGE_REGION, placed.point(findings, image.frame), source), dcm::CENTER),
+    };
+    items.push(region);
+    items.push(content::code(Contains, &dcm::GEOMETRIC_PURPOSE_OF_REGION, &purpose));
+    content::container(Contains, &dcm::MEASUREMENT_GROUP, Some("1410"), items)
 }
 
 /// TID 1501: whether it is there, and numbers without a region.

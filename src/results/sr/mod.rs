@@ -12,17 +12,19 @@ use dicom::core::Tag;
 
 use super::content::{self, Relationship};
 use super::envelope::{EQUIPMENT, REPORT, ResultObject, SERIAL_NUMBER, Slot, envelope, known, reference, reference_to, source_header};
+use super::placed::by_number;
 use super::{Context, Object, labels_object, report_object};
 use crate::codes::{Code, dcm, other, sop_class, uid_by_name};
 use crate::dataset::{Instance, Item, codes, tags};
-use crate::findings::{Findings, Predecessor};
+use crate::findings::{Finding, Findings, Predecessor};
 
 pub(super) const STUDY_REPORT: Slot =
     Slot { name: "sr-study", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report of the study", place: 2 };
 const OUTLINE_REPORT: Slot =
     Slot { name: "sr-outlines", sop_class_uid: sop_class::COMPREHENSIVE_3D_SR, modality: "SR", kind: "report with outlines", place: 3 };
 
-/// The report on findings with a segment (TID 1411), and that on all others, the absent ones too (TID 1501): "nothing found" is a result.
+/// The report on findings with a segment or a place (TID 1411), and that on all others, the absent ones too (TID 1501): "nothing found" is a
+/// result.
 ///
 /// A group refers to its segment in the Segmentation, or in the Label Map Segmentation where only that is written. Where neither is, there is
 /// nothing to refer to, and the numbers stand in the report on the study.
@@ -33,6 +35,9 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     for finding in &findings.findings {
         match context.segments.number_of(finding).zip(labels.as_ref()) {
             Some((number, labels)) => of_regions.push(group::of_region(findings, finding, number, labels)),
+            None if stands_in_space(findings, finding) => {
+                of_regions.extend(finding.place.as_ref().map(|place| group::of_place(findings, finding, place)));
+            }
             None => of_study.push(group::of_study(findings, finding)),
         }
     }
@@ -43,7 +48,12 @@ pub(super) fn objects(context: &Context<'_>) -> Vec<Object<'static>> {
     [regions, study].into_iter().filter(|document| !document.groups.is_empty()).map(|document| document.written(findings)).collect()
 }
 
-/// The report with an outline of each segment on its key image (TID 1410).
+/// Whether a finding is a box or a point in the patient: it stands in the report on regions, whatever else is written.
+pub(super) fn stands_in_space(findings: &Findings, finding: &Finding) -> bool {
+    finding.present && finding.place.is_some() && findings.source.lies_in_patient()
+}
+
+/// The report with an outline of each segment, box and point on its key image (TID 1410).
 pub(super) fn outlines(context: &Context<'_>) -> Vec<Object<'static>> {
     let findings = context.findings;
     let mut instances: Vec<&Instance> = Vec::new();
@@ -55,6 +65,8 @@ pub(super) fn outlines(context: &Context<'_>) -> Vec<Object<'static>> {
         }
         let segments = image.segments.iter().filter_map(|&number| context.segments.by_number(number));
         groups.extend(segments.map(|segment| group::of_image(findings, segment, image, frame)));
+        let placed = image.placed.iter().filter_map(|&number| by_number(findings, number));
+        groups.extend(placed.map(|placed| group::of_place_on(findings, &placed, image, frame)));
     }
     let reference = ResultObject::of(findings, &OUTLINE_REPORT);
     let document = Document { reference, file: super::OUTLINES_SR_FILE, series: vec![instances], labels: None, groups };
