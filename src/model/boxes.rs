@@ -324,7 +324,7 @@ mod tests {
         refused("channel = 0", "channel = 0, threshold = { at = 0.5, origin = \"a\" }", "`instances.min_score`");
         refused("min_score = 0.5", "min_score = 0.0", "`instances.min_score` of 0");
         refused("score = \"box\"", "score = \"mean-probability\"", "that of a box is \"box\"");
-        let tiles = MANIFEST.replace("sliding-window", "tiles").replace("patch = ", "tile = ").replace("overlap = 0.25", "halo = 1");
+        let tiles = MANIFEST.replace("sliding-window", "tiles").replace("patch = [64", "tile = [64").replace("overlap = 0.25", "halo = 1");
         let tiles = tiles.replace("blending = \"constant\"\n", "").replace("convention = \"monai\"\n", "");
         let error = Manifest::parse(&tiles, Path::new("model.toml")).expect_err("it is refused");
         assert!(error.to_string().contains("`[inference.sliding-window]`"), "{error}");
