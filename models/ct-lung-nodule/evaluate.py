@@ -7,6 +7,7 @@ usage: evaluate.py make-phantom WORK --tool make_phantom.py     40 phantoms of t
                                                                 a NIfTI file or a folder of one DICOM series; a label map of
                                                                 TotalSegmentator on its grid, whose labels 10 to 14 are lung lobes
 All take [--model FILE] [--score mean | maximum], and [--overlap 0.5 | 0.25] for tiles of 96^3 blended by a Gaussian in place of the whole volume in one run.
+The first two take [--first SEED] [--count N] and [--min-score S], a score at which sensitivity and false positives are printed too.
 
 A finding is a 26-connected component of at least 0.035 ml of voxels whose largest score is the nodule's; its score is the mean of their
 softmax probabilities, or with --score maximum the greatest. It hits a nodule if its centre of mass lies within the nodule's radius of the nodule's centre (LUNA16's rule), and only the best
@@ -129,8 +130,8 @@ def load(file):
         return f["hu"], f["lung"], nodules
 
 
-def froc(cases, key):
-    """Prints the curve for `cases` = [(nodules, findings)], then volume errors and kinds at one false positive a volume."""
+def froc(cases, key, least):
+    """Prints the curve for `cases` = [(nodules, findings)] and the point of a `least` score, then volume errors and kinds at one false positive a volume."""
     hits, false = [], []        # (score, nodule, finding), score
     for nodules, found in cases:
         best = {}
@@ -151,6 +152,9 @@ def froc(cases, key):
         print(f"  {rate:5g} false positives a volume: sensitivity {sum(s > threshold for s, *_ in hits) / len(wanted):.3f}, score above {threshold:.4f}")
         if rate == 1:
             kept = [(n, f) for s, n, f in hits if s > threshold]
+    if least is not None:
+        print(f"  score above {least:g}: {sum(false > least) / len(cases):.2f} false positives a volume, "
+              f"sensitivity {sum(s > least for s, *_ in hits) / len(wanted):.3f}")
     error = np.array([f["volume"] / n["volume"] - 1 for n, f in kept])
     print(f"  volume at 1: median of absolute errors {np.median(abs(error)):.3f}, of errors {np.median(error):+.3f}, "
           f"10th to 90th percentile {np.percentile(error, 10):+.3f} to {np.percentile(error, 90):+.3f}")
@@ -170,7 +174,7 @@ def phantoms_of(options):
         spec = importlib.util.spec_from_file_location("make_phantom", options.tool)
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)
-    for seed in range(1, options.count + 1):
+    for seed in range(options.first, options.first + options.count):
         hu, lung, nodules = make_phantom_case(tool, seed, options.work) if options.command == "make-phantom" else own_case(seed, options.work)
         label, found = findings(model.scores(hu))
         cases.append((nodules, found))
@@ -179,7 +183,7 @@ def phantoms_of(options):
         ratios.append(mine.sum() / max(1, lung.sum()) - 1)
     print(f"lungs with nodules: Dice median {np.median(overlaps):.4f}, least {min(overlaps):.4f}; "
           f"volume error median {np.median(ratios):+.4f}, from {min(ratios):+.4f} to {max(ratios):+.4f}")
-    froc(cases, options.score)
+    froc(cases, options.score, options.min_score)
 
 
 def ct(options):
@@ -259,7 +263,9 @@ def main():
     for name, count in (("make-phantom", 40), ("own", 20)):
         c = commands.add_parser(name)
         c.add_argument("work", type=Path)
+        c.add_argument("--first", type=int, default=1)
         c.add_argument("--count", type=int, default=count)
+        c.add_argument("--min-score", type=float)
         if name == "make-phantom":
             c.add_argument("--tool", type=Path, required=True)
         c.set_defaults(run=phantoms_of)

@@ -53,6 +53,24 @@ class Network(nn.Module):
         return self.head(one)
 
 
+def take(network, path):
+    """Gives `network` the weights of an exported file. Of batch normalisation, folded into them, only the product is known: each convolution's
+    channels get the spread of fresh ones, and the variance that undoes it."""
+    values = iter([torch.from_numpy(numpy_helper.to_array(c).astype(np.float32)) for c in onnx.load(path).graph.initializer])
+    with torch.no_grad():
+        for module in network.modules():        # in the order in which `export` writes them
+            if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv3d):
+                c, bn = module
+                weight = next(values)
+                scale = (3 * weight[0].numel()) ** -0.5 / weight.flatten(1).std(1)
+                c.weight.copy_(weight * scale.reshape(-1, 1, 1, 1, 1))
+                bn.running_var.copy_(scale ** 2 - bn.eps)
+                bn.bias.copy_(next(values))
+            elif isinstance(module, nn.ConvTranspose3d):
+                module.weight.copy_(next(values))
+                module.bias.copy_(next(values))
+
+
 def export(network, path):
     """Writes the ONNX file: `image` [1, 1, D, H, W] to `scores` [1, 3, D, H, W], float32 with float16 weights."""
     def folded(pair):

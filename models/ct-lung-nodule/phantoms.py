@@ -74,6 +74,7 @@ class Nodule:
     hu: float
     core_hu: float = 30.0
     core: float = 0.0               # core's radius over the nodule's
+    air: float = 0.0                # share of the lung's air that ground glass leaves
     edge_mm: float = EDGE_MM
     axes: np.ndarray = field(default_factory=lambda: np.eye(3))
     bumps: list = field(default_factory=list)       # (direction, amplitude, sharpness)
@@ -292,7 +293,7 @@ class Chest:
             n.hu, n.core, n.core_hu = u(0, 60), u(0.3, 0.65), u(-1000, -700)
             n.radius = radius = max(radius, 5.0)
         else:
-            n.hu = local + u(140, 420)
+            n.air = 1 + u(140, 420) / local
             if kind == "part-solid":
                 n.core, n.core_hu = u(0.3, 0.75), u(-100, 80)
         n.edge_mm = EDGE_MM * (u(1, 1.6) if kind in ("solid", "calcified") else u(1, 2.5))
@@ -481,9 +482,9 @@ class Chest:
             d = np.maximum(d, lung[box])                                # what lies beyond the pleura is wall
             c = np.clip(F(0.5) - d * F(1 / n.edge_mm), 0, 1)
             sub = hu[box]
-            value = np.where(relative < n.core, F(n.core_hu), F(n.hu)) if n.core else F(n.hu)
-            if n.kind == "ground-glass" or n.kind == "part-solid":      # vessels show through
-                value = np.maximum(value, sub * (sub > value))
+            value = np.where(sub < 0, sub * F(n.air), sub) if n.air else F(n.hu)    # what is dense shows through ground glass
+            if n.core:
+                value = np.where(relative < n.core, F(n.core_hu), value)
             sub += c * (value - sub)
             hit = c >= 0.5
             label[box][hit] = NODULE

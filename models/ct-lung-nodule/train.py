@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Trains ct-lung-nodule on phantoms (phantoms.py) and writes ct-lung-nodule.onnx. Everything follows from the seed.
 
-usage: train.py WORK [--output FILE] [--steps N]
+usage: train.py WORK [--output FILE] [--weights FILE.onnx] [--steps N]
 
+With --weights the network starts as a published one, and only the second part follows.
 WORK is a folder for the rendered boxes (1 GB, made once) and the checkpoint `last.pt`, from which a stopped training goes on.
 Two parts: samples from anywhere, then from where the network of then was wrong, found by running it on all boxes. On two quiet cores:
 boxes 2 minutes, training about 30. The seed gives the same samples everywhere; the weights are the same to the
@@ -114,10 +115,10 @@ def wrong_places(net, boxes, step):
         return list(pool.map(of, range(len(boxes))))
 
 
-def rate_at(step):
+def rate_at(step, steps):
     if step < FIRST:
         return RATE * min(1, (step + 1) / WARM_UP, (FIRST - step) / COOL_DOWN)
-    return HARD_RATE * min(1, (step - FIRST + 1) / WARM_UP, (STEPS - step) / COOL_DOWN)
+    return HARD_RATE * min(1, (step - FIRST + 1) / WARM_UP, (steps - step) / COOL_DOWN)
 
 
 @torch.no_grad()
@@ -137,6 +138,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "ct-lung-nodule.onnx")
+    parser.add_argument("--weights", type=Path, help="of a network that went through the first part: only the second follows")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of both parts together (default: %(default)s)")
     options = parser.parse_args()
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -152,12 +155,14 @@ def main():
 
     torch.manual_seed(SEED)
     nets = [network.Network().to(memory_format=torch.channels_last_3d) for _ in range(WORKERS)]
+    if options.weights:
+        network.take(nets[0], options.weights)
     mean = network.Network()
     for other in (*nets[1:], mean):
         other.load_state_dict(nets[0].state_dict())
     optimiser = torch.optim.AdamW(nets[0].parameters(), RATE, weight_decay=DECAY)
     parts = {"net": nets[0], "mean": mean, "optimiser": optimiser}
-    first, last = 0, work / "last.pt"
+    first, last = FIRST if options.weights else 0, work / "last.pt"
     if last.exists():
         state = torch.load(last)
         for name, part in parts.items():
@@ -167,7 +172,7 @@ def main():
         first = state["step"]
     started, total = time.time(), np.zeros(2)
     with ThreadPoolExecutor(WORKERS) as pool:
-        for step in range(first, STEPS):
+        for step in range(first, options.steps):
             mined = max((m for m in MINED if m <= step), default=None)
             if mined is not None and (step == first or step == mined):
                 file = work / f"wrong{mined}.npz"
@@ -181,7 +186,7 @@ def main():
             for same in zip(*[n.parameters() for n in nets]):
                 same[0].grad = torch.stack([p.grad for p in same]).mean(0)
             torch.nn.utils.clip_grad_norm_(nets[0].parameters(), 5.0)
-            optimiser.param_groups[0]["lr"] = rate_at(step)
+            optimiser.param_groups[0]["lr"] = rate_at(step, options.steps)
             optimiser.step()
             spread(nets)
             with torch.no_grad():
@@ -191,7 +196,7 @@ def main():
             if (step + 1) % 20 == 0:
                 print(f"step {step + 1}: loss {total[0] / 20:.4f}, of which Dice {total[1] / 20:.4f}; {time.time() - started:.0f} s", flush=True)
                 total[:] = 0
-            if (step + 1) % 60 == 0 or step + 1 == STEPS:
+            if (step + 1) % 60 == 0 or step + 1 == options.steps:
                 torch.save({**{name: part.state_dict() for name, part in parts.items()}, "step": step + 1}, last)
     mean.eval()
     network.export(mean, options.output)
