@@ -11,6 +11,7 @@ import copy
 import csv
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def rows_of(document, folder):
         head = {
             'study_instance_uid': document['study_instance_uid'] or '', 'series_instance_uid': document['series_instance_uid'] or '',
             'source_file_sha256': document.get('source_file', {}).get('sha256', ''), 'package': document['provenance']['package']['name'],
-            'package_version': document['package_version'], 'started': document['provenance']['started'].split('[')[0],
+            'package_version': document['package_version'],
+            'started': re.sub(r'\.\d+', '', document['provenance']['started'].split('[')[0]),  # to the second
             'finding': text(finding['name']), 'tracking_uid': finding['tracking_uid'], 'present': str(finding['present']).lower(),
             'certainty_percent': number(finding['certainty_percent']), 'segment_number': str(finding['segment_number']) if with_segment else '',
             'sr_sop_instance_uid': uid_of.get('sr.dcm' if in_space or (with_segment and 'seg.dcm' in uid_of) else 'sr-study.dcm', ''),
