@@ -59,7 +59,7 @@ def session(folder, line, code=0, most=None):
     ran = subprocess.run(['bash', '-c', line], cwd=folder, capture_output=True, text=True, env={'PATH': f'{roentgen.parent}:/usr/bin:/bin', 'HOME': str(Path.home())})
     if ran.returncode != code:
         sys.exit(f'{line} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}')
-    text = (ran.stderr + ran.stdout).strip('\n').splitlines()
+    text = (ran.stderr + ran.stdout).replace(f'{folder}/', '/data/').strip('\n').splitlines()
     if most and len(text) > most:
         text = [*text[:most], '...']
     return '```console\n$ ' + line + '\n' + '\n'.join(part.rstrip() for part in text) + '\n```'
