@@ -3,7 +3,7 @@
 //! `ROENTGEN_KEEP_TEST_OUTPUT=DIR` keeps studies, packages and results in a new folder below DIR, to be looked at.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -11,12 +11,10 @@ use roentgen::codes::sha256_hex;
 use roentgen::geometry::{Affine, Grid};
 use roentgen::infer::ScoredBox;
 use roentgen::model::Suppression;
-use roentgen::phantom::{self, Phantom};
 use roentgen::postprocess::suppressed;
-use roentgen::volume::{ImageVolume, Quantity, Rescale, Volume};
 use serde_json::json;
 
-use crate::support::{Ran, files_below, findings_json, python, roentgen, root};
+use crate::support::{changed, findings_json, folder_to_look_at, python, results_below, roentgen, root, run_case, write_ct};
 
 const DIMS: [usize; 3] = [72, 56, 24];
 const SPACING_MM: [f64; 3] = [1.25, 1.25, 2.0];
@@ -135,10 +133,7 @@ fn write_study(name: u32, blocks: &[Block], folder: &Path) {
             *value = 1024 + if voxel == block.centre { block.core_hu } else { 400 };
         }
     }
-    let rescale = vec![Rescale { slope: 1.0, intercept: -1024.0 }; DIMS[2]];
-    let image = ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield };
-    let phantom = Phantom { image, truth: Vec::new(), noise_hu: f64::from(name) };
-    phantom::write_series(&phantom, folder).expect("the study can be written");
+    write_ct(name, grid, stored, folder);
 }
 
 fn make(what: &str, path: &Path, how: &str) {
@@ -153,25 +148,9 @@ fn write_package(folder: &Path, graphs: &Path, graph: &str, changes: &[Replaced<
     fs::create_dir_all(folder).expect("made");
     let bytes = fs::read(graphs.join(format!("{graph}.onnx"))).expect("made");
     fs::write(folder.join("boxes.onnx"), &bytes).expect("writable");
-    let change = |text: String, (from, to): &Replaced<'_>| {
-        assert!(text.contains(from), "{from} is there to be changed");
-        text.replacen(from, to, 1)
-    };
-    let manifest = changes.iter().fold(MANIFEST.replace("SHA256", &sha256_hex(&bytes)), change);
+    let manifest = changed(MANIFEST.replace("SHA256", &sha256_hex(&bytes)), changes);
     fs::write(folder.join("model.toml"), manifest.replace("#GEOMETRY", "")).expect("writable");
     fs::write(folder.join("MODEL_CARD.md"), "Table 1: none.").expect("writable");
-}
-
-/// `roentgen run` on the case in `folder`, its results in `folder/output`.
-fn run(folder: &Path, output: &str, forms: &str) -> Ran {
-    let text = |path: PathBuf| path.to_str().expect("ASCII").to_owned();
-    let [package, study, output] = ["package", "study", output].map(|name| text(folder.join(name)));
-    roentgen(&["run", "--device", "cpu", "--json", "--results", forms, "--model", &package, "--output", &output, &study])
-}
-
-fn results(output: &Path) -> PathBuf {
-    let json = files_below(output).into_iter().find(|file| file.ends_with("findings.json")).expect("written");
-    json.parent().expect("in a folder").to_owned()
 }
 
 const COLUMNS: &str = r#"columns = ["k1", "j1", "i1", "k2", "j2", "i2"]"#;
@@ -183,10 +162,7 @@ fn orient(to: &str) -> String {
 
 #[test]
 fn each_box_is_a_finding_in_every_form() {
-    let kept = std::env::var_os("ROENTGEN_KEEP_TEST_OUTPUT");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("boxes-").disable_cleanup(kept.is_some());
-    let folder = kept.map_or_else(|| builder.tempdir(), |kept| builder.tempdir_in(kept)).expect("a folder");
+    let folder = folder_to_look_at("boxes-");
     let graphs = folder.path().join("graphs");
     make("graphs", &graphs, "");
 
@@ -229,7 +205,7 @@ fn each_box_is_a_finding_in_every_form() {
         write_study(n, blocks, &case.join("study"));
         make("turn", &case.join("study"), orientation);
         write_package(&case.join("package"), &graphs, graph, changes);
-        let ran = run(&case, "results", "all");
+        let ran = run_case(&case, "results", "all");
         assert_eq!(ran.code, 0, "{name}: {}", ran.all());
         let checked = python(&root().join("tests/python/check_reports.py"), &[&case.join("study"), &case.join("results")]);
         assert_eq!(checked.code, 0, "{name}: {}", checked.all());
@@ -239,7 +215,7 @@ fn each_box_is_a_finding_in_every_form() {
     assert_eq!(checked.code, 0, "{}", checked.all());
     println!("{}", checked.stdout);
     let five = cases.join("five");
-    let study_results = results(&five.join("results"));
+    let study_results = results_below(&five.join("results"));
     let checked = python(&root().join("tests/python/check_fhir.py"), &[study_results.parent().expect("in a folder")]);
     assert_eq!(checked.code, 0, "{}", checked.all());
     let checked = python(
@@ -249,14 +225,14 @@ fn each_box_is_a_finding_in_every_form() {
     assert!(!checked.all().contains("columns differ") && !checked.all().contains(": row "), "{}", checked.all());
 
     // The same job in another process: the same objects.
-    assert_eq!(run(&five, "again", "all").code, 0);
+    assert_eq!(run_case(&five, "again", "all").code, 0);
     let [once, again] = ["results", "again"].map(|output| {
-        let mut findings = findings_json(&results(&five.join(output)));
+        let mut findings = findings_json(&results_below(&five.join(output)));
         findings["provenance"]["started"].take();
         findings
     });
     assert_eq!(once, again);
-    let note = |case: &str| findings_json(&results(&cases.join(case).join("results")))["provenance"]["geometry"].to_string();
+    let note = |case: &str| findings_json(&results_below(&cases.join(case).join("results")))["provenance"]["geometry"].to_string();
     assert!(note("padding").contains("boxes had their centre outside of the image, and were left out"), "{}", note("padding"));
     assert!(note("empty-patches").contains("the network was not asked about"), "{}", note("empty-patches"));
 }
@@ -269,9 +245,9 @@ fn more_boxes_than_are_looked_at_are_told() {
     write_study(50, &BLOCKS, &folder.path().join("study"));
     let changes = [("max_per_patch = 100", "max_per_patch = 7"), ("max_count = 50", "max_count = 5")];
     write_package(&folder.path().join("package"), &folder.path().join("graphs"), "cloud", &changes);
-    let ran = run(folder.path(), "results", "json,seg,html");
+    let ran = run_case(folder.path(), "results", "json,seg,html");
     assert_eq!(ran.code, 0, "{}", ran.all());
-    let document = findings_json(&results(&folder.path().join("results")));
+    let document = findings_json(&results_below(&folder.path().join("results")));
     let warnings: Vec<&str> = document["warnings"].as_array().expect("warnings").iter().filter_map(|w| w.as_str()).collect();
     assert!(warnings.iter().any(|w| w.starts_with("the network gave more boxes than are looked at: ")), "{warnings:?}");
     assert!(warnings.iter().any(|w| w.contains("objects of `nodule` reach the score 0.6; the 5 with the highest scores")), "{warnings:?}");
@@ -288,7 +264,7 @@ fn what_is_no_box_is_refused() {
     write_study(60, &BLOCKS[..2], &folder.path().join("study"));
     let check = |graph: &str, changes: &[Replaced<'_>], code: i32, said: &str| {
         write_package(&folder.path().join("package"), &graphs, graph, changes);
-        let ran = run(folder.path(), "results", "json");
+        let ran = run_case(folder.path(), "results", "json");
         assert_eq!(ran.code, code, "{graph}: {}", ran.all());
         assert!(ran.all().contains(said), "{graph}: no `{said}` in {}", ran.all());
     };
@@ -319,9 +295,9 @@ fn a_file_has_boxes_and_no_label_map() {
     write_study(70, &BLOCKS[..2], &folder.path().join("dicom"));
     make("nifti", &folder.path().join("dicom"), folder.path().join("study").to_str().expect("ASCII"));
     write_package(&folder.path().join("package"), &folder.path().join("graphs"), "corners", &[]);
-    let ran = run(folder.path(), "results", "json,seg,csv,html,png");
+    let ran = run_case(folder.path(), "results", "json,seg,csv,html,png");
     assert_eq!(ran.code, 0, "{}", ran.all());
-    let results = results(&folder.path().join("results"));
+    let results = results_below(&folder.path().join("results"));
     let document = findings_json(&results);
     let centre = document["findings"][0]["place"]["centre_lps_mm"].as_array().expect("a place").iter().filter_map(|v| v.as_f64());
     // (20, 18, 11) of the grid.

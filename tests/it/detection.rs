@@ -3,14 +3,12 @@
 //! `ROENTGEN_KEEP_TEST_OUTPUT=DIR` keeps studies, packages and results in a new folder below DIR, to be looked at.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use roentgen::codes::sha256_hex;
 use roentgen::geometry::{Affine, Grid};
-use roentgen::phantom::{self, Phantom};
-use roentgen::volume::{ImageVolume, Quantity, Rescale, Volume};
 
-use crate::support::{Ran, files_below, findings_json, python, roentgen, root};
+use crate::support::{changed, findings_json, folder_to_look_at, python, results_below, roentgen, root, run_case, write_ct};
 
 const DIMS: [usize; 3] = [72, 56, 24];
 const SPACING_MM: [f64; 3] = [1.25, 1.25, 2.0];
@@ -114,10 +112,7 @@ fn write_study(name: u32, balls: &[Ball], folder: &Path) {
             }
         }
     }
-    let rescale = vec![Rescale { slope: 1.0, intercept: -1024.0 }; DIMS[2]];
-    let image = ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield };
-    let phantom = Phantom { image, truth: Vec::new(), noise_hu: f64::from(name) };
-    phantom::write_series(&phantom, folder).expect("the study can be written");
+    write_ct(name, grid, stored, folder);
 }
 
 /// The detector's package with its manifest changed.
@@ -126,26 +121,10 @@ pub(crate) fn write_package(folder: &Path, changes: &[(&str, &str)]) {
     let graph = folder.join("detector.onnx");
     let made = python(&root().join("tests/python/make_detector.py"), &[&graph]);
     assert_eq!(made.code, 0, "{}", made.all());
-    let change = |text: String, (from, to): &(&str, &str)| {
-        assert!(text.contains(from), "{from} is there to be changed");
-        text.replacen(from, to, 1)
-    };
     let hash = sha256_hex(&fs::read(&graph).expect("made"));
-    let manifest = changes.iter().fold(MANIFEST.replace("SHA256", &hash), change);
+    let manifest = changed(MANIFEST.replace("SHA256", &hash), changes);
     fs::write(folder.join("model.toml"), manifest).expect("writable");
     fs::write(folder.join("MODEL_CARD.md"), "Table 1: none.").expect("writable");
-}
-
-/// `roentgen run` on the case in `folder`, its results in `folder/output`.
-fn run(folder: &Path, output: &str, forms: &str) -> Ran {
-    let text = |path: PathBuf| path.to_str().expect("ASCII").to_owned();
-    let [package, study, output] = ["package", "study", output].map(|name| text(folder.join(name)));
-    roentgen(&["run", "--device", "cpu", "--json", "--results", forms, "--model", &package, "--output", &output, &study])
-}
-
-fn results(output: &Path) -> PathBuf {
-    let json = files_below(output).into_iter().find(|file| file.ends_with("findings.json")).expect("written");
-    json.parent().expect("in a folder").to_owned()
 }
 
 /// Balls on a lattice, from the corner of the volume on: of all sizes from a voxel, some at its faces, some below the threshold, some of
@@ -165,10 +144,7 @@ fn many() -> Vec<Ball> {
 
 #[test]
 fn each_object_is_a_finding_in_every_form() {
-    let kept = std::env::var_os("ROENTGEN_KEEP_TEST_OUTPUT");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("detection-").disable_cleanup(kept.is_some());
-    let folder = kept.map_or_else(|| builder.tempdir(), |kept| builder.tempdir_in(kept)).expect("a folder");
+    let folder = folder_to_look_at("detection-");
     let two = [ball([20, 20, 8], 6.0, 1100), ball([50, 30, 14], 4.0, 800)];
     let mean = ("score = \"maximum", "score = \"mean");
     type Replaced<'a> = (&'a str, &'a str);
@@ -185,7 +161,7 @@ fn each_object_is_a_finding_in_every_form() {
         let case = folder.path().join(name);
         write_study(n, balls, &case.join("study"));
         write_package(&case.join("package"), changes);
-        let ran = run(&case, "results", "all");
+        let ran = run_case(&case, "results", "all");
         assert_eq!(ran.code, 0, "{name}: {}", ran.all());
         let checked = python(&root().join("tests/python/check_reports.py"), &[&case.join("study"), &case.join("results")]);
         assert_eq!(checked.code, 0, "{name}: {}", checked.all());
@@ -194,20 +170,20 @@ fn each_object_is_a_finding_in_every_form() {
     assert_eq!(checked.code, 0, "{}", checked.all());
     println!("{}", checked.stdout);
     let fifty = folder.path().join("fifty");
-    let study_results = results(&fifty.join("results"));
+    let study_results = results_below(&fifty.join("results"));
     let checked = python(&root().join("tests/python/check_fhir.py"), &[study_results.parent().expect("in a folder")]);
     assert_eq!(checked.code, 0, "{}", checked.all());
 
     // The same job in another process: the same objects.
-    assert_eq!(run(&fifty, "again", "all").code, 0);
+    assert_eq!(run_case(&fifty, "again", "all").code, 0);
     let [once, again] = ["results", "again"].map(|output| {
-        let mut findings = findings_json(&results(&fifty.join(output)));
+        let mut findings = findings_json(&results_below(&fifty.join(output)));
         findings["provenance"]["started"].take();
         findings
     });
     assert_eq!(once, again);
     let pixels = |output: &str, file: &str| {
-        let object = dicom::object::open_file(results(&fifty.join(output)).join(file)).expect("written");
+        let object = dicom::object::open_file(results_below(&fifty.join(output)).join(file)).expect("written");
         object.element_by_name("PixelData").expect("present").value().clone()
     };
     for file in ["seg.dcm", "labelmap.dcm"] {
@@ -227,7 +203,7 @@ fn people_read_the_certainty() {
     let row = |name: &str| ran.stdout.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
     assert!(row("finding").contains("probability of presence %"), "{}", ran.stdout);
     assert!(row("nodule 1").contains(" 87.5 ") && row("nodule 2").contains(" 75.0 "), "{}", ran.stdout);
-    let shown = roentgen(&["show", results(&folder.path().join("results")).to_str().expect("ASCII")]);
+    let shown = roentgen(&["show", results_below(&folder.path().join("results")).to_str().expect("ASCII")]);
     assert_eq!(shown.code, 0, "{}", shown.all());
     for text in ["nodule 1", "nodule 2", "Certainty of Finding", "87.5"] {
         assert!(shown.stdout.contains(text), "no `{text}` in:\n{}", shown.stdout);

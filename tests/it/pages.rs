@@ -13,7 +13,7 @@ use roentgen::results::{Form, Forms, HTML_FILE, write_all};
 use roentgen::series::GeometryPolicy;
 
 use crate::reports::{Chance, findings};
-use crate::support::{files_below, python, root, small_study};
+use crate::support::{files_below, folder_to_look_at, python, root, small_study};
 
 /// A study that other studies differ from in these ways.
 struct Case {
@@ -58,10 +58,7 @@ fn prepare(case: &Case, study: &Path) {
 
 #[test]
 fn people_see_what_the_json_says() {
-    let kept = std::env::var_os("ROENTGEN_KEEP_TEST_OUTPUT");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("pages-").disable_cleanup(kept.is_some());
-    let folder = kept.map_or_else(|| builder.tempdir(), |kept| builder.tempdir_in(kept)).expect("a folder");
+    let folder = folder_to_look_at("pages-");
     for (n, case) in CASES.iter().enumerate() {
         let (_, study) = small_study();
         prepare(case, study.path());

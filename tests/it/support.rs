@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use roentgen::findings::{PackageId, Parameter, Provenance, Source};
+use roentgen::geometry::Grid;
 use roentgen::phantom::{self, Phantom, Sampling};
 use roentgen::series::{Loaded, Stack};
+use roentgen::volume::{ImageVolume, Quantity, Rescale, Volume};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -161,4 +163,41 @@ pub(crate) fn source_of(stack: &Stack, loaded: &Loaded) -> Source {
 /// The findings that a folder of results holds.
 pub(crate) fn findings_json(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("findings.json")).expect("there")).expect("JSON")
+}
+
+/// The folder of the only results below `output`.
+pub(crate) fn results_below(output: &Path) -> PathBuf {
+    let json = files_below(output).into_iter().find(|file| file.ends_with("findings.json")).expect("written");
+    json.parent().expect("in a folder").to_owned()
+}
+
+/// A temporary folder; below the one that `ROENTGEN_KEEP_TEST_OUTPUT` names, and kept there, where that is set.
+pub(crate) fn folder_to_look_at(prefix: &str) -> TempDir {
+    let kept = std::env::var_os("ROENTGEN_KEEP_TEST_OUTPUT");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).disable_cleanup(kept.is_some());
+    kept.map_or_else(|| builder.tempdir(), |kept| builder.tempdir_in(kept)).expect("a folder")
+}
+
+/// `roentgen run` of `folder/package` on `folder/study`, its results in `folder/output`.
+pub(crate) fn run_case(folder: &Path, output: &str, forms: &str) -> Ran {
+    let text = |path: PathBuf| path.to_str().expect("ASCII").to_owned();
+    let [package, study, output] = ["package", "study", output].map(|name| text(folder.join(name)));
+    roentgen(&["run", "--device", "cpu", "--json", "--results", forms, "--model", &package, "--output", &output, &study])
+}
+
+/// A text with the first of each of these pairs replaced by the second, where it stands first.
+pub(crate) fn changed(text: String, changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "{from} is there to be changed");
+        text.replacen(from, to, 1)
+    })
+}
+
+/// A CT of stored values that are HU and 1024; `name` makes it another study.
+pub(crate) fn write_ct(name: u32, grid: Grid, stored: Vec<i16>, folder: &Path) {
+    let rescale = vec![Rescale { slope: 1.0, intercept: -1024.0 }; grid.dims()[2] as usize];
+    let image = ImageVolume { stored: Volume::new(grid, stored).into(), rescale, quantity: Quantity::Hounsfield };
+    let phantom = Phantom { image, truth: Vec::new(), noise_hu: f64::from(name) };
+    phantom::write_series(&phantom, folder).expect("the study can be written");
 }
