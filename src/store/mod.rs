@@ -1,7 +1,7 @@
 //! What the node has received and made: files named by their content, and one SQLite database that knows them.
 //!
 //! ```text
-//! incoming/     instances that are being received or wait to be entered
+//! incoming/     instances that are being received or wait to be entered, and empty files for the next ones
 //! instances/    ab/abcdef...dcm: by the SHA-256 of transfer syntax and data set
 //! quarantine/   the same, of what is kept and not used
 //! results/      a folder a job
@@ -32,6 +32,7 @@ mod receive;
 mod remove;
 mod seal;
 mod space;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod write_out;
@@ -58,12 +59,14 @@ use crate::codes::Uid;
 use crate::dataset::Identity;
 use index::Entry;
 use space::Space;
+use spare::Spares;
 
 /// The store of one node.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
     space: Space,
+    spares: Spares,
     /// What the indexer is to enter; it ends when this does.
     queue: Option<SyncSender<Entry>>,
     indexer: Option<JoinHandle<()>>,
@@ -121,7 +124,8 @@ impl Store {
         });
         let (queue, indexer) = index::start(&shared)?;
         let space = Space::of(folder, keep_free_mb);
-        let store = Arc::new(Self { shared, space, queue: Some(queue), indexer: Some(indexer), _lock: lock });
+        let spares = Spares::in_folder(folder.join("incoming"))?;
+        let store = Arc::new(Self { shared, space, spares, queue: Some(queue), indexer: Some(indexer), _lock: lock });
         let recovered = Arc::clone(&store);
         tokio::task::spawn_blocking(move || recovered.recover()).await.map_err(std::io::Error::other)??;
         Ok(store)

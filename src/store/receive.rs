@@ -1,14 +1,13 @@
 //! One instance from the wire to the disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::early::{Early, Known, Lookup};
 use super::index::{Arrival, Entry};
+use super::spare::{self, Spare};
 use super::write_out::WriteOut;
 use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
 use crate::codes::{Uid, hex, is_uid};
@@ -53,16 +52,13 @@ pub enum Kept {
     Quarantined,
 }
 
-/// Number of the next file in `incoming` in this process.
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
 /// An instance that is being received. Dropped before the end, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Receiving<'s> {
     store: &'s Store,
     announced: Announced,
-    file: File,
-    path: Option<PathBuf>,
+    spare: Spare,
+    handed_on: bool,
     write_out: WriteOut,
     early: Early,
     hash: Sha256,
@@ -77,17 +73,13 @@ impl Store {
     /// [`StoreError::Full`] before the disk is full, and where it fails.
     pub fn receive(&self, announced: Announced) -> Result<Receiving<'_>, StoreError> {
         self.space.check()?;
-        // The title is needed where the file is recovered; it may hold any printable character.
-        let title = hex(announced.calling.as_bytes());
-        let name = format!("{:016x}-{}-{:08}-{title}.dcm", now_ms(), std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = self.folder().join("incoming").join(name);
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let mut spare = self.spares.take(&announced.calling)?;
         let hash = seal::hasher(&announced.transfer_syntax_uid);
         let beginning = seal::beginning(&announced);
-        let failed = file.write_all(&beginning).err();
+        let failed = spare.file.write_all(&beginning).err();
         let write_out = WriteOut::after(beginning.len() as u64);
         let early = Early::after(&beginning);
-        Ok(Receiving { store: self, announced, file, path: Some(path), write_out, early, hash, failed })
+        Ok(Receiving { store: self, announced, spare, handed_on: false, write_out, early, hash, failed })
     }
 }
 
@@ -96,8 +88,8 @@ impl Receiving<'_> {
     pub fn write(&mut self, fragment: &[u8]) {
         if self.failed.is_none() {
             self.hash.update(fragment);
-            self.failed = self.file.write_all(fragment).err();
-            self.write_out.more(&self.file, fragment.len() as u64);
+            self.failed = self.spare.file.write_all(fragment).err();
+            self.write_out.more(&self.spare.file, fragment.len() as u64);
             self.early.more(self.store, &self.announced, fragment);
         }
     }
@@ -110,15 +102,16 @@ impl Receiving<'_> {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
-        self.write_out.ended(&self.file);
+        self.write_out.ended(&self.spare.file);
+        self.spare.trim(self.write_out.written())?;
+        self.store.spares.came(&self.announced.calling, self.write_out.written());
         let sha256: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
         let content = hex(&sha256);
-        let path = self.path.clone().expect("the file is here until it is handed on");
-        let (instance, lookup) = std::mem::take(&mut self.early).ended(&path);
+        let (instance, lookup) = std::mem::take(&mut self.early).ended(&self.spare.path);
         let mut arrival = match instance.and_then(|instance| understood(instance, &self.announced, &content)) {
             Ok(arrival) => arrival,
             Err(error) => {
-                let arrival = Arrival::unknown(path, content, &self.announced);
+                let arrival = Arrival::unknown(self.spare.path.clone(), content, &self.announced);
                 self.hand_on(Entry::Quarantine(arrival, error.shown()));
                 return Err(error);
             }
@@ -135,8 +128,8 @@ impl Receiving<'_> {
             Standing::Entered => return Ok(kept(&arrival, false)),
             Standing::New => {}
             Standing::Against(contradiction) => {
-                seal::seal(&mut self.file, &sha256)?;
-                self.file.sync_data()?;
+                seal::seal(&mut self.spare.file, &sha256)?;
+                self.spare.file.sync_data()?;
                 self.hand_on(Entry::Quarantine(arrival, contradiction.reason().into()));
                 return match contradiction {
                     Contradiction::Content => Ok(Kept::Quarantined),
@@ -146,7 +139,7 @@ impl Receiving<'_> {
             }
         }
         let kept = kept(&arrival, true);
-        if let Err(error) = seal::seal(&mut self.file, &sha256).and_then(|()| self.file.sync_data()) {
+        if let Err(error) = seal::seal(&mut self.spare.file, &sha256).and_then(|()| self.spare.file.sync_data()) {
             self.store.shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             return Err(error.into());
         }
@@ -156,15 +149,15 @@ impl Receiving<'_> {
     }
 
     fn hand_on(&mut self, entry: Entry) {
-        self.path = None;
+        self.handed_on = true;
         self.store.enter(entry);
     }
 }
 
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path); // unsealed, it is thrown away at the next start at the latest
+        if !self.handed_on {
+            let _ = fs::remove_file(&self.spare.path); // unsealed, it is thrown away at the next start at the latest
         }
     }
 }
@@ -287,11 +280,11 @@ impl Store {
             let path = found?.path();
             let mut file = File::open(&path)?;
             let Some(content) = seal::sealed(&mut file)? else {
+                unfinished += usize::from(file.metadata()?.len() > 0);
                 fs::remove_file(&path)?;
-                unfinished += 1;
                 continue;
             };
-            let mut announced = Announced { calling: calling_of(&path), ..Announced::default() };
+            let mut announced = Announced { calling: spare::calling_of(&path), ..Announced::default() };
             let understood = Instance::read(&path).map_err(StoreError::from).and_then(|instance| {
                 announced.sop_class_uid.clone_from(&instance.sop_class_uid);
                 announced.sop_instance_uid.clone_from(&instance.sop_instance_uid);
@@ -321,12 +314,4 @@ impl Store {
         self.flush();
         Ok(())
     }
-}
-
-/// The AE title in a file's name.
-fn calling_of(path: &Path) -> String {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let digits = name.rsplit('-').next().unwrap_or_default().as_bytes();
-    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    digits.chunks(2).filter_map(byte).map(char::from).collect()
 }

@@ -28,7 +28,11 @@ impl Bench {
 
     /// Ends the store as a clean stop does.
     fn stop(&mut self) {
-        self.store = None;
+        if let Some(store) = self.store.take() {
+            let pool = store.pool().clone();
+            drop(store);
+            self.runtime.block_on(pool.close()); // its connections end in threads of their own, and tests touch its files
+        }
     }
 
     fn receive(&self, slice: &Slice) -> Result<Kept, StoreError> {
@@ -60,6 +64,11 @@ impl Bench {
             }
         }
         found
+    }
+
+    /// Instances in `incoming`, without the empty files that wait for some.
+    fn waiting(&self) -> usize {
+        self.files("incoming").iter().filter(|path| fs::metadata(path).is_ok_and(|file| file.len() > 0)).count()
     }
 
     fn count(&self, query: &'static str) -> i64 {
@@ -210,7 +219,34 @@ fn what_the_disk_has_damaged_is_replaced() {
         assert!(fs::read(&path).expect("readable") == whole);
     }
     assert!(matches!(bench.receive(&slice(1)).expect("kept"), Kept::Again { .. }));
-    assert_eq!((bench.count("SELECT count(*) FROM instance"), bench.files("incoming").len()), (1, 0));
+    assert_eq!((bench.count("SELECT count(*) FROM instance"), bench.waiting()), (1, 0));
+}
+
+#[test]
+fn files_are_made_ahead_and_keep_no_more_than_they_need() {
+    let mut bench = Bench::new();
+    let long = Slice { rows: 600, columns: 600, pixels: Some(vec![1; 2 * 600 * 600]), ..slice(1) };
+    bench.receive(&long).expect("kept");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while bench.files("incoming").len() - bench.waiting() < 16 {
+        assert!(std::time::Instant::now() < deadline, "no files are made: {:?}", bench.files("incoming"));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let made = bench.files("incoming");
+    assert!(made.iter().any(|path| spare::calling_of(path) == "CT-1\"<*>"), "they have the title of the last sender");
+    bench.receive(&slice(2)).expect("kept");
+    bench.receive_from("MR-1", false, &slice(3)).expect("kept");
+    bench.stop();
+    assert_eq!(bench.files("incoming").len(), 0, "they go with the store");
+    #[cfg(target_os = "linux")]
+    for path in bench.files("instances") {
+        use std::os::unix::fs::MetadataExt;
+        let file = fs::metadata(&path).expect("there");
+        assert!(512 * file.blocks() < file.len() + 16384, "{} blocks for {} bytes", file.blocks(), file.len());
+    }
+    bench.start();
+    let query = "SELECT count(*) FROM instance WHERE calling = 'MR-1'";
+    assert_eq!((bench.count("SELECT count(*) FROM instance"), bench.count(query)), (3, 1));
 }
 
 #[test]

@@ -20,6 +20,11 @@ impl WriteOut {
         Self { written, begun: PAGE }
     }
 
+    /// Bytes of the file.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// `count` more bytes were written to the end of `file`.
     pub(super) fn more(&mut self, file: &File, count: u64) {
         self.written += count;

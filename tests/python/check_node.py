@@ -340,7 +340,7 @@ def A9(bench, study):
         if acknowledged:
             same((trace['state'], trace['cut_off']), ('receiving', True), f'{point}: the study after the restart')
         need(len(acknowledged) <= node.received(one.uid) <= len(acknowledged) + 1, f'{point}: {node.received(one.uid)} instances of {len(acknowledged)}')
-        same(list((node.data / 'incoming').iterdir()), [], f'{point}: left in incoming')
+        same(node.waiting(), [], f'{point}: left in incoming')
         time.sleep(QUIET_S + 0.5)
         same(node.jobs(one.uid), [], f'{point}: jobs before the rest came')
         rest = [dataset for dataset in one.datasets if str(dataset.SOPInstanceUID) not in acknowledged]
@@ -499,7 +499,7 @@ def A13(bench, study):
     need(answers[-1].get('ErrorComment'), 'A700H without a comment')
     free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
     need(free > 14 * 2**20, f'only {free} bytes were left')
-    same(list((node.data / 'incoming').iterdir()), [], 'files left in incoming')
+    same(node.waiting(), [], 'files left in incoming')
     same(set(node.kept()), set(first.hashes()) | {str(d.SOPInstanceUID) for d in second.datasets[:taken]}, 'what is kept')
     belongs(results(orthanc, first), first)  # the job that ran came to its end
     ballast.unlink()
@@ -517,7 +517,7 @@ def A13(bench, study):
     large.add_new((0x0009, 0x0010), 'LO', 'TEST')
     large.add_new((0x0009, 0x1001), 'OB', bytes(4 * 2**20))
     same(node.send([large]), [0xA700], 'status of what does not fit')
-    same((list((node.data / 'incoming').iterdir()), set(node.kept())), ([], before), 'what is there after it')
+    same((node.waiting(), set(node.kept())), ([], before), 'what is there after it')
     ballast.unlink()
     same(set(node.send(third)), {0}, 'statuses when there is room again')
     results(orthanc, third)
@@ -930,7 +930,7 @@ def A25(bench, study):
         connection.close()
     until('an echo after all', node.echo, 5)
     until('file descriptors are as before', lambda: node.resources()[0] <= fds + POOL_FDS, 10)
-    same(list((node.data / 'incoming').iterdir()), [], 'left in incoming')
+    same(node.waiting(), [], 'left in incoming')
     return (f'echo in {echo_s:.2f} s beside 500 idle connections ({(kb_now - kb) / 1024:.0f} MB for them); ARTIM of 3 s ended 520, the slow one after {dripped_s:.1f} s; '
             f'half a data set ended after {half_s:.1f} s; the ninth association: result 2, source 3, reason 2')
 

@@ -253,6 +253,10 @@ class Node:
                     found[str(dataset.SOPInstanceUID)] = content(dataset)
         return found
 
+    def waiting(self):
+        """Instances that are being received or wait to be entered; empty files wait for theirs."""
+        return [path.name for path in (self.data / 'incoming').iterdir() if path.stat().st_size]
+
     # Senders
 
     def storescu(self, folder, calling='STORESCU', *options):

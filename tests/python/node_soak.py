@@ -144,7 +144,7 @@ def killed(binary, package, study, kills, seed):
         lost = [uid for uid, hash in acknowledged.items() if kept.get(uid) != hash]
         if lost:
             problems.append(f'{len(lost)} of {len(acknowledged)} acknowledged instances are lost or changed: {lost[:5]}')
-        if left := [path.name for path in (node.data / 'incoming').iterdir()]:
+        if left := node.waiting():
             problems.append(f'left in incoming: {left[:5]}')
         attempts = {}
         for uid in studies:
