@@ -18,6 +18,7 @@ from pathlib import Path
 with contextlib.redirect_stdout(sys.stderr):
     import nibabel
     import numpy as np
+    import scipy.ndimage
     import SimpleITK as sitk
     import torch
     import yaml
@@ -63,6 +64,11 @@ CASES = {
          'norm': 'batch'},
         [], [step('ScaleIntensityRangePercentilesd', lower=1, upper=99.5, b_min=0, b_max=2, clip=True)],
         {'_target_': 'SimpleInferer'}, [ARGMAX], 'ts', 'json', True),
+    'two-channels': (
+        {'_target_': 'UNet', 'spatial_dims': 3, 'in_channels': 2, 'out_channels': 4, 'channels': [8, 16, 32], 'strides': [2, 2], 'num_res_units': 1},
+        [step('Orientationd', axcodes='RAS'), step('Spacingd', pixdim=[2.5, 2.2, 2.7], mode='bilinear')],
+        [step('NormalizeIntensityd', nonzero=True, channel_wise=True)],
+        window([48, 48, 32], 0.5, 'gaussian'), [SOFTMAX, invert(False), ARGMAX], 'pt', 'json', False),
 }
 
 
@@ -82,7 +88,7 @@ def bundle_of(folder, name, network, geometry, values, inferer, post, form):
     path = bundle / 'configs' / f'inference.{form}'
     path.write_text(json.dumps(config, indent=4) if form == 'json' else yaml.safe_dump(config, sort_keys=False))
     metadata = {'name': name, 'version': '0.1.0', 'monai_version': '1.6.1', 'network_data_format': {
-        'inputs': {'image': {'type': 'image', 'modality': 'CT', 'num_channels': 1, 'spatial_shape': [32, 32, 32]}},
+        'inputs': {'image': {'type': 'image', 'modality': 'CT', 'num_channels': network['in_channels'], 'spatial_shape': [32, 32, 32]}},
         'outputs': {'pred': {'type': 'image', 'num_channels': 4, 'channel_def': {str(n): label for label, n in LABELS.items()}}}}}
     (bundle / 'configs' / 'metadata.json').write_text(json.dumps(metadata, indent=4))
     parser = ConfigParser()
@@ -131,6 +137,18 @@ def turned(path, folder):
     return other
 
 
+def with_another(path, folder):
+    """The image as the first channel of two; the other one is dark where it is bright, smoother, and empty around the patient."""
+    image = nibabel.load(path)
+    values = np.asarray(image.dataobj, np.float32)
+    other = np.where(values > -900, 1500 - scipy.ndimage.gaussian_filter(values, 1.5), 0)
+    channels = folder / 'channels'
+    channels.mkdir(exist_ok=True)
+    for n, channel in enumerate((values, other)):
+        nibabel.save(nibabel.Nifti1Image(channel.astype(np.int16), image.affine), channels / f'image_{n:04}.nii.gz')
+    return sorted(channels.iterdir())
+
+
 def main(roentgen, path, folder, wanted):
     torch.set_num_threads(os.cpu_count())
     if not path.exists():
@@ -142,7 +160,7 @@ def main(roentgen, path, folder, wanted):
     for name, (network, geometry, values, inferer, post, weights, form, turn) in CASES.items():
         if wanted and name not in wanted:
             continue
-        image = turned(path, folder) if turn else path
+        image = with_another(path, folder) if network['in_channels'] > 1 else turned(path, folder) if turn else path
         with contextlib.redirect_stdout(sys.stderr):
             bundle, parser = bundle_of(folder, name, network, geometry, values, inferer, post, form)
             network, loss = trained(parser, image, geometry)
@@ -155,7 +173,7 @@ def main(roentgen, path, folder, wanted):
         subprocess.run([roentgen, 'model', 'import', 'monai', bundle, '--output', package, '--python', sys.executable], check=True)
         began = time.perf_counter()
         output = folder / f'{name}-results'
-        subprocess.run([roentgen, 'run', '--model', package, '--device', 'cpu', '--output', output, '--results', 'seg', image], check=True,
+        subprocess.run([roentgen, 'run', '--model', package, '--device', 'cpu', '--output', output, '--results', 'seg', image[0] if isinstance(image, list) else image], check=True,
                        stdout=subprocess.DEVNULL)
         ours_s = time.perf_counter() - began
         found = np.asarray(nibabel.load(next(output.rglob('labels.nii.gz'))).dataobj)
