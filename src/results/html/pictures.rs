@@ -93,10 +93,23 @@ fn drawn(context: &Context<'_>, plane: &Plane, window: &VoiWindow, colours: &Col
     }
 }
 
-/// Each map over a plane.
+/// Where a map has its strongest value, of all planes parallel to one; that one itself where the map is 0.
+fn strongest(map: &ValueMap, plane: &Plane) -> usize {
+    let [nx, ny, _] = map.values.grid().dims().map(|n| n as usize);
+    let (at, most) = map.values.voxels().iter().enumerate().fold(
+        (0, 0f32),
+        |(at, most), (n, value)| {
+            if value.abs() > most { (n, value.abs()) } else { (at, most) }
+        },
+    );
+    if most > 0.0 { [at % nx, at / nx % ny, at / (nx * ny)][plane.axis] } else { plane.position }
+}
+
+/// Each map over the plane, of those parallel to this one, that has its strongest value.
 fn maps(context: &Context<'_>, plane: &Plane, window: &VoiWindow) -> Vec<Picture> {
     let (size, _) = plane.fitted(SIDE);
     let draw = |map: &ValueMap| {
+        let plane = &Plane { position: strongest(map, plane), ..*plane };
         let heat = Heat::of(map, plane, plane.sampled(context.image, context.findings, window, size));
         Picture {
             plane: *plane,
