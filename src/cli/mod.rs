@@ -29,7 +29,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::engine::Options;
 use crate::gpu::DeviceChoice;
-use crate::infer::Provider;
+use crate::infer::{AtOnce, Provider};
 use crate::model::PackageFolders;
 use crate::results::{Form, Forms};
 
@@ -101,6 +101,15 @@ struct EngineArgs {
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
 
+    /// Sessions of a network that sees patches that overlap: each is asked about patches of its own at the same time, with its part of the
+    /// threads and memory of its own. docs/providers.md
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    sessions: u8,
+
+    /// Patches that one run of a network of volumes takes, where its graph leaves their number open.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    patches: u8,
+
     /// Memory that this program may have, in MB; a volume that would take more is refused. Without it, what the machine and its control
     /// groups have free.
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..1 << 32))]
@@ -135,7 +144,8 @@ impl EngineArgs {
     fn options(&self, forms: &Forms) -> Options {
         let (device, onnxruntime_library) = (self.device.clone(), self.ort_lib.clone());
         let most_memory_bytes = self.memory_mb.map(|most| most << 20);
-        Options { device, provider: self.provider, onnxruntime_library, most_memory_bytes, maps: forms.contains(Form::Map) }
+        let at_once = AtOnce { sessions: self.sessions.into(), patches: self.patches.into() };
+        Options { device, provider: self.provider, at_once, onnxruntime_library, most_memory_bytes, maps: forms.contains(Form::Map) }
     }
 }
 

@@ -260,8 +260,8 @@ impl New {
 fn new_manifest(inputs: &[Tensor], outputs: &[Tensor], slices: Option<usize>) -> anyhow::Result<String> {
     let [input] = inputs else { bail!("the graph has {} inputs, a package describes 1", inputs.len()) };
     let output = outputs.first().context("the graph has no output")?;
-    let shape = |tensor: &Tensor| tensor.shape.clone().with_context(|| format!("`{}` is no float32 tensor", tensor.name));
-    let (given, found) = (shape(input)?, shape(output)?);
+    let values = |tensor: &Tensor| tensor.values.clone().with_context(|| format!("`{}` is no float32 or float16 tensor", tensor.name));
+    let ((dtype, given), (answered, found)) = (values(input)?, values(output)?);
     let layout = match given.len() {
         5 => "NCDHW",
         4 => "NCHW",
@@ -307,6 +307,8 @@ fn new_manifest(inputs: &[Tensor], outputs: &[Tensor], slices: Option<usize>) ->
     let placed = NEW_MANIFEST
         .replace("\"{input}\"", &quoted(&input.name))
         .replace("\"{output}\"", &quoted(&output.name))
+        .replace("{dtype}", &dtype.to_string())
+        .replace("{answered}", &answered.to_string())
         .replace("{layout}", layout)
         .replace("{channels}", &channels)
         .replace("{patch}", &patch)
@@ -533,7 +535,7 @@ mod tests {
     }
 
     fn begun_of_slices(takes: &[i64], gives: &[i64], slices: Option<usize>) -> anyhow::Result<Manifest> {
-        let tensor = |name: &str, shape: &[i64]| Tensor { name: name.to_owned(), shape: Some(shape.to_vec()) };
+        let tensor = |name: &str, shape: &[i64]| Tensor { name: name.to_owned(), values: Some((model::Dtype::Float32, shape.to_vec())) };
         let text = new_manifest(&[tensor("image \"a\"", takes)], &[tensor("out", gives)], slices)?;
         let text = text.replace("{name}", "begun").replace("{sha256}", &"0".repeat(64)).replace("FILL IN", "filled in");
         assert!(!text.contains("{}") && !text.contains("\"{"), "{text}");

@@ -161,7 +161,7 @@ impl Run {
     /// What does again what failed, for a shell.
     fn command_for_failures(&self) -> String {
         let mut command = format!("roentgen run --model {} --output {}", quoted(Path::new(&self.model)), quoted(&self.output));
-        let EngineArgs { device, provider, ort_lib, memory_mb } = &self.engine;
+        let EngineArgs { device, provider, ort_lib, sessions, patches, memory_mb } = &self.engine;
         if *device != DeviceChoice::default() {
             command += &format!(" --device {}", quoted(Path::new(&device.to_string())));
         }
@@ -169,6 +169,9 @@ impl Run {
             command += &format!(" --provider {}", quoted(Path::new(&provider.to_string())));
         }
         command += &ort_lib.as_deref().map_or_else(String::new, |path| format!(" --ort-lib {}", quoted(path)));
+        for (name, count) in [("sessions", sessions), ("patches", patches)].into_iter().filter(|(_, count)| **count > 1) {
+            command += &format!(" --{name} {count}");
+        }
         command += &memory_mb.map_or_else(String::new, |mb| format!(" --memory-mb {mb}"));
         let forms = &self.results.results;
         command += &if *forms == Forms::all() { " --results all".to_owned() } else { format!(" --results {forms}") };

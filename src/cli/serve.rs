@@ -10,6 +10,7 @@ use super::notify::notify;
 use super::{Outcome, text};
 use crate::engine::Options;
 use crate::geometry::Coded;
+use crate::infer::AtOnce;
 use crate::node::{Config, LogFormat, Node};
 
 /// Run as a DICOM node: take studies by C-STORE, run packages on them, send the results on.
@@ -68,6 +69,7 @@ impl Serve {
         let options = Options {
             device: config.worker.device.parse().map_err(|e| anyhow::anyhow!("worker.device: {e}"))?,
             provider: config.worker.provider.parse().map_err(|e| anyhow::anyhow!("worker.provider: {e}"))?,
+            at_once: AtOnce { sessions: config.worker.sessions.into(), patches: config.worker.patches.into() },
             onnxruntime_library: self.ort_lib,
             ..Options::default()
         };

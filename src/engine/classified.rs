@@ -4,9 +4,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::input::{Closed, Voxels};
 use super::timings::{Stage, Timings};
-use super::{Analysis, Engine, EngineError, without_findings};
-use crate::codes::{other, ucum};
-use crate::findings::{Finding, Findings, Measurement, ValueMap};
+use super::{Analysis, Engine, EngineError, no_labels, occlusion_map, without_findings};
+use crate::findings::{Finding, Findings, Measurement};
 use crate::infer::{Cover, InferError};
 use crate::model::{self, Explanation, Fill, NamedFill};
 use crate::postprocess::{probability_of, values_on};
@@ -43,7 +42,7 @@ impl Engine {
             let found = answers(&self.network.classify(&input, cancel)?)?;
             let effects = match manifest.explanation.as_ref().filter(|_| self.maps) {
                 None => Vec::new(),
-                Some(Explanation::Occlusion { patch, stride, fill }) => {
+                Some(Explanation::Occlusion { patch, stride, fill, .. }) => {
                     let value = match *fill {
                         Fill::Value(value) => value as f32,
                         Fill::Named(NamedFill::Mean) => mean_of(&input, &plan.content(&grid)),
@@ -56,12 +55,7 @@ impl Engine {
             Ok::<_, InferError>((found, effects))
         })?;
         let maps = timings.time(Stage::Postprocess, on_stage, || {
-            let map = |finding: &model::Finding| ValueMap {
-                name: Explanation::map_name(&finding.name),
-                quantity: other::OCCLUSION_DROP,
-                unit: ucum::ONE,
-                values: values_on(&grid, input.grid(), &effects[finding.channel]),
-            };
+            let map = |finding: &model::Finding| occlusion_map(&finding.name, values_on(&grid, input.grid(), &effects[finding.channel]));
             if effects.is_empty() { Vec::new() } else { manifest.finding.iter().map(map).collect() }
         });
         drop(input);
@@ -69,8 +63,7 @@ impl Engine {
         let note = turned.map(|_| TURNED.to_owned());
         let Closed { image, source, notes, warnings } = opened.close(content_sha256);
         let provenance = self.provenance(notes.into_iter().chain(plan.note()).chain(note).collect(), started);
-        let no_labels = Volume::new(grid, vec![0; grid.voxel_count()]);
-        let mut findings = without_findings(source, no_labels, provenance, warnings, maps);
+        let mut findings = without_findings(source, no_labels(grid), provenance, warnings, maps);
         findings.findings =
             self.package.manifest.finding.iter().map(|described| finding(described, found[described.channel], &findings)).collect();
         Ok(Analysis { findings, image, timings })

@@ -20,18 +20,18 @@ use found::{Found, found};
 use input::{Closed, OpenedChannel, Voxels};
 pub use input::{Input, Opened};
 use measured::{Measured, measured};
-use networks::{Course, Subject, ask, ask_for_boxes, spreads_of};
+use networks::{Course, Subject, ask, spreads_of};
 pub use timings::{Stage, Timings, peak_memory_mb};
 
 use crate::codes::{dcm, other, ucum};
 use crate::findings::{Finding, Findings, Parameter, Priors, Provenance, Source, ValueMap};
-use crate::geometry::Coded;
+use crate::geometry::{Coded, Grid};
 use crate::gpu::{DeviceChoice, GpuError, KernelTime};
 use crate::infer::runtime::{self, RuntimeError};
-use crate::infer::{InferError, Network, Provider};
+use crate::infer::{AtOnce, InferError, Network, Provider};
 use crate::kernels::{Backend, Interpolation};
 use crate::measure::MeasureError;
-use crate::model::{Manifest, MapOf, Package};
+use crate::model::{Dtype, Explanation, Manifest, MapOf, Package};
 use crate::postprocess::{self, PostprocessError};
 use crate::preprocess::{PreprocessError, Previous};
 use crate::research::ResearchError;
@@ -119,6 +119,8 @@ pub struct Options {
     pub device: DeviceChoice,
     /// Where the network runs.
     pub provider: Provider,
+    /// How much the network does at a time.
+    pub at_once: AtOnce,
     /// The ONNX Runtime library, instead of looking for it.
     pub onnxruntime_library: Option<PathBuf>,
     /// Memory that this process may have, in bytes; none: all that there is. What would take more is refused before the start.
@@ -160,7 +162,7 @@ impl Engine {
         let backend = Backend::open(&options.device)?;
         let runtime = runtime::load(options.onnxruntime_library.as_deref(), options.provider)?;
         let load = |package: &Package| {
-            let mut network = Network::load(runtime, package, options.provider)?;
+            let mut network = Network::load(runtime, package, options.provider, options.at_once)?;
             network.limit_memory(options.most_memory_bytes);
             Ok::<_, InferError>(network)
         };
@@ -184,7 +186,11 @@ impl Engine {
 
     /// Everything beside inputs and package that decides its results; each result repeats it.
     pub fn parameters(&self) -> Vec<Parameter> {
-        parameters(&self.package.manifest, &self.backend, self.provider, &self.onnxruntime_version)
+        let mut parameters = parameters(&self.package.manifest, &self.backend, self.provider, &self.onnxruntime_version);
+        let AtOnce { sessions, patches } = self.network.at_once();
+        let more_than_one = [("sessions", sessions), ("patches", patches)].into_iter().filter(|(_, count)| *count > 1);
+        parameters.extend(more_than_one.map(|(name, count)| Parameter { name: name.to_owned(), value: count.to_string() }));
+        parameters
     }
 
     /// Notes what the GPU does from now on; nothing where there is none.
@@ -234,50 +240,57 @@ impl Engine {
         cancel: &AtomicBool,
         on_stage: &mut dyn FnMut(Stage),
     ) -> Result<Analysis, EngineError> {
-        let Opened { voxels: opened, others, started, load } = opened;
+        let Opened { voxels, others, started, load } = opened;
         let mut timings = Timings(vec![(Stage::Load, load)]);
         if self.package.manifest.model.task.is_of_whole() {
-            return self.classify(opened, started, timings, cancel, on_stage);
+            return self.classify(voxels, started, timings, cancel, on_stage);
         }
+        let (labelled, notes) = self.ask_stages(voxels.image(), &others, cancel, &mut timings, on_stage)?;
+        let begun = Begun { voxels, others, labelled, notes, started, timings };
+        match self.package.manifest.output.boxes {
+            Some(_) => self.detect(begun, cancel, on_stage),
+            None => self.segment(begun, cancel, on_stage),
+        }
+    }
+
+    /// What the last of the package's stages has labelled, and what the reader of a result should know of them.
+    fn ask_stages(
+        &mut self,
+        image: &ImageVolume,
+        others: &[OpenedChannel],
+        cancel: &AtomicBool,
+        timings: &mut Timings,
+        on_stage: &mut dyn FnMut(Stage),
+    ) -> Result<(Option<LabelMap>, Vec<String>), EngineError> {
         let manifest = &self.package.manifest;
-        let image = opened.image();
-        let mut course = Course { backend: &self.backend, cancel, timings: &mut timings, on_stage: &mut *on_stage };
-        let mut notes_of_networks = Vec::new();
-        let mut found_before = None;
+        let mut course = Course { backend: &self.backend, cancel, timings, on_stage };
+        let (mut labelled, mut said) = (None, Vec::new());
         for (n, (stage, network)) in self.stages.iter_mut().enumerate() {
             let names = n.checked_sub(1).map_or(&[][..], |before| &manifest.stage[before].label);
-            let previous = found_before.as_ref().map(|labels| Previous { labels, names });
-            let stage = &stage.manifest;
-            let (mut scores, notes, ()) = ask(stage, network, Subject { image, others: &others, previous }, &mut course, &mut [], || ())?;
-            notes_of_networks.extend(notes.into_iter().map(|note| format!("stage {}: {note}", manifest.stage[n].name)));
-            found_before = Some(course.timings.time(Stage::Postprocess, &mut *course.on_stage, || {
+            let previous = labelled.as_ref().map(|labels| Previous { labels, names });
+            let (stage, subject) = (&stage.manifest, Subject { image, others, previous });
+            let (mut scores, notes, ()) = ask(stage, network, subject, &mut course, &mut [], || ())?;
+            said.extend(notes.into_iter().map(|note| format!("stage {}: {note}", manifest.stage[n].name)));
+            labelled = Some(course.timings.time(Stage::Postprocess, &mut *course.on_stage, || {
                 postprocess::activate(&mut scores, &stage.postprocess);
                 postprocess::labels_on(image.grid(), &scores, &stage.label_of_channel(), &stage.postprocess, &self.backend)
             })?);
         }
-        let previous = found_before.as_ref().map(|labels| Previous { labels, names: manifest.last_labels() });
-        let hashed = || (opened.content_sha256(), others.iter().map(|other| other.voxels.content_sha256()).collect::<Vec<_>>());
+        Ok((labelled, said))
+    }
+
+    /// Labels the voxels of an image, and measures what it labels.
+    fn segment(&mut self, begun: Begun, cancel: &AtomicBool, on_stage: &mut dyn FnMut(Stage)) -> Result<Analysis, EngineError> {
+        let manifest = &self.package.manifest;
+        let Begun { voxels, others, labelled, notes: of_stages, started, mut timings } = begun;
+        let image = voxels.image();
+        let previous = labelled.as_ref().map(|labels| Previous { labels, names: manifest.last_labels() });
         let subject = Subject { image, others: &others, previous };
-        if manifest.output.boxes.is_some() {
-            let (detected, notes, hashes) = ask_for_boxes(manifest, &mut self.network, subject, &mut course, hashed)?;
-            notes_of_networks.extend(notes);
-            drop(found_before);
-            let grid = *image.grid();
-            let objects = timings.time(Stage::Postprocess, on_stage, || detected::objects(manifest, detected, &grid));
-            let (found, of_many) = objects.found(manifest);
-            let (read, warnings) = Read::of(opened, others, hashes);
-            let notes = read.notes.into_iter().chain(notes_of_networks).chain(objects.note);
-            let provenance = self.provenance(notes.collect(), started);
-            let warnings = warnings.into_iter().chain(objects.warnings).chain(of_many).collect();
-            let no_labels = Volume::new(grid, vec![0; grid.voxel_count()]);
-            let mut findings = without_findings(read.source, no_labels, provenance, warnings, Vec::new());
-            findings.findings = found.into_iter().map(|found| detected::finding(found, &findings)).collect();
-            return Ok(Analysis { findings, image: read.image, timings });
-        }
         let mut spreads = if self.maps { spreads_of(manifest) } else { Vec::new() };
-        let (mut scores, notes, hashes) = ask(manifest, &mut self.network, subject, &mut course, &mut spreads, hashed)?;
-        notes_of_networks.extend(notes);
-        drop(found_before);
+        let mut course = Course { backend: &self.backend, cancel, timings: &mut timings, on_stage: &mut *on_stage };
+        let hashed = || content_of(&voxels, &others);
+        let (mut scores, of_network, hashes) = ask(manifest, &mut self.network, subject, &mut course, &mut spreads, hashed)?;
+        drop(labelled);
         let label_of_channel = manifest.label_of_channel();
         let (labels, objects, maps) = timings.time(Stage::Postprocess, on_stage, || {
             postprocess::activate(&mut scores, &manifest.postprocess);
@@ -302,9 +315,9 @@ impl Engine {
         let (found, left_out) = found(&manifest.finding, &objects);
         let measured = timings.time(Stage::Measure, on_stage, || measured(&found, &labels, image))?;
 
-        let (Read { image, source, notes }, mut warnings) = Read::of(opened, others, hashes);
+        let (Read { image, source, notes }, mut warnings) = Read::of(voxels, others, hashes);
         warnings.extend(left_out);
-        let provenance = self.provenance(notes.into_iter().chain(notes_of_networks).collect(), started);
+        let provenance = self.provenance(notes.into_iter().chain(of_stages).chain(of_network).collect(), started);
         let mut findings = without_findings(source, labels, provenance, warnings, maps);
         findings.findings =
             found.into_iter().zip(&measured).map(|(found, measured)| finding(found, measured, image.quantity, &findings)).collect();
@@ -326,6 +339,23 @@ impl Engine {
     }
 }
 
+/// An analysis whose last network is still to be asked.
+struct Begun {
+    voxels: Voxels,
+    others: Vec<OpenedChannel>,
+    /// What the last of the stages has labelled.
+    labelled: Option<LabelMap>,
+    /// What the reader of a result should know of the stages.
+    notes: Vec<String>,
+    started: jiff::ZonedDateTime,
+    timings: Timings,
+}
+
+/// Hashes of what the voxels of the reference and of each other channel were read from.
+fn content_of(voxels: &Voxels, others: &[OpenedChannel]) -> (Vec<String>, Vec<Vec<String>>) {
+    (voxels.content_sha256(), others.iter().map(|other| other.voxels.content_sha256()).collect())
+}
+
 /// What was read, when all is computed.
 struct Read {
     image: ImageVolume,
@@ -344,6 +374,11 @@ impl Read {
         }
         (Self { image, source, notes }, warnings)
     }
+}
+
+/// Of a result that labels no voxels.
+fn no_labels(grid: Grid) -> LabelMap {
+    Volume::new(grid, vec![0; grid.voxel_count()])
 }
 
 /// A result whose findings are still to be made: they need its UIDs.
@@ -380,6 +415,11 @@ fn value_map(name: &str, of: MapOf, values: Volume<f32>) -> ValueMap {
         MapOf::Spread { .. } => other::ENSEMBLE_SPREAD,
     };
     ValueMap { name: name.to_owned(), quantity, unit: ucum::ONE, values }
+}
+
+/// How far the probability of a finding falls where the image is covered.
+fn occlusion_map(of: &str, values: Volume<f32>) -> ValueMap {
+    ValueMap { name: Explanation::map_name(of), quantity: other::OCCLUSION_DROP, unit: ucum::ONE, values }
 }
 
 /// Everything beside inputs and package that decides the result, and so its UIDs; with the package's steps, for readers of the result.
@@ -439,6 +479,11 @@ fn parameters(manifest: &Manifest, backend: &Backend, provider: Provider, onnxru
     }
     if let Some(explanation) = &manifest.explanation {
         add_fields("explanation".to_owned(), json(serde_json::to_value(explanation)));
+    }
+    for (name, dtype) in [("input.dtype", manifest.input.dtype), ("output.dtype", manifest.output.dtype)] {
+        if dtype != Dtype::Float32 {
+            add(name.to_owned(), dtype.to_string());
+        }
     }
     if manifest.output.interpolation == Interpolation::Nearest {
         add("output.interpolation".to_owned(), "nearest".to_owned());

@@ -68,22 +68,25 @@ pub(super) fn ask<T: Send>(
     Ok((placed(scores, &plans), notes, beside))
 }
 
-/// As [`ask`], of a network that gives boxes.
+/// As [`ask`], of a network that gives boxes: what `then` makes of them, which may ask it again about the same input.
 ///
 /// # Errors
-/// As [`ask`].
-pub(super) fn ask_for_boxes<T: Send>(
+/// As [`ask`], and what `then` says.
+pub(super) fn ask_for_boxes<T: Send, A>(
     manifest: &Manifest,
     network: &mut Network,
     subject: Subject<'_>,
     course: &mut Course<'_, '_>,
     beside: impl FnOnce() -> T + Send,
-) -> Result<(Detected, Vec<String>, T), EngineError> {
-    let (detected, plans, beside) =
-        answered(manifest, network, subject, course, 0, beside, |network, _, input, cancel| network.detect(input, cancel))?;
-    let of_empty = left_out_patches(detected.empty_patches, detected.patches, manifest.empty_patches());
-    let notes = plans.notes().into_iter().chain(of_empty).collect();
-    Ok((detected, notes, beside))
+    then: impl FnOnce(Detected, &mut Network, &[Volume<f32>], &AtomicBool) -> Result<A, InferError>,
+) -> Result<(A, Vec<String>, T), EngineError> {
+    let answer = |network: &mut Network, _: &Plans<'_>, input: &[Volume<f32>], cancel: &AtomicBool| {
+        let detected = network.detect(input, cancel)?;
+        let of_empty = left_out_patches(detected.empty_patches, detected.patches, manifest.empty_patches());
+        Ok((then(detected, network, input, cancel)?, of_empty))
+    };
+    let ((made, of_empty), plans, beside) = answered(manifest, network, subject, course, 0, beside, answer)?;
+    Ok((made, plans.notes().into_iter().chain(of_empty).collect(), beside))
 }
 
 /// What `answer` makes of a network and its input, with `bytes` for what it makes meanwhile, and how that input was made.

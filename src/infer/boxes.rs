@@ -5,8 +5,9 @@
 use ort::session::{Session, SessionOutputs};
 use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, ValueType};
 
-use super::network::{Asked, InferError, has_shape};
-use super::window;
+use super::asked::Asked;
+use super::contract::{broken, has_shape, open_or, shape_of};
+use super::{InferError, window};
 use crate::geometry::Grid;
 use crate::kernels::patches::Patch;
 use crate::model::{Axis, BoxColumns, Manifest, ScoreKind, SlidingWindow, Zero};
@@ -32,6 +33,12 @@ impl ScoredBox {
     /// Its middle.
     pub fn centre(&self) -> [f64; 3] {
         std::array::from_fn(|n| (self.low[n] + self.high[n]) / 2.0)
+    }
+
+    /// One of a patch, in voxels of the grid.
+    pub(super) fn on_grid(self, patch: &Patch) -> Self {
+        let moved = |face: [f64; 3]| std::array::from_fn(|n| face[n] + f64::from(patch.start[n]));
+        Self { low: moved(self.low), high: moved(self.high), ..self }
     }
 
     /// The higher score first; of equals that which comes first along k, then j, then i.
@@ -129,16 +136,32 @@ impl BoxOutput {
     /// # Errors
     /// [`InferError::Contract`] with what differs.
     pub(super) fn check(&self, session: &Session) -> Result<(), InferError> {
-        let outputs = session.outputs();
-        check_output(outputs, &self.boxes, TensorElementType::Float32, &[&[-1, self.width() as i64]])?;
+        let (outputs, float32) = (session.outputs(), TensorElementType::Float32);
+        check_output(outputs, &self.boxes, float32, &[&[None, Some(self.width())]])?;
         match self.score_columns() {
-            Some(columns) => check_output(outputs, &self.scores, TensorElementType::Float32, &[&[-1, columns as i64]])?,
-            None => check_output(outputs, &self.scores, TensorElementType::Float32, &[&[-1], &[-1, 1]])?,
+            Some(columns) => check_output(outputs, &self.scores, float32, &[&[None, Some(columns)]])?,
+            None => check_output(outputs, &self.scores, float32, &[&[None], &[None, Some(1)]])?,
         }
         match &self.labels {
-            Some(labels) => check_output(outputs, labels, TensorElementType::Int64, &[&[-1]]),
+            Some(labels) => check_output(outputs, labels, TensorElementType::Int64, &[&[None]]),
             None => Ok(()),
         }
+    }
+
+    /// The same boxes, however low their scores are.
+    pub(super) fn of_any_score(&self) -> Self {
+        Self { min_scores: self.min_scores.iter().map(|least| least.and(Some(0.0))).collect(), ..self.clone() }
+    }
+
+    /// The boxes of one patch, in its voxels, of which the network sees `seen`.
+    pub(super) fn ask(&self, network: &mut Asked<'_>, window: &SlidingWindow, seen: &[f32]) -> Result<Vec<ScoredBox>, InferError> {
+        let [i, j, k] = window.patch.map(|n| n as usize);
+        let mut boxes = Vec::new();
+        network.ask(seen, &[1, network.contract.seen, k, j, i], |outputs| {
+            boxes = self.read(outputs)?;
+            Ok(())
+        })?;
+        Ok(boxes)
     }
 
     /// The boxes of one patch, in its voxels, that reach their least score; `row` of those that are none is said in the error.
@@ -246,29 +269,18 @@ fn values<'a, T: PrimitiveTensorElementType>(outputs: &'a SessionOutputs<'_>, na
     }
 }
 
-/// Holds a tensor of the outputs against what it must be: one of `shapes`, -1 for a number that the graph says.
-fn check_output(outputs: &[Outlet], name: &str, wanted: TensorElementType, shapes: &[&[i64]]) -> Result<(), InferError> {
-    let broken = |what: String| Err(InferError::Contract { what });
-    let Some(outlet) = outputs.iter().find(|o| o.name() == name) else {
-        let names: Vec<_> = outputs.iter().map(Outlet::name).collect();
-        return broken(format!("no tensor `{name}`, the graph gives {names:?}"));
+/// Holds a tensor of the outputs against what it must be: one of `shapes`, `None` for a number that the graph says.
+fn check_output(outputs: &[Outlet], name: &str, wanted: TensorElementType, shapes: &[&[Option<usize>]]) -> Result<(), InferError> {
+    let found = shape_of(outputs, name, wanted)?;
+    let fits = |wanted: &&[Option<usize>]| {
+        wanted.len() == found.len() && found.iter().zip(*wanted).all(|(&n, wanted)| wanted.is_none_or(|wanted| open_or(n, wanted)))
     };
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-        return broken(format!("`{name}` is no tensor"));
-    };
-    if *ty != wanted {
-        let wanted = if wanted == TensorElementType::Int64 { "int64" } else { "float32" };
-        return broken(format!("`{name}` has element type {ty}, and is read as {wanted}"));
-    }
-    let fits = |wanted: &&[i64]| wanted.len() == shape.len() && shape.iter().zip(*wanted).all(|(&n, &w)| n == -1 || w == -1 || n == w);
     if shapes.iter().any(fits) {
         return Ok(());
     }
-    let told: Vec<String> = shapes
-        .iter()
-        .map(|shape| shape.iter().map(|n| if *n == -1 { "N".to_owned() } else { n.to_string() }).collect::<Vec<_>>().join(", "))
-        .collect();
-    broken(format!("`{name}` has shape {:?}, expected [{}]", &**shape, told.join("] or [")))
+    let axis = |n: &Option<usize>| n.map_or_else(|| "N".to_owned(), |n| n.to_string());
+    let told: Vec<String> = shapes.iter().map(|shape| shape.iter().map(axis).collect::<Vec<_>>().join(", ")).collect();
+    broken(format!("`{name}` has shape {found:?}, expected [{}]", told.join("] or [")))
 }
 
 /// The boxes of the whole of `input`, a volume for each channel.
@@ -279,20 +291,11 @@ pub(super) fn run(
     input: &[Volume<f32>],
 ) -> Result<Detected, InferError> {
     let grid = *input[0].grid();
-    let (patches, all) = window::patches_of(window, input, network.images(), None);
-    let [i, j, k] = window.patch.map(|n| n as usize);
-    let given = vec![1, input.len(), k, j, i];
+    let (patches, all) = window::patches_of(window, input, network.contract.images, None);
     let mut found =
         Detected { grid, boxes: Vec::new(), left_out: LeftOut::default(), beyond: 0, patches: all, empty_patches: all - patches.len() };
-    window::for_each(window, &patches, input, None, |patch, values| {
-        let mut boxes = Vec::new();
-        network.ask(values, &given, |outputs| {
-            boxes = output.read(outputs)?;
-            Ok(())
-        })?;
-        found.add(boxes, patch, output);
-        Ok(())
-    })?;
+    let ask = |lane: &mut Asked<'_>, _: &[Patch], seen: &[f32]| output.ask(lane, window, seen);
+    window::for_each(network, window, &patches, input, ask, |patches, boxes| found.add(boxes, &patches[0], output))?;
     found.left_out.cut(&mut found.boxes, MOST_BOXES);
     Ok(found)
 }
@@ -300,11 +303,7 @@ pub(super) fn run(
 impl Detected {
     /// Adds the boxes of a patch, moved to the grid: those with their centre in it, to its outer faces.
     fn add(&mut self, mut boxes: Vec<ScoredBox>, patch: &Patch, output: &BoxOutput) {
-        let start = patch.start.map(f64::from);
-        for one in &mut boxes {
-            one.low = std::array::from_fn(|n| one.low[n] + start[n]);
-            one.high = std::array::from_fn(|n| one.high[n] + start[n]);
-        }
+        boxes.iter_mut().for_each(|one| *one = one.on_grid(patch));
         let before = boxes.len();
         boxes.retain(|one| self.grid.has(one.centre(), 0.0));
         self.beyond += before - boxes.len();

@@ -1,6 +1,9 @@
 //! ONNX Runtime: found, loaded, and applied to volumes part by part, or to images as a whole.
 
+mod asked;
 mod boxes;
+mod contract;
+mod covered;
 pub mod fetch;
 pub(crate) mod memory;
 mod network;
@@ -11,6 +14,6 @@ mod whole;
 mod window;
 
 pub use boxes::{Detected, LeftOut, ScoredBox};
-pub use network::{InferError, Network, Scores, Tensor, tensors};
+pub use covered::{Cover, CoveredBox};
+pub use network::{AtOnce, InferError, Network, Scores, Tensor, tensors};
 pub use provider::{Precision, Provider};
-pub use whole::Cover;

@@ -1,25 +1,25 @@
 //! ONNX graphs in sessions, and what they answer.
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{RunOptions, Session, SessionOutputs};
-use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::session::{RunOptions, Session};
+use ort::value::{Outlet, TensorElementType};
 use rayon::prelude::*;
 use thiserror::Error;
 
+use super::asked::{Asked, Contract, Lane, Room};
 use super::boxes::{self, BoxOutput, Detected};
+use super::contract::{broken, element_type, open_or, shape_of};
 use super::runtime::Runtime;
 use super::{Provider, memory, tiles, whole, window};
 use crate::geometry::{Coded, Grid};
 use crate::kernels::Interpolation;
 use crate::kernels::bounding_box::Bounds;
-use crate::model::{Inference, Layout, Package, Slices};
+use crate::model::{Dtype, Inference, Layout, Package};
 use crate::volume::Volume;
 
 /// How soon a run hears that it is cancelled.
@@ -166,44 +166,45 @@ impl Scores {
     }
 }
 
-/// A loaded network, of one or several graphs whose answers are averaged. It stays loaded: one for each worker, since a session runs one
-/// input at a time.
+/// How much a network does at a time. Answers are the same but for rounding, and always the same for the same numbers; speed and memory differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtOnce {
+    /// Sessions that are asked about different patches at the same time, each with its part of the threads; 1 or more.
+    pub sessions: usize,
+    /// Patches of a network of volumes that one run of it takes, where it gives scores of voxels; 1 or more.
+    pub patches: usize,
+}
+
+impl Default for AtOnce {
+    /// One of each.
+    fn default() -> Self {
+        Self { sessions: 1, patches: 1 }
+    }
+}
+
+/// A loaded network, of one or several graphs whose answers are averaged. It stays loaded, and answers for one volume at a time.
 #[derive(Debug)]
 pub struct Network {
-    sessions: Vec<Session>,
-    input: String,
-    output: String,
-    layout: Layout,
-    /// Volumes that it sees.
-    seen: usize,
-    /// Those of them that are images, the first ones.
-    images: usize,
-    /// Of each volume neighbouring slices are channels, where the package has it so.
-    slices: Option<Slices>,
-    /// Channels of the output.
-    channels: usize,
-    inference: Inference,
+    contract: Contract,
+    lanes: Vec<Lane>,
+    pub(super) inference: Inference,
     /// Whether each graph answers for the whole before the next one does.
     one_by_one: bool,
     /// Scores of each channel where nothing is, where some says that.
     background: Option<Vec<f32>>,
     /// What is read in place of scores of voxels, where the network gives boxes.
-    boxes: Option<BoxOutput>,
-    /// Memory that this process may have, in bytes.
-    most_bytes: Option<u64>,
-    /// Whether the sessions have run, and so have taken what they need for themselves.
-    has_run: bool,
-    /// Images that one run of the graphs takes, where they see images as a whole.
-    pub(super) batch: usize,
+    pub(super) boxes: Option<BoxOutput>,
+    room: Room,
 }
 
 impl Network {
-    /// Loads the package's graphs and holds them against the manifest.
+    /// Loads the package's graphs and holds them against the manifest. Of `at_once` counts what the package has a use for: see
+    /// [`Network::at_once`].
     ///
     /// # Errors
     /// [`InferError::Contract`] where tensors differ from the manifest, [`InferError::Graph`] where a graph does not load,
     /// [`InferError::ProviderStart`] and [`InferError::Operators`] where the provider does not run it, all of it.
-    pub fn load(runtime: &Runtime, package: &Package, provider: Provider) -> Result<Self, InferError> {
+    pub fn load(runtime: &Runtime, package: &Package, provider: Provider, at_once: AtOnce) -> Result<Self, InferError> {
         let manifest = &package.manifest;
         let channels = manifest.channels();
         let layout = manifest.input.layout;
@@ -214,42 +215,62 @@ impl Network {
             .slices
             .map_or_else(String::new, |slices| format!(": as channels {} slices of each of {seen} (`input.slices`)", slices.count));
         let boxes = BoxOutput::of(manifest);
+        let is_windowed = matches!(manifest.inference, Inference::SlidingWindow(_));
+        let lanes = if is_windowed { at_once.sessions } else { 1 };
+        let together = if is_windowed && layout == Layout::Ncdhw && boxes.is_none() { at_once.patches } else { 1 };
+        let threads = (rayon::current_num_threads() / lanes).max(1);
         let load = |graph: &Vec<u8>| {
-            let session = session(runtime, provider, graph)?;
-            check_tensor(session.inputs(), &manifest.input.tensor, layout, (manifest.tensor_channels(), &of_slices), slices)?;
+            let session = session(runtime, provider, graph, threads)?;
+            let [given, answered] = [manifest.input.dtype, manifest.output.dtype].map(element_type);
+            let (input, output) = (&manifest.input.tensor, &manifest.output.tensor);
+            check_tensor(session.inputs(), (input, given), layout, (manifest.tensor_channels(), &of_slices), slices)?;
             match (manifest.resized_to(), &boxes) {
                 (_, Some(boxes)) => boxes.check(&session)?,
                 (Some(to), None) => whole::check(&session, manifest, to)?,
-                (None, None) => check_tensor(session.outputs(), &manifest.output.tensor, layout, (channels, ""), slices)?,
+                (None, None) => check_tensor(session.outputs(), (output, answered), layout, (channels, ""), slices)?,
+            }
+            for (outlets, name, dtype) in [(session.inputs(), input, given), (session.outputs(), output, answered)] {
+                check_open(shape_of(outlets, name, dtype)?, name, together)?;
             }
             match session.inputs().len() {
                 1 => Ok(session),
                 count => Err(InferError::Contract { what: format!("{count} inputs, the manifest describes 1") }),
             }
         };
-        let sessions: Vec<Session> = package.graphs.iter().map(load).collect::<Result<_, InferError>>()?;
-        Ok(Self {
-            batch: whole::batch(&sessions, manifest),
-            sessions,
+        let lane = |_| package.graphs.iter().map(load).collect::<Result<_, InferError>>();
+        let lanes: Vec<Vec<Session>> = (0..lanes).map(lane).collect::<Result<_, InferError>>()?;
+        let contract = Contract {
             input: manifest.input.tensor.clone(),
+            given: manifest.input.dtype,
             output: manifest.output.tensor.clone(),
+            answered: manifest.output.dtype,
             layout,
             seen,
             images: manifest.images(),
             slices: manifest.input.slices,
             channels,
+            batch: if is_windowed { together } else { whole::batch(&lanes[0], manifest) },
+        };
+        Ok(Self {
+            contract,
+            lanes: lanes.into_iter().map(Lane::new).collect(),
             inference: manifest.inference.clone(),
             one_by_one: manifest.has_spread(),
             background: manifest.background_scores(),
             boxes,
-            most_bytes: None,
-            has_run: false,
+            room: Room::default(),
         })
+    }
+
+    /// What it does at a time: one session where it sees no patches that overlap, one patch where it is a network of slices or gives boxes.
+    pub fn at_once(&self) -> AtOnce {
+        let is_windowed = matches!(self.inference, Inference::SlidingWindow(_));
+        AtOnce { sessions: self.lanes.len(), patches: if is_windowed { self.contract.batch } else { 1 } }
     }
 
     /// Lets the process have so many bytes of memory and not all that there is.
     pub fn limit_memory(&mut self, most_bytes: Option<u64>) {
-        self.most_bytes = most_bytes;
+        self.room.most_bytes = most_bytes;
     }
 
     /// Bytes that a run over `voxels` of the network's grid takes beside what is loaded: input, scores, and the parts that are on their way.
@@ -257,9 +278,11 @@ impl Network {
     /// What the sessions take for themselves is not among them: they keep it from their first answer on, and then it is loaded.
     pub fn needed_bytes(&self, voxels: u64) -> u64 {
         let part = |shape: [u32; 3], halo: u32| shape.iter().map(|&n| u64::from(n) + 2 * u64::from(halo)).product::<u64>();
-        let (seen, channels) = (self.seen as u64, self.channels as u64);
+        let (seen, channels, batch) = (self.contract.seen as u64, self.contract.channels as u64, self.contract.batch as u64);
+        // Parts that are on their way: each lane has one, and one waits on each side of it; one more is gathered, and one taken.
+        let parts = (2 * self.lanes.len() as u64 + 1) * batch;
         // Of a part of so many voxels in so many slices: what of each volume is taken for it, and once more by slices, as the network sees it.
-        let shown = |part: u64, slices: u64| match &self.slices {
+        let shown = |part: u64, slices: u64| match &self.contract.slices {
             Some(of) => [part + part.div_ceil(slices) * 2 * of.reach() as u64, part * of.count as u64],
             None => [part, 0],
         };
@@ -269,14 +292,14 @@ impl Network {
                 let [taken, stacked] = shown(part, u64::from(tiles.tile[2]));
                 voxels * (seen + channels) + seen * (taken + stacked) + 2 * channels * part
             }
-            Inference::SlidingWindow(window) if self.boxes.is_some() => voxels * seen + 3 * seen * part(window.patch, 0),
-            // Weights are summed up beside the scores; a patch waits on each side of the network.
+            Inference::SlidingWindow(window) if self.boxes.is_some() => voxels * seen + parts * seen * part(window.patch, 0),
+            // Weights are summed up beside the scores.
             Inference::SlidingWindow(window) => {
                 let part = part(window.patch, 0);
                 let [taken, stacked] = shown(part, u64::from(window.patch[2]));
-                voxels * (1 + seen + channels) + 3 * (seen * taken + channels * part) + seen * stacked
+                voxels * (1 + seen + channels) + parts * (seen * taken + channels * part) + seen * stacked
             }
-            Inference::Whole(_) => voxels * (1 + self.batch as u64), // covered in many places at a time
+            Inference::Whole(_) => voxels * (1 + batch), // covered in many places at a time
         };
         // One graph's scores beside the sum of all.
         let of_one = if self.one_by_one { voxels * channels } else { 0 };
@@ -289,7 +312,7 @@ impl Network {
     /// # Errors
     /// [`InferError::Memory`].
     pub fn afford(&self, voxels: u64, beside: u64) -> Result<(), InferError> {
-        memory::afford(self.needed_bytes(voxels).saturating_add(beside), self.most_bytes)
+        memory::afford(self.needed_bytes(voxels).saturating_add(beside), self.room.most_bytes)
     }
 
     /// The network's answer for the whole of `input`: a volume for each channel that it sees, on one grid.
@@ -317,12 +340,12 @@ impl Network {
     /// # Panics
     /// As [`Network::run`].
     pub fn run_each(&mut self, input: &[Volume<f32>], cancel: &AtomicBool, mut each: impl FnMut(Scores)) -> Result<Scores, InferError> {
-        assert_eq!(input.len(), self.seen, "a volume for each channel");
+        assert_eq!(input.len(), self.contract.seen, "a volume for each channel");
         let grid = *input[0].grid();
         assert!(input.iter().all(|channel| *channel.grid() == grid), "channels lie on one grid");
         let inference = self.inference.clone();
         let voxels = grid.voxel_count() as u64;
-        let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels * self.seen as u64);
+        let rest_bytes = self.needed_bytes(voxels).saturating_sub(4 * voxels * self.contract.seen as u64);
         let background = self.background.clone();
         let scores = |asked: &mut Asked<'_>| match &inference {
             Inference::Tiles(tiles) => Ok(Scores::linear(grid, tiles::run(asked, tiles, input)?)),
@@ -331,7 +354,7 @@ impl Network {
                 Err(InferError::Contract { what: "it sees images as a whole, and gives no scores for voxels".to_owned() })
             }
         };
-        let graphs = self.sessions.len();
+        let graphs = self.lanes[0].graphs();
         let one_by_one = self.one_by_one;
         self.watched(rest_bytes, cancel, |asked| {
             if !one_by_one {
@@ -360,7 +383,7 @@ impl Network {
     /// # Panics
     /// As [`Network::run`].
     pub fn detect(&mut self, input: &[Volume<f32>], cancel: &AtomicBool) -> Result<Detected, InferError> {
-        assert_eq!(input.len(), self.seen, "a volume for each channel");
+        assert_eq!(input.len(), self.contract.seen, "a volume for each channel");
         assert!(input.iter().all(|channel| channel.grid() == input[0].grid()), "channels lie on one grid");
         let (Some(output), Inference::SlidingWindow(window)) = (self.boxes.clone(), self.inference.clone()) else {
             return Err(InferError::Contract { what: "it gives scores, and no boxes".to_owned() });
@@ -387,150 +410,13 @@ impl Network {
                     }
                 }
             });
-            let graphs = 0..self.sessions.len();
-            let answer = work(&mut Asked { network: self, graphs, options: &options, cancel, rest_bytes });
+            let Self { contract, lanes, room, .. } = self;
+            let graphs = 0..lanes[0].graphs();
+            let answer = work(&mut Asked { contract, lanes, graphs, options: &options, cancel, room, rest_bytes });
             drop(over);
             answer.map_err(|error| if cancel.load(Ordering::Relaxed) { InferError::Cancelled } else { error })
         })
     }
-}
-
-/// A network during one run.
-pub(super) struct Asked<'a> {
-    network: &'a mut Network,
-    /// Those that are asked; answers are the mean over them.
-    graphs: Range<usize>,
-    options: &'a RunOptions,
-    cancel: &'a AtomicBool,
-    /// What a run takes beside its input and the sessions' own.
-    rest_bytes: u64,
-}
-
-impl Asked<'_> {
-    pub(super) fn channels(&self) -> usize {
-        self.network.channels
-    }
-
-    pub(super) fn images(&self) -> usize {
-        self.network.images
-    }
-
-    pub(super) fn layout(&self) -> Layout {
-        self.network.layout
-    }
-
-    pub(super) fn slices(&self) -> Option<Slices> {
-        self.network.slices
-    }
-
-    pub(super) fn batch(&self) -> usize {
-        self.network.batch
-    }
-
-    /// The answer for a box of `shape` (i, j, k): the mean over the graphs. Input and answer are channel by channel; where the network sees
-    /// neighbouring slices, the input has as many slices more at both ends as these reach.
-    pub(super) fn answer(&mut self, input: &[f32], [i, j, k]: [usize; 3], scores: &mut Vec<f32>) -> Result<(), InferError> {
-        let (seen, channels) = (self.network.seen, self.network.channels);
-        match self.network.layout {
-            Layout::Ncdhw => self.run(input, [seen, channels].map(|channels| vec![1, channels, k, j, i]), scores),
-            Layout::Nchw => {
-                let (by_slice, seen) = match &self.network.slices {
-                    Some(slices) => (with_neighbours(input, [seen, k], slices, i * j), seen * slices.count),
-                    None => (exchanged(input, [seen, k], i * j), seen),
-                };
-                self.run(&by_slice, [seen, channels].map(|channels| vec![k, channels, j, i]), scores)?;
-                if let Cow::Owned(by_channel) = exchanged(scores, [k, channels], i * j) {
-                    *scores = by_channel;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The answer of the second of these shapes to an input of the first: the mean over the graphs.
-    pub(super) fn run(&mut self, input: &[f32], [given, expected]: [Vec<usize>; 2], scores: &mut Vec<f32>) -> Result<(), InferError> {
-        let (output, graphs) = (self.network.output.clone(), self.graphs.len() as f32);
-        let mut is_first = true;
-        self.ask(input, &given, |outputs| {
-            let (found, answer) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
-            if !has_shape(found, &expected.iter().copied().map(Some).collect::<Vec<_>>()) {
-                return Err(InferError::Contract { what: format!("output has shape {:?}, expected {expected:?}", &**found) });
-            }
-            match answer.par_iter().filter(|s| !s.is_finite()).count() {
-                0 => {}
-                count => return Err(InferError::NotFinite { count }),
-            }
-            if std::mem::take(&mut is_first) {
-                scores.clear();
-                scores.extend_from_slice(answer);
-            } else {
-                scores.iter_mut().zip(answer).for_each(|(sum, score)| *sum += score);
-            }
-            Ok(())
-        })?;
-        if graphs > 1.0 {
-            scores.iter_mut().for_each(|sum| *sum /= graphs);
-        }
-        Ok(())
-    }
-
-    /// Asks each graph about an input of the shape `given`; `take` hears of its outputs.
-    pub(super) fn ask(
-        &mut self,
-        input: &[f32],
-        given: &[usize],
-        mut take: impl FnMut(&SessionOutputs<'_>) -> Result<(), InferError>,
-    ) -> Result<(), InferError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(InferError::Cancelled);
-        }
-        let Network { sessions, input: of_input, most_bytes, has_run, .. } = &mut *self.network;
-        for session in &mut sessions[self.graphs.clone()] {
-            let tensor = TensorRef::from_array_view((given.to_vec(), input))?;
-            take(&session.run_with_options(ort::inputs![of_input.as_str() => tensor], self.options)?)?;
-        }
-        if !std::mem::replace(has_run, true) {
-            memory::afford(self.rest_bytes, *most_bytes)?; // the scores of the whole are not touched yet
-        }
-        Ok(())
-    }
-}
-
-/// Whether a tensor has this shape; `None`: any number along that axis.
-pub(super) fn has_shape(found: &[i64], expected: &[Option<usize>]) -> bool {
-    found.len() == expected.len() && found.iter().zip(expected).all(|(&n, wanted)| wanted.is_none_or(|wanted| n == wanted as i64))
-}
-
-/// Planes of `plane` values that lie as `[a, b]`, as `[b, a]`.
-fn exchanged(values: &[f32], [a, b]: [usize; 2], plane: usize) -> Cow<'_, [f32]> {
-    if a == 1 || b == 1 {
-        return Cow::Borrowed(values);
-    }
-    let planes = (0..b).flat_map(|of_b| (0..a).map(move |of_a| of_a * b + of_b));
-    Cow::Owned(planes_of(values, plane, a * b, planes))
-}
-
-/// What a network of slices sees of `k` slices of each of `seen` volumes, whose planes of `plane` values lie volume by volume, with as many
-/// slices more at both ends as `slices` reaches: for each slice its neighbours and itself as channels.
-fn with_neighbours<'a>(values: &'a [f32], [seen, k]: [usize; 2], slices: &Slices, plane: usize) -> Cow<'a, [f32]> {
-    let channels = seen * slices.count;
-    let of_volume = k + 2 * slices.reach();
-    let plane_of = |slice: usize, channel: usize| {
-        let [volume, place] = slices.of_channel(channel, seen);
-        volume * of_volume + slice + place
-    };
-    if k == 1 && (0..channels).all(|channel| plane_of(0, channel) == channel) {
-        return Cow::Borrowed(values);
-    }
-    let planes = (0..k).flat_map(|slice| (0..channels).map(move |channel| plane_of(slice, channel)));
-    Cow::Owned(planes_of(values, plane, k * channels, planes))
-}
-
-/// `count` planes of `plane` values each, by their places among `values`.
-fn planes_of(values: &[f32], plane: usize, count: usize, places: impl Iterator<Item = usize>) -> Vec<f32> {
-    let mut planes = Vec::with_capacity(count * plane);
-    places.for_each(|n| planes.extend_from_slice(&values[n * plane..][..plane]));
-    planes
 }
 
 /// A tensor that a graph takes or gives.
@@ -538,8 +424,8 @@ fn planes_of(values: &[f32], plane: usize, count: usize, places: impl Iterator<I
 pub struct Tensor {
     /// Its name in the graph.
     pub name: String,
-    /// Its shape, -1 where the graph leaves an axis open; `None` of what is no float32 tensor.
-    pub shape: Option<Vec<i64>>,
+    /// Its element type, and its shape, -1 where the graph leaves an axis open; `None` of what packages do not have.
+    pub values: Option<(Dtype, Vec<i64>)>,
 }
 
 /// What a graph takes and what it gives.
@@ -547,20 +433,18 @@ pub struct Tensor {
 /// # Errors
 /// [`InferError::Graph`] where ONNX Runtime does not take it.
 pub fn tensors(runtime: &Runtime, graph: &[u8]) -> Result<[Vec<Tensor>; 2], InferError> {
-    let session = session(runtime, Provider::Cpu, graph)?;
-    let told = |outlet: &ort::value::Outlet| {
-        let shape = match outlet.dtype() {
-            ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => Some(shape.to_vec()),
-            _ => None,
-        };
-        Tensor { name: outlet.name().to_owned(), shape }
+    let session = session(runtime, Provider::Cpu, graph, rayon::current_num_threads())?;
+    let told = |outlet: &Outlet| {
+        let of =
+            |dtype: Dtype| shape_of(std::slice::from_ref(outlet), outlet.name(), element_type(dtype)).map(|shape| (dtype, shape.to_vec()));
+        let values = [Dtype::Float32, Dtype::Float16].into_iter().find_map(|dtype| of(dtype).ok());
+        Tensor { name: outlet.name().to_owned(), values }
     };
     Ok([session.inputs(), session.outputs()].map(|outlets| outlets.iter().map(told).collect()))
 }
 
 /// A session of `provider` alone: what it has no operator for is not left to the CPU's.
-fn session(runtime: &Runtime, provider: Provider, graph: &[u8]) -> Result<Session, InferError> {
-    let threads = rayon::current_num_threads();
+fn session(runtime: &Runtime, provider: Provider, graph: &[u8], threads: usize) -> Result<Session, InferError> {
     // Level 3 is the default of every peer; without the memory pattern peak memory halves at the same speed.
     let mut builder = Session::builder(&runtime.environment)?
         .with_optimization_level(GraphOptimizationLevel::Level3)?
@@ -598,43 +482,43 @@ fn batch_fits(found: i64, layout: Layout, slices: Option<usize>) -> bool {
     found == -1 || wanted.is_some_and(|wanted| found == wanted as i64)
 }
 
-/// A float32 tensor of the layout's rank and `channels`, as far as the graph fixes them; beside their number stands what a message says of
+/// Holds a tensor's shape against the number of patches that a run is to take: the graph must leave it open.
+fn check_open(shape: &[i64], name: &str, patches: usize) -> Result<(), InferError> {
+    match shape.first() {
+        Some(-1) => Ok(()),
+        _ if patches == 1 => Ok(()),
+        _ => broken(format!(
+            "`{name}` takes one patch at a time, and {patches} are asked for: export the graph with an open batch, or ask for 1"
+        )),
+    }
+}
+
+/// A tensor of that element type, of the layout's rank and `channels`, as far as the graph fixes them; beside their number stands what a message says of
 /// it. `slices` as of [`slices_at_a_time`].
 fn check_tensor(
-    outlets: &[ort::value::Outlet],
-    name: &str,
+    outlets: &[Outlet],
+    (name, dtype): (&str, TensorElementType),
     layout: Layout,
     (channels, why): (usize, &str),
     slices: Option<usize>,
 ) -> Result<(), InferError> {
-    let broken = |what: String| Err(InferError::Contract { what });
-    let Some(outlet) = outlets.iter().find(|o| o.name() == name) else {
-        let names: Vec<_> = outlets.iter().map(ort::value::Outlet::name).collect();
-        return broken(format!("no tensor `{name}`, the graph has {names:?}"));
-    };
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-        return broken(format!("`{name}` is no tensor"));
-    };
-    if *ty != TensorElementType::Float32 {
-        return broken(format!("`{name}` has element type {ty}, the manifest says float32"));
-    }
-    let fixed_or = |found: i64, wanted: usize| found == -1 || found == wanted as i64;
-    match (layout, &shape[..]) {
-        (Layout::Ncdhw, &[batch, c, _, _, _]) if batch_fits(batch, layout, slices) && fixed_or(c, channels) => Ok(()),
-        (Layout::Nchw, &[batch, c, _, _]) if fixed_or(c, channels) && !batch_fits(batch, layout, slices) => broken(format!(
+    let shape = shape_of(outlets, name, dtype)?;
+    match (layout, shape) {
+        (Layout::Ncdhw, &[batch, c, _, _, _]) if batch_fits(batch, layout, slices) && open_or(c, channels) => Ok(()),
+        (Layout::Nchw, &[batch, c, _, _]) if open_or(c, channels) && !batch_fits(batch, layout, slices) => broken(format!(
             "`{name}` takes {batch} slices at a time, and `tile` and `halo` or `patch` give it others: export the graph with an open batch, \
              or have 1 along k and no halo"
         )),
-        (Layout::Nchw, &[_, c, _, _]) if fixed_or(c, channels) => Ok(()),
-        (Layout::Ncdhw, _) => broken(format!("`{name}` has shape {:?}, expected [1, {channels}, D, H, W]", &**shape)),
-        (Layout::Nchw, _) => broken(format!("`{name}` has shape {:?}, expected [N, {channels}, H, W]{why}", &**shape)),
+        (Layout::Nchw, &[_, c, _, _]) if open_or(c, channels) => Ok(()),
+        (Layout::Ncdhw, _) => broken(format!("`{name}` has shape {shape:?}, expected [1, {channels}, D, H, W]")),
+        (Layout::Nchw, _) => broken(format!("`{name}` has shape {shape:?}, expected [N, {channels}, H, W]{why}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Beyond, SliceOrder, Tiles};
+    use crate::model::Tiles;
 
     #[test]
     fn a_fixed_batch_is_as_many_slices_as_come() {
@@ -645,29 +529,5 @@ mod tests {
         assert!(!fits(1, 1, 2), "and five with a halo");
         assert!(!fits(8, 8, 0), "equal parts are smaller than a tile");
         assert!(batch_fits(1, Layout::Ncdhw, None) && !batch_fits(2, Layout::Ncdhw, Some(2)));
-    }
-
-    #[test]
-    fn channels_of_slices_and_slices_of_channels() {
-        // Two channels of three slices of two voxels.
-        let by_channel: Vec<f32> = (0..12).map(|n| n as f32).collect();
-        let by_slice = exchanged(&by_channel, [2, 3], 2);
-        assert_eq!(&*by_slice, [0., 1., 6., 7., 2., 3., 8., 9., 4., 5., 10., 11.]);
-        assert_eq!(&*exchanged(&by_slice, [3, 2], 2), by_channel);
-        assert!(matches!(exchanged(&by_channel, [1, 6], 2), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn neighbours_of_slices() {
-        // Two volumes of four slices of one voxel, of which the middle two are answered for.
-        let values = [0., 1., 2., 3., 10., 11., 12., 13.];
-        let of = |order| Slices { count: 3, beyond: Beyond::Edge, order };
-        let by_image = with_neighbours(&values, [2, 2], &of(SliceOrder::ByImage), 1);
-        assert_eq!(&*by_image, [0., 1., 2., 10., 11., 12., 1., 2., 3., 11., 12., 13.]);
-        let by_slice = with_neighbours(&values, [2, 2], &of(SliceOrder::BySlice), 1);
-        assert_eq!(&*by_slice, [0., 10., 1., 11., 2., 12., 1., 11., 2., 12., 3., 13.]);
-        assert!(matches!(with_neighbours(&values[..6], [2, 1], &of(SliceOrder::ByImage), 1), Cow::Borrowed(_)));
-        assert!(matches!(with_neighbours(&values[..6], [2, 1], &of(SliceOrder::BySlice), 1), Cow::Owned(_)));
-        assert!(matches!(with_neighbours(&values[..3], [1, 1], &of(SliceOrder::BySlice), 1), Cow::Borrowed(_)));
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::InferError;
-use super::network::Asked;
+use super::asked::Asked;
 use crate::model::{Beyond, Slices, Tiles};
 use crate::volume::Volume;
 
@@ -11,9 +11,9 @@ use crate::volume::Volume;
 pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &[Volume<f32>]) -> Result<Vec<f32>, InferError> {
     let dims = input[0].grid().dims();
     let volume = input[0].voxels().len();
-    let mut values = vec![0.0; network.channels() * volume];
+    let mut values = vec![0.0; network.contract.channels * volume];
     let [xs, ys, zs]: [Vec<Span>; 3] = std::array::from_fn(|axis| spans(dims[axis], tiles.tile[axis], tiles.halo));
-    let (mut tile_input, mut scores) = (Vec::new(), Vec::new());
+    let mut tile_input = Vec::new();
     for z in &zs {
         for y in &ys {
             for x in &xs {
@@ -21,7 +21,7 @@ pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &[Volume<f32>])
                 let shape = outer.map(|r| r.len());
                 tile_input.clear();
                 for channel in input {
-                    for slice in slices_seen(&z.outer, dims[2], network.slices()) {
+                    for slice in slices_seen(&z.outer, dims[2], network.contract.slices) {
                         match slice {
                             Some(k) => for_rows(dims, [&x.outer, &y.outer, &(k..k + 1)], |row| {
                                 tile_input.extend_from_slice(&channel.voxels()[row]);
@@ -30,7 +30,7 @@ pub(super) fn run(network: &mut Asked<'_>, tiles: &Tiles, input: &[Volume<f32>])
                         }
                     }
                 }
-                network.answer(&tile_input, shape, &mut scores)?;
+                let scores = network.answer(&tile_input, 1, shape)?;
                 let inner = [&x.inner, &y.inner, &z.inner];
                 let voxels = shape.iter().product::<usize>();
                 for (from, to) in scores.chunks_exact(voxels).zip(values.chunks_exact_mut(volume)) {

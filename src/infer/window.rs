@@ -7,7 +7,8 @@ use std::thread;
 use rayon::prelude::*;
 
 use super::InferError;
-use super::network::{Asked, Scores};
+use super::asked::{Asked, Contract};
+use super::network::Scores;
 use crate::kernels::patches::{Patch, Weighting, blend_cpu, gather_patch_cpu, scatter_patch_cpu};
 use crate::model::{Beyond, Blending, Convention, Slices, SlidingWindow};
 use crate::volume::Volume;
@@ -23,29 +24,18 @@ pub(super) fn run(
     background: Option<&[f32]>,
 ) -> Result<Scores, InferError> {
     let volume_dims = input[0].grid().dims();
-    let slices = network.slices();
-    let (patches, all) = patches_of(window, input, network.images(), slices);
+    let Contract { channels, images, slices, .. } = *network.contract;
+    let (patches, all) = patches_of(window, input, images, slices);
     let weights = weighting(window).weights(window.patch);
     let shape = window.patch.map(|n| n as usize);
-    let mut sums = vec![0.0; network.channels() * input[0].voxels().len()];
+    let of_patch = channels * weights.len();
+    let mut sums = vec![0.0; channels * input[0].voxels().len()];
     let mut weight_sums = vec![0.0; input[0].voxels().len()];
-    thread::scope(|scope| {
-        // One patch waits on each side of the network: memory is that of a few patches, however many there are.
-        let (answered, scores) = sync_channel::<(&Patch, Vec<f32>)>(1);
-        let blending = scope.spawn(|| {
-            for (patch, scores) in scores {
-                scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, patch, &scores, &weights);
-            }
-        });
-        let answers = for_each(window, &patches, input, slices, |patch, input| {
-            let mut scores = Vec::new();
-            network.answer(input, shape, &mut scores)?;
-            answered.send((patch, scores)).expect("it is blended as long as there are answers");
-            Ok(())
-        });
-        drop(answered);
-        blending.join().expect("blending does not fail");
-        answers
+    let ask = |lane: &mut Asked<'_>, patches: &[Patch], seen: &[f32]| lane.answer(seen, patches.len(), shape);
+    for_each(network, window, &patches, input, ask, |patches, scores| {
+        for (patch, scores) in patches.iter().zip(scores.chunks_exact(of_patch)) {
+            scatter_patch_cpu(&mut sums, &mut weight_sums, volume_dims, patch, scores, &weights);
+        }
     })?;
     blend_cpu(&mut sums, &weight_sums);
     let empty_patches = all - patches.len();
@@ -70,37 +60,67 @@ pub(super) fn patches_of(window: &SlidingWindow, input: &[Volume<f32>], images: 
     (patches, all)
 }
 
-/// Calls `ask` with each patch and what the network sees of it, channel by channel; the next one is gathered meanwhile.
-pub(super) fn for_each<'a>(
+/// Calls `ask` with as many patches as go into a run and what the network sees of them, patch by patch and channel by channel, and `take`
+/// with what it gave, in the order of the patches. The next ones are gathered, and the last ones taken, while the network runs: each of its
+/// lanes has a thread.
+pub(super) fn for_each<'p, A: Send>(
+    network: &mut Asked<'_>,
     window: &SlidingWindow,
-    patches: &'a [Patch],
+    patches: &'p [Patch],
     input: &[Volume<f32>],
-    slices: Option<Slices>,
-    mut ask: impl FnMut(&'a Patch, &[f32]) -> Result<(), InferError>,
+    ask: impl Fn(&mut Asked<'_>, &'p [Patch], &[f32]) -> Result<A, InferError> + Sync,
+    mut take: impl FnMut(&'p [Patch], A),
 ) -> Result<(), InferError> {
-    let volume_dims = input[0].grid().dims();
-    let in_plane = window.beyond == Beyond::Edge;
-    let continued = [in_plane, in_plane, slices.map_or(window.beyond, |slices| slices.beyond) == Beyond::Edge];
+    let Contract { slices, batch, .. } = *network.contract;
+    let ask = &ask;
     thread::scope(|scope| {
-        let (gathered, inputs) = sync_channel::<Vec<f32>>(1);
-        scope.spawn(move || {
-            for patch in patches {
-                let seen = with_neighbours(patch, reach_of(slices));
-                let voxels = seen.dims.iter().map(|&n| n as usize).product::<usize>();
-                let mut values = vec![0.0; voxels * input.len()];
-                for (channel, values) in input.iter().zip(values.chunks_exact_mut(voxels)) {
-                    gather_patch_cpu(channel.voxels(), volume_dims, &seen, OUTSIDE, values);
-                    if continued.contains(&true) {
-                        continue_edges(values, &seen, volume_dims, continued);
+        // The lanes get parts in turn, and answer in turn. One part waits on each side of each: memory is that of a few, however many there are.
+        let lanes = network.lanes().map(|mut lane| {
+            let (gathered, inputs) = sync_channel::<(&'p [Patch], Vec<f32>)>(1);
+            let (answered, answers) = sync_channel(1);
+            scope.spawn(move || {
+                for (part, seen) in inputs {
+                    let answer = ask(&mut lane, part, &seen);
+                    let has_failed = answer.is_err();
+                    if answered.send(answer).is_err() || has_failed {
+                        return;
                     }
                 }
-                if gathered.send(values).is_err() {
+            });
+            (gathered, answers)
+        });
+        let (gathered, answers): (Vec<_>, Vec<_>) = lanes.unzip();
+        scope.spawn(move || {
+            for (part, gathered) in patches.chunks(batch).zip(gathered.iter().cycle()) {
+                let mut seen = Vec::new();
+                part.iter().for_each(|patch| see(window, patch, input, slices, &mut seen));
+                if gathered.send((part, seen)).is_err() {
                     return; // the network failed
                 }
             }
         });
-        patches.iter().zip(inputs).try_for_each(|(patch, input)| ask(patch, &input))
+        for (part, answers) in patches.chunks(batch).zip(answers.iter().cycle()) {
+            take(part, answers.recv().expect("a lane answers for each part that it gets")?);
+        }
+        Ok(())
     })
+}
+
+/// Adds what the network sees of a patch, channel by channel.
+pub(super) fn see(window: &SlidingWindow, patch: &Patch, input: &[Volume<f32>], slices: Option<Slices>, values: &mut Vec<f32>) {
+    let volume_dims = input[0].grid().dims();
+    let in_plane = window.beyond == Beyond::Edge;
+    let continued = [in_plane, in_plane, slices.map_or(window.beyond, |slices| slices.beyond) == Beyond::Edge];
+    let seen = with_neighbours(patch, reach_of(slices));
+    let voxels = seen.dims.iter().map(|&n| n as usize).product::<usize>();
+    let start = values.len();
+    values.resize(start + voxels * input.len(), 0.0);
+    for (channel, values) in input.iter().zip(values[start..].chunks_exact_mut(voxels)) {
+        gather_patch_cpu(channel.voxels(), volume_dims, &seen, OUTSIDE, values);
+        if continued.contains(&true) {
+            continue_edges(values, &seen, volume_dims, continued);
+        }
+    }
 }
 
 /// How many slices more the network sees at both ends of a patch.

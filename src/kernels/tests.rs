@@ -271,7 +271,7 @@ fn probability_shaders() {
 
 #[test]
 fn half_shader() {
-    use half::HalfParams;
+    use super::half::HalfParams;
     check(half::WGSL, "half", &[layout!(HalfParams, count, threads_a_row, pad0, pad1)]);
 }
 

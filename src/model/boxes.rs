@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::inference::Blending;
-use super::manifest::{Finding, Layout, Manifest, PreprocessStep, ScoreKind, Task};
+use super::manifest::{Dtype, Finding, Layout, Manifest, PreprocessStep, ScoreKind, Task};
 use super::select::Kind;
 use super::{Inference, InstanceScore};
 use crate::kernels::Interpolation;
@@ -158,6 +158,7 @@ impl Manifest {
             "`output.boxes` is of networks that see volumes: `input.layout` \"NCDHW\", `select.kind` \"volume\"; those of slices and of single \
              images are not read",
         )?;
+        require(self.output.dtype == Dtype::Float32, "`output.dtype` of boxes is \"float32\": half precision would move them by voxels")?;
         let resizes = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Resize { .. }));
         require(!resizes, "`resize` is of classifications: give `resample` with a spacing")?;
         let Inference::SlidingWindow(window) = &self.inference else {
@@ -176,7 +177,7 @@ impl Manifest {
             "`postprocess` makes label maps, and boxes have none: `output.boxes` says what becomes of them",
         )?;
         require(self.map.is_empty(), "a [[map]] is of values of voxels: a network that gives boxes has none")?;
-        require(self.explanation.is_none(), "`explanation` is of classifications")?;
+        self.check_explanation(window.patch)?;
         require(self.follow_up.is_none(), "`follow-up` is of objects with voxels: boxes are not followed")?;
         self.finding.iter().try_for_each(check_finding)
     }

@@ -199,7 +199,10 @@ impl Manifest {
         require(self.select.kind == Kind::Volume, "`select.kind` of anything but a classification is \"volume\"")?;
         let resizes = self.preprocess.iter().any(|s| matches!(s, PreprocessStep::Resize { .. }));
         require(!resizes, "`resize` is of classifications: give `resample` with a spacing")?;
-        require(self.explanation.is_none(), "`explanation` is of classifications: a [[map]] shows a segmentation's probabilities")?;
+        require(
+            self.explanation.is_none(),
+            "`explanation` is of classifications and of boxes: a [[map]] shows a segmentation's probabilities",
+        )?;
         require(self.finding.iter().all(|f| f.threshold.is_none()), "`finding.threshold` is of classifications")?;
         require(self.finding.iter().all(|f| f.estimate.is_none()), "`finding.estimate` is of regressions")?;
         require(self.finding.iter().all(|f| f.colour.is_some()), "a `finding` with a segment has no `colour`")

@@ -1,5 +1,6 @@
 //! The manifest `model.toml`, format 1. Fields that it does not know are errors, never ignored.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -133,11 +134,23 @@ pub struct Input {
 }
 
 /// Element type of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dtype {
     /// IEEE 754 single precision.
+    #[default]
     Float32,
+    /// IEEE 754 half precision: what goes in is rounded, and nothing of it may be above 65504.
+    Float16,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+        })
+    }
 }
 
 /// Axis order of a tensor.
@@ -285,6 +298,9 @@ fn is_off(switch: &bool) -> bool {
 pub struct Output {
     /// Its name in the graph.
     pub tensor: String,
+    /// Element type.
+    #[serde(default)]
+    pub dtype: Dtype,
     /// What the scores are, which only maps, instances, boxes and classifications need to know.
     pub scores: Option<ScoreKind>,
     /// The channel of what is none of the findings, where the network has one.

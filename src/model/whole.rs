@@ -1,5 +1,5 @@
 //! `task = "classification"` and `"regression"`: findings of an image as a whole, each with a probability, or each a number; and what of the
-//! image a probability rests on.
+//! image a probability rests on, which detections may tell of their objects as well.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ const MOST_ORIGIN: usize = 200;
 const MOST_NAME: usize = 48;
 /// Runs of the network that one explanation may take.
 const MAX_OCCLUSIONS: usize = 4096;
+/// Objects that may be explained.
+const MOST_OBJECTS: u8 = 100;
 
 /// From which probability on a finding is present.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,6 +91,10 @@ pub enum Explanation {
         stride: [u32; 3],
         /// With what.
         fill: Fill,
+        /// How many of the objects of a network that gives boxes are explained, those with the highest scores: 1 to 100, 5 where it does not say.
+        /// Each takes so many runs of the network as places reach it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        objects: Option<u8>,
     },
 }
 
@@ -162,12 +168,24 @@ impl Manifest {
         require(is_flat || self.input.layout == Layout::Ncdhw, "`input.layout` of a volume as a whole is \"NCDHW\"")?;
         self.finding.iter().try_for_each(|finding| check_finding(finding, self.model.task))?;
         match &self.explanation {
-            Some(Explanation::Occlusion { patch, stride, fill }) => self.check_occlusion(to, *patch, *stride, *fill),
+            Some(Explanation::Occlusion { patch, stride, objects, .. }) => {
+                self.check_explanation(to)?;
+                require(objects.is_none(), "`explanation.objects` is of boxes: all findings of a classification are explained")?;
+                let runs: usize = (0..3).map(|n| patch_starts(to[n], patch[n], stride[n]).count()).product();
+                if runs > MAX_OCCLUSIONS {
+                    return Err(format!(
+                        "`explanation` takes {runs} runs of the network, at most {MAX_OCCLUSIONS}: give a larger `stride`"
+                    ));
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 
-    fn check_occlusion(&self, to: [u32; 3], patch: [u32; 3], stride: [u32; 3], fill: Fill) -> Result<(), String> {
+    /// What an explanation needs of a network that sees `to` voxels at a time.
+    pub(super) fn check_explanation(&self, to: [u32; 3]) -> Result<(), String> {
+        let Some(Explanation::Occlusion { patch, stride, fill, objects }) = &self.explanation else { return Ok(()) };
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         require((0..3).all(|n| (1..=to[n]).contains(&patch[n])), "`explanation.patch` is empty or larger than the network's input")?;
         require(
@@ -175,10 +193,7 @@ impl Manifest {
             "`explanation.stride` is 0, or larger than a patch: voxels would be left out",
         )?;
         require(!matches!(fill, Fill::Value(value) if !value.is_finite()), "`explanation.fill` is not finite")?;
-        let runs: usize = (0..3).map(|n| patch_starts(to[n], patch[n], stride[n]).count()).product();
-        if runs > MAX_OCCLUSIONS {
-            return Err(format!("`explanation` takes {runs} runs of the network, at most {MAX_OCCLUSIONS}: give a larger `stride`"));
-        }
+        require(objects.is_none_or(|most| (1..=MOST_OBJECTS).contains(&most)), "`explanation.objects` is outside 1 to 100")?;
         let fits = |name: &str| name.len() <= MOST_NAME && name.chars().all(|c| matches!(c, ' '..='~') && c != '\\');
         require(
             self.finding.iter().all(|finding| fits(&finding.name)),

@@ -149,6 +149,8 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Result<(), NodeError>
         ("store.keep_free_mb", old.store.keep_free_mb == new.store.keep_free_mb),
         ("worker.device", old.worker.device == new.worker.device),
         ("worker.provider", old.worker.provider == new.worker.provider),
+        ("worker.sessions", old.worker.sessions == new.worker.sessions),
+        ("worker.patches", old.worker.patches == new.worker.patches),
         ("http", old.http == new.http),
     ] {
         if !same {

@@ -9,21 +9,25 @@ use crate::model::Suppression;
 /// `spacing_mm` is that of the grid along i, j, k, whose axes are at right angles.
 pub fn suppressed(mut boxes: Vec<ScoredBox>, spacing_mm: [f64; 3], suppression: Suppression) -> Vec<ScoredBox> {
     boxes.sort_by(ScoredBox::order);
-    let are_one = |a: &ScoredBox, b: &ScoredBox| match suppression {
+    let mut kept: Vec<ScoredBox> = Vec::new();
+    for one in boxes {
+        if !kept.iter().any(|other| other.channel == one.channel && are_one(&one, other, spacing_mm, suppression)) {
+            kept.push(one);
+        }
+    }
+    kept
+}
+
+/// Whether two boxes, or points, are of one object. `spacing_mm` as of [`suppressed`].
+pub fn are_one(a: &ScoredBox, b: &ScoredBox, spacing_mm: [f64; 3], suppression: Suppression) -> bool {
+    match suppression {
         Suppression::Iou(most) => iou(a, b) > most,
         Suppression::DistanceMm(least_mm) => {
             let (a, b) = (a.centre(), b.centre());
             let square: f64 = (0..3).map(|n| ((a[n] - b[n]) * spacing_mm[n]).powi(2)).sum();
             square.sqrt() < least_mm
         }
-    };
-    let mut kept: Vec<ScoredBox> = Vec::new();
-    for one in boxes {
-        if !kept.iter().any(|other| other.channel == one.channel && are_one(&one, other)) {
-            kept.push(one);
-        }
     }
-    kept
 }
 
 /// Intersection over union: the volume that two boxes share, as a part of what both have together, 0 to 1. The same in voxels and in mm,

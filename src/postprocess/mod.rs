@@ -6,7 +6,7 @@ mod objects;
 
 use thiserror::Error;
 
-pub use boxes::{iou, suppressed};
+pub use boxes::{are_one, iou, suppressed};
 pub use maps::{Spread, map_on, probability_of, values_on};
 pub use objects::{ObjectScores, objects_on};
 

@@ -237,6 +237,53 @@ fn each_box_is_a_finding_in_every_form() {
     assert!(note("empty-patches").contains("the network was not asked about"), "{}", note("empty-patches"));
 }
 
+/// What the scores of boxes rest on, against the same computed by ONNX Runtime and NumPy alone.
+#[test]
+fn scores_of_boxes_are_explained() {
+    let folder = folder_to_look_at("explained-");
+    let graphs = folder.path().join("graphs");
+    make("graphs", &graphs, "");
+    let explained = |more: &str| format!("[explanation]\nmethod = \"occlusion\"\npatch = [6, 4, 3]\nstride = [3, 4, 1]\n{more}\n[output]");
+    let (mean, value) = (explained("fill = \"mean\""), explained("fill = 0.2\nobjects = 2"));
+    let points = [(COLUMNS, r#"columns = ["k", "j", "i"]"#), ("max_iou = 0.1", "min_distance_mm = 3.0"), ("[output]", value.as_str())];
+    let padded = [("[output]", mean.as_str()), (PATCH, "patch = [32, 32, 32]")];
+    let cases: [(&str, &str, &[Block], &[Replaced<'_>]); 4] = [
+        ("boxes", "corners", &BLOCKS, &[("[output]", &mean)]),
+        ("two-of-them", "corners", &BLOCKS, &[("[output]", &value)]),
+        ("points", "points", &BLOCKS, &points),
+        ("padded", "corners", &BLOCKS[..2], &padded),
+    ];
+    for (n, (name, graph, blocks, changes)) in (100..).zip(cases) {
+        let case = folder.path().join("cases").join(name);
+        write_study(n, blocks, &case.join("study"));
+        write_package(&case.join("package"), &graphs, graph, changes);
+        let ran = run_case(&case, "results", "json,map,sr,html");
+        assert_eq!(ran.code, 0, "{name}: {}", ran.all());
+    }
+    let checked = python(&root().join("tests/python/check_explained_boxes.py"), &[&folder.path().join("cases")]);
+    assert_eq!(checked.code, 0, "{}", checked.all());
+    println!("{}", checked.stdout);
+
+    // Nothing is computed where nobody asks for maps.
+    assert_eq!(run_case(&folder.path().join("cases/boxes"), "unasked", "json").code, 0);
+    let document = findings_json(&results_below(&folder.path().join("cases/boxes/unasked")));
+    assert!(document.get("maps").is_none_or(|maps| maps.as_array().is_some_and(Vec::is_empty)), "{document}");
+
+    let refused = |more: &str, said: &str| {
+        let wrong = explained(more);
+        write_package(&folder.path().join("package"), &graphs, "corners", &[("[output]", &wrong)]);
+        write_study(110, &BLOCKS[..1], &folder.path().join("study"));
+        let ran = run_case(folder.path(), "results", "json,map");
+        assert!(ran.code == 2 && ran.all().contains(said), "{}", ran.all());
+    };
+    refused("fill = 0.0\nobjects = 0", "`explanation.objects` is outside 1 to 100");
+    let whole = "patch = [6, 4, 3]";
+    assert!(mean.contains(whole));
+    write_package(&folder.path().join("package"), &graphs, "corners", &[("[output]", &mean.replace(whole, "patch = [33, 4, 3]"))]);
+    let ran = run_case(folder.path(), "results", "json,map");
+    assert!(ran.code == 2 && ran.all().contains("`explanation.patch` is empty or larger"), "{}", ran.all());
+}
+
 /// Boxes of a patch beyond the package's number are left out, and the result says how many.
 #[test]
 fn more_boxes_than_are_looked_at_are_told() {
@@ -273,7 +320,7 @@ fn what_is_no_box_is_refused() {
     check("batched", &[], 2, "`boxes` has shape [1, -1, 6], expected [N, 6]");
     check("double", &[], 2, "`boxes` has element type f64, and is read as float32");
     check("labels-int32", &labels, 2, "`labels` has element type i32, and is read as int64");
-    check("corners", &labels, 2, "no tensor `labels`, the graph gives [\"boxes\", \"scores\"]");
+    check("corners", &labels, 2, "no tensor `labels`, the graph has [\"boxes\", \"scores\"]");
     check("classes", &[], 2, "`scores` has shape [-1, 3], expected [N] or [N, 1]");
     let two = [("scores = \"probabilities\"", "scores = \"probabilities\"\nbackground = 1")];
     check("corners", &two, 2, "`scores` has shape [-1], expected [N, 2]");

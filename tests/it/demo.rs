@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use roentgen::codes::sop_class;
 use roentgen::engine::{Analysis, Engine, Options};
 use roentgen::gpu::{self, DeviceChoice};
-use roentgen::infer::{Network, Provider, runtime};
+use roentgen::infer::{AtOnce, Network, Provider, runtime};
 use roentgen::kernels::{Backend, Interpolation, Rule, ScoresToLabels, scores_margin_cpu};
 use roentgen::model::Package;
 use roentgen::phantom::{self, Sampling};
@@ -94,7 +94,7 @@ fn cpu_and_gpu_label_the_same() {
     // The margins once more on the CPU, from the scores themselves.
     let package = Package::read(&ct_tissue()).expect("the shipped package is whole");
     let runtime = runtime::load(None, Provider::Cpu).expect("loaded above");
-    let mut network = Network::load(runtime, &package, Provider::Cpu).expect("loaded above");
+    let mut network = Network::load(runtime, &package, Provider::Cpu, AtOnce::default()).expect("loaded above");
     let plan = Plan::new(&package.manifest.preprocess, on_cpu.image.grid(), None).expect("ran above");
     let input = plan.run(&Backend::Cpu, &on_cpu.image).expect("ran above");
     let scores = network.run(&[input], &AtomicBool::new(false)).expect("ran above");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use roentgen::codes::sha256_hex;
 use roentgen::geometry::Coded;
-use roentgen::infer::{Network, Provider, runtime};
+use roentgen::infer::{AtOnce, Network, Provider, runtime};
 use roentgen::model::Package;
 
 use crate::support::{Ran, ct_tissue, python, roentgen, root, small_study};
@@ -159,7 +159,7 @@ fn check_graph(name: &str, code: &str) {
     let package = with_graph(name);
     let runtime = runtime::load(None, Provider::Cpu).expect("ONNX Runtime is there");
     let found = Package::read(package.path()).expect("its hashes hold");
-    let error = Network::load(runtime, &found, Provider::Cpu).expect_err("must not be taken");
+    let error = Network::load(runtime, &found, Provider::Cpu, AtOnce::default()).expect_err("must not be taken");
     assert_eq!(error.code(), code, "{name}: {error}");
     let (ran, wrote) = run_on_small_study(package.path());
     assert_eq!(ran.code, 2, "{}", ran.all());

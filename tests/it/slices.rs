@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use roentgen::geometry::Coded;
-use roentgen::infer::{Network, Provider, runtime};
+use roentgen::infer::{AtOnce, Network, Provider, runtime};
 use roentgen::model::Package;
 use serde_json::Value;
 
@@ -75,7 +75,8 @@ fn a_graph_with_other_channels_is_refused() {
     let runtime = runtime::load(None, Provider::Cpu).expect("ONNX Runtime is there");
     let five = of_slices().replace("count = 3", "count = 5");
     let folder = package(&five, "least-of-six-slices");
-    let error = Network::load(runtime, &Package::read(folder.path()).expect("a package"), Provider::Cpu).expect_err("6 are not 10");
+    let error = Network::load(runtime, &Package::read(folder.path()).expect("a package"), Provider::Cpu, AtOnce::default())
+        .expect_err("6 are not 10");
     assert_eq!(error.code(), "infer.contract");
     let said = error.to_string();
     assert!(said.contains("expected [N, 10, H, W]: as channels 5 slices of each of 2 (`input.slices`)"), "{said}");
@@ -85,9 +86,11 @@ fn a_graph_with_other_channels_is_refused() {
 fn more_slices_need_more_memory() {
     let runtime = runtime::load(None, Provider::Cpu).expect("ONNX Runtime is there");
     let folder = package(&of_slices(), "least-of-six-slices");
-    let with = Network::load(runtime, &Package::read(folder.path()).expect("a package"), Provider::Cpu).expect("it loads");
+    let with =
+        Network::load(runtime, &Package::read(folder.path()).expect("a package"), Provider::Cpu, AtOnce::default()).expect("it loads");
     let folder = package(&of_slices().replace("slices = { count = 3 }\n", ""), "least-of-two-slices");
-    let without = Network::load(runtime, &Package::read(folder.path()).expect("a package"), Provider::Cpu).expect("it loads");
+    let without =
+        Network::load(runtime, &Package::read(folder.path()).expect("a package"), Provider::Cpu, AtOnce::default()).expect("it loads");
     let voxels = 64 * 64 * 64;
     // A patch of 16 x 16 x 1: two slices more of two images in each of three places, and once more six channels.
     assert_eq!(with.needed_bytes(voxels) - without.needed_bytes(voxels), 4 * 256 * (3 * 2 * 2 + 6));

@@ -8,7 +8,7 @@ use roentgen::engine::{Engine, Options};
 use roentgen::findings::Findings;
 use roentgen::geometry::{Affine, Coded, Grid};
 use roentgen::gpu::DeviceChoice;
-use roentgen::infer::{Network, Provider, Scores, runtime};
+use roentgen::infer::{AtOnce, Network, Provider, Scores, runtime};
 use roentgen::model::Package;
 use roentgen::phantom::Phantom;
 use roentgen::series::discover;
@@ -169,7 +169,7 @@ fn scores(manifest: &str, input: &Volume<f32>) -> (Scores, Duration) {
     let package = package(manifest, "slow-least-of-one");
     let package = Package::read(package.path()).expect("a package");
     let runtime = runtime::load(None, Provider::Cpu).expect("ONNX Runtime is there");
-    let mut network = Network::load(runtime, &package, Provider::Cpu).expect("it loads");
+    let mut network = Network::load(runtime, &package, Provider::Cpu, AtOnce::default()).expect("it loads");
     let began = Instant::now();
     let scores = network.run(std::slice::from_ref(input), &AtomicBool::new(false)).expect("it answers");
     (scores, began.elapsed())

@@ -263,6 +263,10 @@ pub struct WorkerConfig {
     pub device: String,
     /// As `roentgen run --provider`.
     pub provider: String,
+    /// As `roentgen run --sessions`.
+    pub sessions: u8,
+    /// As `roentgen run --patches`.
+    pub patches: u8,
     /// How often what may pass is tried.
     pub attempts: u32,
     /// A run that takes longer is stopped, and tried again; 0: it may take for ever.
@@ -507,7 +511,16 @@ impl Default for StudyConfig {
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { device: "auto".into(), provider: "cpu".into(), attempts: 3, longest_s: 3600, grace_s: 60, on_device_loss: DeviceLoss::Retry }
+        Self {
+            device: "auto".into(),
+            provider: "cpu".into(),
+            sessions: 1,
+            patches: 1,
+            attempts: 3,
+            longest_s: 3600,
+            grace_s: 60,
+            on_device_loss: DeviceLoss::Retry,
+        }
     }
 }
 
