@@ -33,7 +33,7 @@ from programs import dciodvfy_errors, dcmtk
 CRASH_POINTS = '--crash-points' in sys.argv
 EXPLICIT = str(ExplicitVRLittleEndian)
 QUIET_S = 1
-POOL_FDS = 12  # of the connections to its database that a node opens when it first needs them
+OWN_FDS = 12 + 16  # a node opens connections to its database when it first needs them, and files for the instances to come
 
 
 def need(holds, text):
@@ -775,7 +775,7 @@ def A19(bench, study):
         same((read_pdu(connection) or [7])[0], 7, f'answer to {bytes_sent[:12]}')
         connection.close()
     need(node.alive(), node.said)
-    until('file descriptors are as before', lambda: node.resources()[0] <= fds + POOL_FDS, 10)
+    until('file descriptors are as before', lambda: node.resources()[0] <= fds + OWN_FDS, 10)
     same(set(node.send(study)), {0}, 'statuses of a whole study afterwards')
     need('panicked' not in node.log_path.read_text(errors='replace'), 'a panic in the log')
     statuses = ', '.join(sorted(set(seen.values())))
@@ -929,7 +929,7 @@ def A25(bench, study):
     for connection, _ in open_ones:
         connection.close()
     until('an echo after all', node.echo, 5)
-    until('file descriptors are as before', lambda: node.resources()[0] <= fds + POOL_FDS, 10)
+    until('file descriptors are as before', lambda: node.resources()[0] <= fds + OWN_FDS, 10)
     same(node.waiting(), [], 'left in incoming')
     return (f'echo in {echo_s:.2f} s beside 500 idle connections ({(kb_now - kb) / 1024:.0f} MB for them); ARTIM of 3 s ended 520, the slow one after {dripped_s:.1f} s; '
             f'half a data set ended after {half_s:.1f} s; the ninth association: result 2, source 3, reason 2')

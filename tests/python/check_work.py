@@ -519,7 +519,7 @@ def damaged(place):
         files[2].unlink()
         place.send(node, one)
         need(until(lambda: {path: path.read_bytes() for path in sorted((node.data / 'instances').rglob('*.dcm'))} == before, 10), 'not all is whole again')
-        need(not node.waiting(), 'left in incoming')
+        need(not any(path.stat().st_size for path in (node.data / 'incoming').iterdir()), 'left in incoming')
         need(node.log().count('has come again and is replaced') == 3, 'not three are told of')
         time.sleep(2.5)
         need(len(jobs_of(node, one)) == 1, 'it was run again')
