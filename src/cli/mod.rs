@@ -103,11 +103,11 @@ struct EngineArgs {
 
     /// Sessions of a network that sees patches that overlap: each is asked about patches of its own at the same time, with its part of the
     /// threads and memory of its own. docs/providers.md
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(AtOnce::MOST)))]
     sessions: u8,
 
     /// Patches that one run of a network of volumes takes, where its graph leaves their number open.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(AtOnce::MOST)))]
     patches: u8,
 
     /// Memory that this program may have, in MB; a volume that would take more is refused. Without it, what the machine and its control

@@ -175,6 +175,11 @@ pub struct AtOnce {
     pub patches: usize,
 }
 
+impl AtOnce {
+    /// Of each that may be asked for.
+    pub const MOST: u8 = 64;
+}
+
 impl Default for AtOnce {
     /// One of each.
     fn default() -> Self {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Config, ConfigError, Destination, PackageConfig, RetainConfig, Retrieve, TlsClient};
+use crate::infer::AtOnce;
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -19,6 +20,11 @@ impl Config {
         for (field, seconds) in [("artim_s", self.limits.artim_s), ("idle_s", self.limits.idle_s), ("pdu_s", self.limits.pdu_s)] {
             if seconds == 0 {
                 return wrong(format!("limits.{field}"), "0: no peer is that fast");
+            }
+        }
+        for (field, count) in [("sessions", self.worker.sessions), ("patches", self.worker.patches)] {
+            if !(1..=AtOnce::MOST).contains(&count) {
+                return wrong(format!("worker.{field}"), &format!("not between 1 and {}", AtOnce::MOST));
             }
         }
         let mut names = HashSet::new();

@@ -78,6 +78,8 @@ fn a_wrong_one_says_where() {
         ("url =", "address = \"x:1\"\nurl =", "give either `ae_title` and `address`, or `url`"),
         ("tls = { ca", "tls = { key = \"k\", ca", "certificate and key go together"),
         ("[[peer]]", "[worker]\non_device_loss = \"gpu\"\n[[peer]]", "line 6"),
+        ("[[peer]]", "worker = { sessions = 0 }\n[[peer]]", "worker.sessions: not between 1 and 64"),
+        ("[[peer]]", "worker = { patches = 65 }\n[[peer]]", "worker.patches: not between 1 and 64"),
         ("[[peer]]", "retain = { received_days = -1 }\n[[peer]]", "retain: days and GB are 0 or more"),
         (
             "deliver = [\"PACS\"]",
