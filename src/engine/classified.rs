@@ -7,7 +7,7 @@ use super::timings::{Stage, Timings};
 use super::{Analysis, Engine, EngineError, no_labels, occlusion_map, without_findings};
 use crate::findings::{Finding, Findings, Measurement};
 use crate::infer::{Cover, InferError};
-use crate::model::{self, Explanation, Fill, NamedFill};
+use crate::model::{self, Explanation};
 use crate::postprocess::{probability_of, values_on};
 use crate::preprocess::Plan;
 use crate::volume::{ImageVolume, Rescale, Volume};
@@ -43,10 +43,7 @@ impl Engine {
             let effects = match manifest.explanation.as_ref().filter(|_| self.maps) {
                 None => Vec::new(),
                 Some(Explanation::Occlusion { patch, stride, fill, .. }) => {
-                    let value = match *fill {
-                        Fill::Value(value) => value as f32,
-                        Fill::Named(NamedFill::Mean) => mean_of(&input, &plan.content(&grid)),
-                    };
+                    let value = fill.value(|| mean_of(&input, &plan.content(&grid)));
                     let cover = Cover { patch: *patch, stride: *stride, value };
                     let fall = |scores: &[f32]| Ok(found.iter().zip(answers(scores)?).map(|(whole, covered)| whole - covered).collect());
                     self.network.covered(&input, &cover, found.len(), fall, cancel)?

@@ -10,7 +10,7 @@ use crate::codes::{Code, other, ucum};
 use crate::findings::{Extent, Finding, Findings, Measurement, Place};
 use crate::geometry::Grid;
 use crate::infer::{Cover, CoveredBox, Detected, InferError, Network, ScoredBox};
-use crate::model::{self, Explanation, Fill, Manifest, NamedFill, Suppression};
+use crate::model::{self, Explanation, Manifest, Suppression};
 use crate::postprocess::{are_one, suppressed, values_on};
 use crate::preprocess::Previous;
 use crate::volume::Volume;
@@ -134,13 +134,7 @@ fn explained(
     let Explanation::Occlusion { patch, stride, fill, objects: most } = explanation;
     let most = usize::from(most.unwrap_or(OBJECTS));
     let mean = |image: &Volume<f32>| (image.voxels().iter().map(|&v| f64::from(v)).sum::<f64>() / image.voxels().len() as f64) as f32;
-    let values: Vec<f32> = input[..manifest.images()]
-        .iter()
-        .map(|image| match *fill {
-            Fill::Value(value) => value as f32,
-            Fill::Named(NamedFill::Mean) => mean(image),
-        })
-        .collect();
+    let values: Vec<f32> = input[..manifest.images()].iter().map(|image| fill.value(|| mean(image))).collect();
     let cover = Cover { patch: *patch, stride: *stride, value: values.as_slice() };
     let mut chosen: Vec<(usize, usize, &ScoredBox)> = Vec::new();
     for (finding, boxes) in objects.reported(manifest).enumerate() {

@@ -108,6 +108,16 @@ pub enum Fill {
     Named(NamedFill),
 }
 
+impl Fill {
+    /// The value, where `mean` is that of the input.
+    pub fn value(self, mean: impl FnOnce() -> f32) -> f32 {
+        match self {
+            Self::Value(value) => value as f32,
+            Self::Named(NamedFill::Mean) => mean(),
+        }
+    }
+}
+
 /// A value that an image has itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

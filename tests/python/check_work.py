@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from pynetdicom import AE, evt
 
-from node_bench import SEG, SR, Refusing, Study
+from node_bench import SEG, SR, Refusing, Study, waiting
 from programs import dcmtk
 from serving import Node, Orthanc, ended, fetch, finish, free_port, get_json, need, until
 
@@ -519,7 +519,7 @@ def damaged(place):
         files[2].unlink()
         place.send(node, one)
         need(until(lambda: {path: path.read_bytes() for path in sorted((node.data / 'instances').rglob('*.dcm'))} == before, 10), 'not all is whole again')
-        need(not any(path.stat().st_size for path in (node.data / 'incoming').iterdir()), 'left in incoming')
+        need(not waiting(node.data), 'left in incoming')
         need(node.log().count('has come again and is replaced') == 3, 'not three are told of')
         time.sleep(2.5)
         need(len(jobs_of(node, one)) == 1, 'it was run again')

@@ -117,6 +117,11 @@ def content(dataset):
 
 # The node
 
+def waiting(data):
+    """Names of the instances in the store `data` that are being received or wait to be entered; empty files wait for theirs."""
+    return [path.name for path in (data / 'incoming').iterdir() if path.stat().st_size]
+
+
 class Node:
     """`roentgen serve` with its data folder; can be killed and started again."""
 
@@ -255,7 +260,7 @@ class Node:
 
     def waiting(self):
         """Instances that are being received or wait to be entered; empty files wait for theirs."""
-        return [path.name for path in (self.data / 'incoming').iterdir() if path.stat().st_size]
+        return waiting(self.data)
 
     # Senders
 
