@@ -430,7 +430,9 @@ pub(super) fn answer_of(kept: &Result<Kept, StoreError>) -> (Status, String) {
         Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
             (Status::OUT_OF_RESOURCES, "disk of the store is full".into())
         }
-        Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::InUse) => (Status::PROCESSING_FAILURE, "the store fails".into()),
+        Err(StoreError::Io(_) | StoreError::Database(_) | StoreError::Lookup(_) | StoreError::InUse) => {
+            (Status::PROCESSING_FAILURE, "the store fails".into())
+        }
         Err(error @ StoreError::NotAsAnnounced { .. }) => (Status::DATA_SET_DOES_NOT_MATCH, error.shown()),
         Err(StoreError::NotAsAsked) => (Status::CANNOT_UNDERSTAND, "of another patient than asked for: in quarantine".into()),
         Err(StoreError::OtherPatient) => (Status::CANNOT_UNDERSTAND, "study is here for another patient: in quarantine".into()),

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use sqlx::Sqlite;
-
 use super::index::Arrival;
 use super::{Contradiction, Store, StoreError};
 use crate::codes::Uid;
@@ -59,23 +57,15 @@ impl Store {
 
     /// A held study is sent to us: before that is acknowledged, it is one that packages are run on.
     pub(super) fn sent_unasked(&self, arrival: &Arrival) -> Result<(), StoreError> {
-        self.shared.runtime.block_on(sent_unasked(self.pool(), &arrival.study_uid, arrival.received_ms))
+        let query =
+            sqlx::query("UPDATE study SET state = 'receiving', cut_off = 1, last_arrival_ms = ? WHERE study_uid = ? AND state = 'held'");
+        let query = query.bind(arrival.received_ms).bind(&arrival.study_uid).execute(self.pool());
+        self.shared.runtime.block_on(query)?;
+        Ok(())
     }
 }
 
 /// Whose an instance is, where that can be read.
 fn patient_in(path: &Path) -> Option<Identity> {
     Instance::read(path).and_then(|instance| Identity::of_instance(&instance)).ok()
-}
-
-/// A study that was held is being received from now on.
-pub(super) async fn sent_unasked<'e>(
-    on: impl sqlx::Executor<'e, Database = Sqlite>,
-    study_uid: &str,
-    now_ms: i64,
-) -> Result<(), StoreError> {
-    let query =
-        sqlx::query("UPDATE study SET state = 'receiving', cut_off = 1, last_arrival_ms = ? WHERE study_uid = ? AND state = 'held'");
-    query.bind(now_ms).bind(study_uid).execute(on).await?;
-    Ok(())
 }

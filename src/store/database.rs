@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 /// Each step of the schema, in order. A step is never changed once it was released.
 const STEPS: [&str; 1] = [include_str!("schema.sql")];
 /// What `user_version` is after the first step. Databases with lower numbers were never released.
-const FIRST: usize = 3;
+const FIRST: usize = 4;
 /// Readers beside the one writer that SQLite allows.
 const CONNECTIONS: u32 = 4;
 

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// The database does not do what it should.
     #[error("the store's database fails: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database does not say what it knows of an instance.
+    #[error("the store's database fails: {0}")]
+    Lookup(#[from] rusqlite::Error),
     /// It is no data set that can be kept.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -67,7 +70,7 @@ impl Coded for StoreError {
         match self {
             Self::Full { .. } => "store.full",
             Self::Io(_) => "store.io",
-            Self::Database(_) => "store.database",
+            Self::Database(_) | Self::Lookup(_) => "store.database",
             Self::Dataset(error) => error.code(),
             Self::NotAsAnnounced { .. } => "store.not-as-announced",
             Self::NoUid { .. } => "store.no-uid",

@@ -43,7 +43,7 @@ impl Store {
     /// Where the disk fails otherwise than by having lost the file.
     pub(super) fn is_whole(&self, content: &str) -> Result<bool, StoreError> {
         match File::open(self.path_of(content)) {
-            Ok(mut file) => Ok(seal::sealed(&mut file)?.as_deref() == Some(content)),
+            Ok(mut file) => Ok(seal::read(&mut file)?.is_some_and(|found| found.name == content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }

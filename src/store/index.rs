@@ -1,22 +1,22 @@
-//! Entering what is sealed into the database, many instances a transaction.
+//! Naming what is sealed by its content, and entering it into the database, many instances a transaction.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sqlx::{Sqlite, Transaction};
 
-use super::asked;
 use super::audit::{self, AuditRecord};
 use super::receive::Announced;
 use super::remove::{self, Old};
-use super::{Shared, StoreError, now_ms};
+use super::seal::{self, Contents};
+use super::{Shared, StoreError, namer, now_ms};
 use crate::codes::Uid;
 
 /// Instances that may wait; whoever brings more waits, too.
@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(super) struct Arrival {
     pub(super) path: PathBuf,
-    pub(super) content: String,
+    pub(super) contents: OnceLock<Contents>,
     pub(super) sop_instance_uid: Uid,
     pub(super) sop_class_uid: Uid,
     pub(super) series_uid: Uid,
@@ -51,11 +51,11 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// One whose header cannot be read: what the command says of it.
-    pub(super) fn unknown(path: PathBuf, content: String, announced: &Announced) -> Self {
+    /// What the command says of the instance in that file: all that is known of one whose header cannot be read.
+    pub(super) fn announced(path: PathBuf, announced: &Announced) -> Self {
         Self {
             path,
-            content,
+            contents: OnceLock::new(),
             sop_instance_uid: announced.sop_instance_uid.clone(),
             sop_class_uid: announced.sop_class_uid.clone(),
             series_uid: Uid::new(),
@@ -69,13 +69,31 @@ impl Arrival {
             asked: announced.asked,
         }
     }
+
+    /// What is in its file now.
+    pub(super) fn read(&self) -> io::Result<Contents> {
+        Ok(seal::read(&mut File::open(&self.path)?)?.ok_or(io::ErrorKind::InvalidData)?)
+    }
+
+    /// What is in its file, which is read when that is asked for first, after it is handed in.
+    pub(super) fn contents(&self) -> io::Result<&Contents> {
+        if let Some(known) = self.contents.get() {
+            return Ok(known);
+        }
+        let contents = self.read()?;
+        Ok(self.contents.get_or_init(|| contents))
+    }
+
+    fn content(&self) -> io::Result<&str> {
+        Ok(&self.contents()?.name)
+    }
 }
 
 /// What the indexer is to enter, in this order.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// A sealed instance.
-    Instance(Arrival),
+    Instance(Arc<Arrival>),
     /// One that is entered and lies in `incoming` still.
     Move(Arrival),
     /// One that is kept for people to look at, and why.
@@ -94,13 +112,14 @@ pub(super) enum Entry {
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(SyncSender<Entry>, JoinHandle<()>)> {
     let (sender, queue) = sync_channel(QUEUE);
     let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name("indexer".into()).spawn(move || run(&shared, &queue))?;
+    let namer = namer::start()?;
+    let thread = thread::Builder::new().name("indexer".into()).spawn(move || run(&shared, &queue, &namer))?;
     Ok((sender, thread))
 }
 
-fn run(shared: &Shared, queue: &Receiver<Entry>) {
+fn run(shared: &Shared, queue: &Receiver<Entry>, namer: &SyncSender<Arc<Arrival>>) {
     while let Ok(first) = queue.recv() {
-        let batch = gathered(first, queue);
+        let batch: Vec<Entry> = gathered(first, queue, namer).into_iter().filter_map(|entry| named(shared, entry)).collect();
         // Nothing is lost by waiting: every file is in `incoming`, sealed.
         while let Err(error) = shared.runtime.block_on(enter(shared, &batch)) {
             tracing::error!(%error, "instances cannot be entered, trying again");
@@ -112,17 +131,50 @@ fn run(shared: &Shared, queue: &Receiver<Entry>) {
 }
 
 /// What comes within [`GATHER`], or until somebody waits for it: a transaction has to be synced, and would hold up the files that are.
-fn gathered(first: Entry, queue: &Receiver<Entry>) -> Vec<Entry> {
+fn gathered(first: Entry, queue: &Receiver<Entry>, namer: &SyncSender<Arc<Arrival>>) -> Vec<Entry> {
     let deadline = Instant::now() + GATHER;
     let mut batch = vec![first];
+    let mut asked = 0;
     while batch.len() < BATCH && !matches!(batch.last(), Some(Entry::Audit(_) | Entry::Ended { .. } | Entry::Flush(_))) {
         match queue.try_recv() {
             Ok(entry) => batch.push(entry),
-            Err(TryRecvError::Empty) if Instant::now() < deadline => thread::sleep(LOOK),
+            Err(TryRecvError::Empty) if Instant::now() < deadline => {
+                for arrival in batch[asked..].iter().filter_map(instance) {
+                    let _ = namer.try_send(Arc::clone(arrival));
+                }
+                asked = batch.len();
+                thread::sleep(LOOK);
+            }
             Err(_) => break,
         }
     }
     batch
+}
+
+/// The entry, once it is known what is in its file. One that was acknowledged and is no longer what was received goes to quarantine. What
+/// cannot be read is told, and left in `incoming` for the next start; its sender may bring it once more.
+fn named(shared: &Shared, entry: Entry) -> Option<Entry> {
+    let arrival = match &entry {
+        Entry::Instance(arrival) => &**arrival,
+        Entry::Move(arrival) | Entry::Quarantine(arrival, _) => arrival,
+        _ => return Some(entry),
+    };
+    let is_sealed = match arrival.contents() {
+        Ok(contents) => contents.is_sealed,
+        Err(error) => {
+            tracing::error!(%error, "an instance in `incoming` cannot be read again");
+            waits_no_more(shared, &entry);
+            return None;
+        }
+    };
+    match &entry {
+        Entry::Instance(arrival) if !is_sealed => {
+            tracing::error!("an instance in `incoming` is no longer what was received");
+            waits_no_more(shared, &entry);
+            Some(Entry::Quarantine(Arrival::clone(arrival), "damaged on this disk before it was entered".into()))
+        }
+        _ => Some(entry),
+    }
 }
 
 /// One transaction for all.
@@ -149,12 +201,16 @@ async fn enter(shared: &Shared, batch: &[Entry]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// An instance that we did not ask for.
-fn sent(entry: &Entry) -> Option<&Arrival> {
+fn instance(entry: &Entry) -> Option<&Arc<Arrival>> {
     match entry {
-        Entry::Instance(arrival) if !arrival.asked => Some(arrival),
+        Entry::Instance(arrival) => Some(arrival),
         _ => None,
     }
+}
+
+/// An instance that we did not ask for.
+fn sent(entry: &Entry) -> Option<&Arrival> {
+    instance(entry).map(|arrival| &**arrival).filter(|arrival| !arrival.asked)
 }
 
 async fn enter_asked(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival) -> Result<(), StoreError> {
@@ -175,11 +231,9 @@ async fn enter_sent(transaction: &mut Transaction<'_, Sqlite>, arrivals: Vec<&Ar
     let mut entered = insert(transaction, &arrivals).await?;
     let mut studies: BTreeMap<&Uid, Vec<&Arrival>> = BTreeMap::new();
     for arrival in arrivals {
+        // One that was damaged or lost and has come again is nothing new.
         if entered.remove(&arrival.sop_instance_uid) {
             studies.entry(&arrival.study_uid).or_default().push(arrival);
-        } else {
-            // The same data set twice at a time: one of the two may have been asked for.
-            asked::sent_unasked(&mut **transaction, &arrival.study_uid, arrival.received_ms).await?;
         }
     }
     for (study_uid, arrivals) in studies {
@@ -201,9 +255,9 @@ async fn enter_sent(transaction: &mut Transaction<'_, Sqlite>, arrivals: Vec<&Ar
 
 /// The SOP Instance UIDs of those that were not here before.
 async fn insert(transaction: &mut Transaction<'_, Sqlite>, arrivals: &[&Arrival]) -> Result<HashSet<Uid>, StoreError> {
-    let row = |arrival: &&Arrival| {
-        json!([
-            arrival.content,
+    let row = |arrival: &&Arrival| -> io::Result<Value> {
+        Ok(json!([
+            arrival.content()?,
             arrival.sop_instance_uid,
             arrival.sop_class_uid,
             arrival.series_uid,
@@ -213,15 +267,15 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, arrivals: &[&Arrival]
             arrival.received_ms,
             arrival.of_study,
             arrival.of_series,
-        ])
+        ]))
     };
     let query = sqlx::query_scalar(
         "INSERT INTO instance (content, sop_instance_uid, sop_class_uid, series_uid, study_uid, bytes, calling, received_ms, of_study, of_series)
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9
          FROM json_each(?) WHERE true ON CONFLICT DO NOTHING RETURNING sop_instance_uid",
     );
-    let rows: Value = arrivals.iter().map(row).collect();
-    let entered: Vec<Uid> = query.bind(rows.to_string()).fetch_all(&mut **transaction).await?;
+    let rows = arrivals.iter().map(row).collect::<io::Result<Vec<Value>>>()?;
+    let entered: Vec<Uid> = query.bind(json!(rows).to_string()).fetch_all(&mut **transaction).await?;
     Ok(entered.into_iter().collect())
 }
 
@@ -238,7 +292,7 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
          ON CONFLICT DO NOTHING",
     );
     let entered = query
-        .bind(&arrival.content)
+        .bind(arrival.content()?)
         .bind(&arrival.sop_instance_uid)
         .bind(&arrival.study_uid)
         .bind(reason)
@@ -259,10 +313,12 @@ fn moved(shared: &Shared, entry: &Entry) {
     let (arrival, to) = match entry {
         Entry::Instance(arrival) => {
             super::crash_point("after-enter");
-            (arrival, shared.path_of(&arrival.content))
+            (&**arrival, arrival.content().map(|content| shared.path_of(content)))
         }
-        Entry::Move(arrival) => (arrival, shared.path_of(&arrival.content)),
-        Entry::Quarantine(arrival, _) => (arrival, shared.folder.join("quarantine").join(format!("{}.dcm", arrival.content))),
+        Entry::Move(arrival) => (arrival, arrival.content().map(|content| shared.path_of(content))),
+        Entry::Quarantine(arrival, _) => {
+            (arrival, arrival.content().map(|content| shared.folder.join("quarantine").join(format!("{content}.dcm"))))
+        }
         Entry::Ended { studies, .. } => {
             let mut open = shared.open();
             for study_uid in studies {
@@ -285,11 +341,14 @@ fn moved(shared: &Shared, entry: &Entry) {
         Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
         Entry::Audit(_) => return,
     };
-    let moved = fs::rename(&arrival.path, &to);
-    if let Err(error) = moved {
-        tracing::error!(%error, content = arrival.content, "an instance cannot be moved out of `incoming`");
+    if let Err(error) = to.and_then(|to| fs::rename(&arrival.path, to)) {
+        tracing::error!(%error, "an instance cannot be moved out of `incoming`");
     }
-    if let Entry::Instance(_) = entry {
+    waits_no_more(shared, entry);
+}
+
+fn waits_no_more(shared: &Shared, entry: &Entry) {
+    if let Entry::Instance(arrival) = entry {
         shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! Invariants:
 //! 1. An instance is acknowledged only after its file is sealed and synced ([`Receiving::finish`]). The file is its own journal entry: its
-//!    preamble holds the hash of what follows, so that after a crash it is entered or, unfinished, thrown away.
+//!    preamble holds a checksum of what follows, so that after a crash it is entered or, unfinished, thrown away. Its SHA-256 is of its
+//!    name: whoever enters it reads it for that, and the sender does not wait.
 //! 2. A file leaves `incoming` only after the transaction that enters it is on disk.
 //! 3. A file in `instances` never changes; one that the disk has damaged is replaced when the same data set comes again. The same data
 //!    set is the same file, whoever sends it, and whenever.
@@ -27,6 +28,8 @@ mod early;
 mod error;
 mod held;
 mod index;
+mod known;
+mod namer;
 mod objects;
 mod receive;
 mod remove;
@@ -37,7 +40,7 @@ mod spare;
 mod tests;
 mod write_out;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
@@ -58,6 +61,7 @@ pub use remove::Old;
 use crate::codes::Uid;
 use crate::dataset::Identity;
 use index::Entry;
+use known::Reader;
 use space::Space;
 use spare::Spares;
 
@@ -67,6 +71,7 @@ pub struct Store {
     shared: Arc<Shared>,
     space: Space,
     spares: Spares,
+    reader: Reader,
     /// What the indexer is to enter; it ends when this does.
     queue: Option<SyncSender<Entry>>,
     indexer: Option<JoinHandle<()>>,
@@ -89,8 +94,8 @@ struct Shared {
 /// What is on disk and not yet in the database, so that nothing contradicts it meanwhile.
 #[derive(Debug, Default)]
 struct Sealed {
-    /// SOP Instance UID to content, and how many files of it wait.
-    instances: HashMap<Uid, (String, usize)>,
+    /// SOP Instance UIDs. One that comes again waits until the first is entered.
+    instances: HashSet<Uid>,
     /// Study Instance UID to the hash of its patient, and how many of its instances wait.
     patients: HashMap<Uid, (String, usize)>,
     /// Batches that are in the database: what was asked of it before the last one may say less than it and these maps do together.
@@ -112,7 +117,9 @@ impl Store {
         }
         let lock = File::create(folder.join("lock"))?;
         lock.try_lock().map_err(|_| StoreError::InUse)?;
-        let pool = database::open(&folder.join("node.sqlite")).await?;
+        let database = folder.join("node.sqlite");
+        let pool = database::open(&database).await?;
+        let reader = Reader::open(&database)?;
         remove::sweep(folder, &pool).await?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
@@ -125,7 +132,7 @@ impl Store {
         let (queue, indexer) = index::start(&shared)?;
         let space = Space::of(folder, keep_free_mb);
         let spares = Spares::in_folder(folder.join("incoming"))?;
-        let store = Arc::new(Self { shared, space, spares, queue: Some(queue), indexer: Some(indexer), _lock: lock });
+        let store = Arc::new(Self { shared, space, spares, reader, queue: Some(queue), indexer: Some(indexer), _lock: lock });
         let recovered = Arc::clone(&store);
         tokio::task::spawn_blocking(move || recovered.recover()).await.map_err(std::io::Error::other)??;
         Ok(store)
@@ -225,27 +232,24 @@ impl Shared {
 }
 
 impl Sealed {
-    /// Notes what waits, unless it contradicts what does already.
-    fn add(&mut self, sop_instance_uid: &str, content: &str, study_uid: &str, patient_key: &str) -> Result<(), Contradiction> {
-        if self.instances.get(sop_instance_uid).is_some_and(|(known, _)| known != content) {
-            return Err(Contradiction::Content);
-        }
-        if self.patients.get(study_uid).is_some_and(|(known, _)| known != patient_key) {
+    /// Notes what waits, unless it is of another patient than what waits of its study already.
+    fn add(&mut self, sop_instance_uid: &str, study_uid: &str, patient_key: &str) -> Result<(), Contradiction> {
+        let (patient, count) = self.patients.entry(study_uid.to_owned()).or_insert_with(|| (patient_key.to_owned(), 0));
+        if patient != patient_key {
             return Err(Contradiction::Patient);
         }
-        self.instances.entry(sop_instance_uid.to_owned()).or_insert_with(|| (content.to_owned(), 0)).1 += 1;
-        self.patients.entry(study_uid.to_owned()).or_insert_with(|| (patient_key.to_owned(), 0)).1 += 1;
+        *count += 1;
+        self.instances.insert(sop_instance_uid.to_owned());
         Ok(())
     }
 
     /// Forgets what waits no more.
     fn remove(&mut self, sop_instance_uid: &str, study_uid: &str) {
-        for (map, key) in [(&mut self.instances, sop_instance_uid), (&mut self.patients, study_uid)] {
-            if let Some((_, count)) = map.get_mut(key) {
-                *count -= 1;
-                if *count == 0 {
-                    map.remove(key);
-                }
+        self.instances.remove(sop_instance_uid);
+        if let Some((_, count)) = self.patients.get_mut(study_uid) {
+            *count -= 1;
+            if *count == 0 {
+                self.patients.remove(study_uid);
             }
         }
     }

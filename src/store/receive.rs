@@ -1,16 +1,16 @@
 //! One instance from the wire to the disk.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 
-use sha2::{Digest, Sha256};
-
-use super::early::{Early, Known, Lookup};
+use super::early::Early;
 use super::index::{Arrival, Entry};
+use super::known::Known;
+use super::seal::{self, Checksum};
 use super::spare::{self, Spare};
 use super::write_out::WriteOut;
-use super::{Contradiction, Store, StoreError, crash_point, now_ms, seal};
-use crate::codes::{Uid, hex, is_uid};
+use super::{Contradiction, Store, StoreError, crash_point};
+use crate::codes::{Uid, is_uid};
 use crate::dataset::Instance;
 
 /// What a command says of the data set that follows, and who sends it.
@@ -61,7 +61,7 @@ pub struct Receiving<'s> {
     handed_on: bool,
     write_out: WriteOut,
     early: Early,
-    hash: Sha256,
+    checksum: Checksum,
     /// The first failure of the disk; the peer is heard out before it is told.
     failed: Option<io::Error>,
 }
@@ -73,13 +73,12 @@ impl Store {
     /// [`StoreError::Full`] before the disk is full, and where it fails.
     pub fn receive(&self, announced: Announced) -> Result<Receiving<'_>, StoreError> {
         self.space.check()?;
-        let mut spare = self.spares.take(&announced.calling)?;
-        let hash = seal::hasher(&announced.transfer_syntax_uid);
+        let spare = self.spares.take(&announced.calling)?;
         let beginning = seal::beginning(&announced);
-        let failed = spare.file.write_all(&beginning).err();
-        let write_out = WriteOut::after(beginning.len() as u64);
+        let write_out = WriteOut::after(&beginning);
         let early = Early::after(&beginning);
-        Ok(Receiving { store: self, announced, spare, handed_on: false, write_out, early, hash, failed })
+        let checksum = Checksum::after(&beginning);
+        Ok(Receiving { store: self, announced, spare, handed_on: false, write_out, early, checksum, failed: None })
     }
 }
 
@@ -87,10 +86,9 @@ impl Receiving<'_> {
     /// The next piece of the data set.
     pub fn write(&mut self, fragment: &[u8]) {
         if self.failed.is_none() {
-            self.hash.update(fragment);
-            self.failed = self.spare.file.write_all(fragment).err();
-            self.write_out.more(&self.spare.file, fragment.len() as u64);
-            self.early.more(self.store, &self.announced, fragment);
+            self.checksum.more(fragment);
+            self.failed = self.write_out.more(&mut self.spare.file, fragment).err();
+            self.early.more(fragment);
         }
     }
 
@@ -102,16 +100,15 @@ impl Receiving<'_> {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
-        self.write_out.ended(&self.spare.file);
-        self.spare.trim(self.write_out.written())?;
-        self.store.spares.came(&self.announced.calling, self.write_out.written());
-        let sha256: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
-        let content = hex(&sha256);
-        let (instance, lookup) = std::mem::take(&mut self.early).ended(&self.spare.path);
-        let mut arrival = match instance.and_then(|instance| understood(instance, &self.announced, &content)) {
+        let bytes = self.write_out.bytes();
+        self.write_out.end(&mut self.spare.file)?;
+        self.spare.trim(bytes)?;
+        self.store.spares.came(&self.announced.calling, bytes);
+        let instance = std::mem::take(&mut self.early).ended(&self.spare.path);
+        let mut arrival = match instance.and_then(|instance| understood(instance, &self.announced)) {
             Ok(arrival) => arrival,
             Err(error) => {
-                let arrival = Arrival::unknown(self.spare.path.clone(), content, &self.announced);
+                let arrival = Arrival::announced(self.spare.path.clone(), &self.announced);
                 self.hand_on(Entry::Quarantine(arrival, error.shown()));
                 return Err(error);
             }
@@ -124,12 +121,11 @@ impl Receiving<'_> {
                 (false, false) => Kept::Again { study_uid },
             }
         };
-        match self.store.standing(&mut arrival, lookup)? {
+        match self.store.standing(&mut arrival)? {
             Standing::Entered => return Ok(kept(&arrival, false)),
             Standing::New => {}
             Standing::Against(contradiction) => {
-                seal::seal(&mut self.spare.file, &sha256)?;
-                self.spare.file.sync_data()?;
+                self.seal()?;
                 self.hand_on(Entry::Quarantine(arrival, contradiction.reason().into()));
                 return match contradiction {
                     Contradiction::Content => Ok(Kept::Quarantined),
@@ -139,13 +135,18 @@ impl Receiving<'_> {
             }
         }
         let kept = kept(&arrival, true);
-        if let Err(error) = seal::seal(&mut self.spare.file, &sha256).and_then(|()| self.spare.file.sync_data()) {
+        if let Err(error) = self.seal() {
             self.store.shared.sealed().remove(&arrival.sop_instance_uid, &arrival.study_uid);
             return Err(error.into());
         }
         crash_point("after-seal");
-        self.hand_on(Entry::Instance(arrival));
+        self.hand_on(Entry::Instance(arrival.into()));
         Ok(kept)
+    }
+
+    fn seal(&mut self) -> io::Result<()> {
+        seal::seal(&mut self.spare.file, &self.checksum)?;
+        self.spare.file.sync_data()
     }
 
     fn hand_on(&mut self, entry: Entry) {
@@ -163,7 +164,7 @@ impl Drop for Receiving<'_> {
 }
 
 /// Holds an instance against the command.
-fn understood(instance: Instance, announced: &Announced, content: &str) -> Result<Arrival, StoreError> {
+fn understood(instance: Instance, announced: &Announced) -> Result<Arrival, StoreError> {
     instance.check_whole()?;
     // The data set's own: where it has none, the instance has that of the file's meta group, which is the command's.
     let [own_class_uid, own_instance_uid] = instance.uids_of_data_set();
@@ -192,17 +193,12 @@ fn understood(instance: Instance, announced: &Announced, content: &str) -> Resul
     Ok(Arrival {
         of_study,
         of_series,
-        asked: announced.asked,
         bytes: instance.file_bytes(),
-        path: instance.path,
-        content: content.to_owned(),
-        sop_instance_uid: instance.sop_instance_uid,
         sop_class_uid: instance.sop_class_uid,
         series_uid: instance.series_uid,
         study_uid: instance.study_uid,
         patient_key: instance.patient_key,
-        calling: announced.calling.clone(),
-        received_ms: now_ms(),
+        ..Arrival::announced(instance.path, announced)
     })
 }
 
@@ -217,59 +213,46 @@ enum Standing {
 }
 
 impl Store {
-    fn is_waiting(&self, sop_instance_uid: &str) -> bool {
-        self.shared.sealed().instances.contains_key(sop_instance_uid)
-    }
-
-    fn standing(&self, arrival: &mut Arrival, early: Option<Lookup>) -> Result<Standing, StoreError> {
-        let mut lookup = early.unwrap_or_else(|| self.look_up(&arrival.sop_instance_uid, &arrival.study_uid, &arrival.calling));
+    /// How it stands to what is here, once nothing of its SOP Instance UID waits to be entered.
+    fn standing(&self, arrival: &mut Arrival) -> Result<Standing, StoreError> {
         loop {
-            let (known, batches) = self.shared.runtime.block_on(lookup.answer())?;
-            if let Some(standing) = self.standing_to(&known, arrival)? {
+            let batches = self.shared.sealed().batches;
+            let known = self.reader.known(&arrival.sop_instance_uid, &arrival.study_uid, &arrival.calling)?;
+            if self.shared.sealed().instances.contains(&arrival.sop_instance_uid) {
+                self.flush();
+            } else if let Some(standing) = self.standing_to(&known, arrival, batches)? {
                 return Ok(standing);
             }
-            if let Some(standing) = self.noted(arrival, batches) {
-                return Ok(standing);
-            }
-            lookup = self.look_up(&arrival.sop_instance_uid, &arrival.study_uid, &arrival.calling);
         }
     }
 
-    /// Notes that it waits to be entered; `None` where the database has more than it had before `batches`.
-    fn noted(&self, arrival: &Arrival, batches: u64) -> Option<Standing> {
-        let mut sealed = self.shared.sealed();
-        // The same data set that waits already is kept beside it: it, too, must be on disk before it is acknowledged.
-        if sealed.batches != batches {
-            return None;
-        }
-        let noted = sealed.add(&arrival.sop_instance_uid, &arrival.content, &arrival.study_uid, &arrival.patient_key);
-        Some(noted.map_or_else(Standing::Against, |()| Standing::New))
-    }
-
-    /// How it stands to what is entered; `None`: it is nothing there.
-    fn standing_to(&self, known: &Known, arrival: &mut Arrival) -> Result<Option<Standing>, StoreError> {
+    /// How it stands to what is entered; `None` where that has become more since `batches`. What is new is noted as waiting.
+    fn standing_to(&self, known: &Known, arrival: &mut Arrival, batches: u64) -> Result<Option<Standing>, StoreError> {
+        let against = |contradiction| Ok(Some(Standing::Against(contradiction)));
         if (arrival.asked || known.prior) && !self.is_as_asked(arrival)? {
-            return Ok(Some(Standing::Against(Contradiction::NotAsked)));
+            return against(Contradiction::NotAsked);
         }
-        let is_same = known.content.as_ref() == Some(&arrival.content);
-        if !arrival.asked && is_same && known.state.as_deref() == Some("held") {
-            self.sent_unasked(arrival)?;
+        if let Some(content) = &known.content {
+            if *content != arrival.read()?.name {
+                return against(Contradiction::Content);
+            }
+            if !arrival.asked && known.state.as_deref() == Some("held") {
+                self.sent_unasked(arrival)?;
+            }
+            if self.is_whole(content)? {
+                return Ok(Some(Standing::Entered));
+            }
+            // It goes the way of a new one, and takes the place of what the disk has damaged or lost.
+            tracing::warn!(content, "a damaged or lost instance has come again and is replaced");
+        } else if known.patient.as_ref().is_some_and(|patient| *patient != arrival.patient_key) {
+            return against(Contradiction::Patient);
         }
-        let standing = match &known.content {
-            // What waits to be moved is whole, and not yet where it will be.
-            Some(content) if is_same && (self.is_waiting(&arrival.sop_instance_uid) || self.is_whole(content)?) => Some(Standing::Entered),
-            Some(content) if is_same => {
-                // It goes the way of a new one, and takes the place of what the disk has damaged or lost.
-                tracing::warn!(content, "a damaged or lost instance has come again and is replaced");
-                None
-            }
-            Some(_) => Some(Standing::Against(Contradiction::Content)),
-            None if known.patient.as_ref().is_some_and(|patient| *patient != arrival.patient_key) => {
-                Some(Standing::Against(Contradiction::Patient))
-            }
-            None => None,
-        };
-        Ok(standing)
+        let mut sealed = self.shared.sealed();
+        if sealed.batches != batches || sealed.instances.contains(&arrival.sop_instance_uid) {
+            return Ok(None);
+        }
+        let noted = sealed.add(&arrival.sop_instance_uid, &arrival.study_uid, &arrival.patient_key);
+        Ok(Some(noted.map_or_else(Standing::Against, |()| Standing::New)))
     }
 
     /// Enters what a crash left sealed in `incoming`, and throws away what it left unfinished: that was never acknowledged. Returns when all
@@ -279,7 +262,7 @@ impl Store {
         for found in fs::read_dir(self.folder().join("incoming"))? {
             let path = found?.path();
             let mut file = File::open(&path)?;
-            let Some(content) = seal::sealed(&mut file)? else {
+            let Some(contents) = seal::read(&mut file)?.filter(|contents| contents.is_sealed) else {
                 unfinished += usize::from(file.metadata()?.len() > 0);
                 fs::remove_file(&path)?;
                 continue;
@@ -289,21 +272,21 @@ impl Store {
                 announced.sop_class_uid.clone_from(&instance.sop_class_uid);
                 announced.sop_instance_uid.clone_from(&instance.sop_instance_uid);
                 announced.transfer_syntax_uid.clone_from(&instance.transfer_syntax_uid);
-                understood(instance, &announced, &content)
+                understood(instance, &announced)
             });
-            let arrival = match understood {
+            let mut arrival = match understood {
                 Ok(arrival) => arrival,
                 // Acknowledged by a version that read more than this one: kept, and no reason not to start.
                 Err(error) => {
-                    self.enter(Entry::Quarantine(Arrival::unknown(path, content, &announced), error.shown()));
+                    self.enter(Entry::Quarantine(Arrival::announced(path, &announced), error.shown()));
                     continue;
                 }
             };
-            let mut arrival = arrival;
-            match self.standing(&mut arrival, None)? {
+            arrival.contents = contents.into();
+            match self.standing(&mut arrival)? {
                 // A crash between the transaction and the move; what is there already is the same.
                 Standing::Entered => self.enter(Entry::Move(arrival)),
-                Standing::New => self.enter(Entry::Instance(arrival)),
+                Standing::New => self.enter(Entry::Instance(arrival.into())),
                 Standing::Against(contradiction) => self.enter(Entry::Quarantine(arrival, contradiction.reason().into())),
             }
             entered += 1;

@@ -19,6 +19,8 @@ use crate::codes::hex;
 const AHEAD: usize = 16;
 /// Of the blocks of one: what is longer finds the rest while it arrives.
 const BYTES: u64 = 4 << 20;
+/// Bytes of a block, where they are not fewer.
+const BLOCK: u64 = 4096;
 
 /// Files of `incoming` that are empty and nobody's yet. Those that are left go when it is dropped.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Spares {
     /// An instance of that sender has that many bytes.
     pub(super) fn came(&self, calling: &str, bytes: u64) {
         let mut state = self.shelf.state();
-        state.last = Some((calling.to_owned(), bytes.min(BYTES)));
+        state.last = Some((calling.to_owned(), bytes.next_multiple_of(BLOCK).min(BYTES)));
         if state.spares.len() <= AHEAD / 2 {
             self.shelf.wanted.notify_one();
         }
@@ -145,9 +147,9 @@ impl Spare {
         self
     }
 
-    /// Gives back the blocks beyond its end.
+    /// Gives back the blocks beyond its end. That takes 0.05 ms, so it is not done where there are none.
     pub(super) fn trim(&self, bytes: u64) -> io::Result<()> {
-        if self.blocks > bytes { self.file.set_len(bytes) } else { Ok(()) }
+        if self.blocks > bytes.next_multiple_of(BLOCK) { self.file.set_len(bytes) } else { Ok(()) }
     }
 }
 

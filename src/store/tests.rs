@@ -3,6 +3,7 @@
 use dicom::transfer_syntax::entries::EXPLICIT_VR_LITTLE_ENDIAN;
 use tokio::runtime::Runtime;
 
+use super::index::Arrival;
 use super::*;
 use crate::codes::transfer_syntax::EXPLICIT_LITTLE;
 use crate::dataset::Instance;
@@ -121,10 +122,10 @@ fn what_was_acknowledged_survives_and_nothing_else() {
     // Sealed, and no data set that this version understands.
     let mut strange =
         fs::File::options().read(true).write(true).create_new(true).open(after.folder.path().join("incoming/2-0-4354.dcm")).expect("new");
-    let (announced, bytes) = (Announced { transfer_syntax_uid: EXPLICIT_LITTLE.into(), ..Announced::default() }, [7; 100]);
-    std::io::Write::write_all(&mut strange, &[&seal::beginning(&announced)[..], &bytes].concat()).expect("written");
-    seal::seal(&mut strange, &sha2::Digest::finalize(sha2::Digest::chain_update(seal::hasher(EXPLICIT_LITTLE), bytes)).into())
-        .expect("sealed");
+    let announced = Announced { transfer_syntax_uid: EXPLICIT_LITTLE.into(), ..Announced::default() };
+    let bytes = [&seal::beginning(&announced)[..], &[7; 100]].concat();
+    std::io::Write::write_all(&mut strange, &bytes).expect("written");
+    seal::seal(&mut strange, &seal::Checksum::after(&bytes)).expect("sealed");
     let sealed = fs::read(&before.files("instances")[0]).expect("readable");
     let mut unsealed = sealed.clone();
     unsealed[..48].fill(0);
@@ -148,6 +149,33 @@ fn what_was_acknowledged_survives_and_nothing_else() {
         all
     };
     assert!(bytes(&before) == bytes(&after));
+}
+
+#[test]
+fn the_same_instance_from_many_at_once_is_kept_once() {
+    let bench = Bench::new();
+    let kept: Vec<Kept> = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..8).map(|_| scope.spawn(|| bench.receive(&slice(1)).expect("kept"))).collect();
+        senders.into_iter().map(|sender| sender.join().expect("no panic")).collect()
+    });
+    assert_eq!(kept.iter().filter(|kept| matches!(kept, Kept::New { .. })).count(), 1, "{kept:?}");
+    assert!(kept.iter().all(|kept| matches!(kept, Kept::New { .. } | Kept::Again { .. })), "{kept:?}");
+    assert_eq!((bench.count("SELECT count(*) FROM instance"), bench.files("instances").len(), bench.waiting()), (1, 1, 0));
+}
+
+#[test]
+fn what_cannot_be_read_again_holds_nothing_up() {
+    let bench = Bench::new();
+    let store = bench.store.as_ref().expect("started");
+    let gone = Arrival::announced(bench.folder.path().join("incoming/gone.dcm"), &Announced::default());
+    store.enter(Entry::Instance(gone.into()));
+    let announced = Announced { transfer_syntax_uid: EXPLICIT_LITTLE.into(), ..Announced::default() };
+    let changed = Arrival::announced(bench.folder.path().join("incoming/changed.dcm"), &announced);
+    fs::write(&changed.path, [&seal::beginning(&announced)[..], &[7; 100]].concat()).expect("written");
+    store.enter(Entry::Instance(changed.into()));
+    bench.receive(&slice(1)).expect("kept");
+    store.flush();
+    assert_eq!((bench.count("SELECT count(*) FROM instance"), bench.count("SELECT count(*) FROM quarantine")), (1, 1));
 }
 
 #[test]

@@ -353,7 +353,7 @@ def A9(bench, study):
         seen.append(f'{point} {len(acknowledged)}')
     one = study.variant('A9-released')
     same(set(node.send(one)), {0}, 'statuses')
-    until('the release is entered', lambda: not node.trace(one.uid)['cut_off'], 5, 0.01)
+    until('the release is entered', lambda: (node.trace(one.uid) or {}).get('cut_off') is False, 5, 0.01)
     node.kill()
     node.start()
     same(node.job_done(one.uid, seconds=QUIET_S + 10)['outcome']['cut_off'], False, 'a study that was released before')
@@ -756,8 +756,8 @@ def A19(bench, study):
     connection.sendall(struct.pack('>BBI', 5, 0, 4) + bytes(4))
     same(read_pdu(connection)[0], 6, 'A-RELEASE-RP')
     connection.close()
-    quarantined = len(list((node.data / 'quarantine').iterdir()))
-    need(quarantined >= len(cases) - 4, f'{quarantined} in quarantine')
+    quarantined = lambda: len(list((node.data / 'quarantine').iterdir()))
+    until(lambda: f'{quarantined()} in quarantine', lambda: quarantined() >= len(cases) - 4, 5)
     # PDUs that are none: the connection ends, nothing else does.
     garbage = [os.urandom(200), b'GET / HTTP/1.1\r\n\r\n', struct.pack('>BBI', 1, 0, 0xffffffff), struct.pack('>BBI', 4, 0, 10) + bytes(10),
                struct.pack('>BBI', 1, 0, 68) + bytes(68), struct.pack('>BBI', 7, 0, 4) + bytes(4), bytes(5)]
@@ -779,7 +779,7 @@ def A19(bench, study):
     same(set(node.send(study)), {0}, 'statuses of a whole study afterwards')
     need('panicked' not in node.log_path.read_text(errors='replace'), 'a panic in the log')
     statuses = ', '.join(sorted(set(seen.values())))
-    return f'{len(seen)} bad data sets on one association: {statuses}; {quarantined} in quarantine; 100 MB string: {peak_mb:.0f} MB; {len(garbage) + len(inside)} bad PDUs'
+    return f'{len(seen)} bad data sets on one association: {statuses}; {quarantined()} in quarantine; 100 MB string: {peak_mb:.0f} MB; {len(garbage) + len(inside)} bad PDUs'
 
 
 def data_set_bytes(dataset):

@@ -128,7 +128,9 @@ impl Fetcher<'_> {
         }
         match failed {
             // What cannot be kept now; what is wrong with an instance shows when they are counted.
-            Some(error @ (StoreError::Full { .. } | StoreError::Io(_) | StoreError::Database(_))) => Err(error.into()),
+            Some(error @ (StoreError::Full { .. } | StoreError::Io(_) | StoreError::Database(_) | StoreError::Lookup(_))) => {
+                Err(error.into())
+            }
             _ if !multipart.is_closed() => Err(SourceError::Http { what: "the answer was cut off".to_owned() }),
             _ => Ok(()),
         }
