@@ -186,6 +186,9 @@ pub struct FindingRecord {
     /// The model's output for *present*, %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certainty_percent: Option<f64>,
+    /// Centre of the box, or the point, patient LPS, mm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centre_lps_mm: Option<[f64; 3]>,
     /// In the order of the package.
     pub measurements: Vec<Number>,
 }
@@ -310,6 +313,7 @@ pub(super) fn in_short(findings: &Findings) -> Vec<FindingRecord> {
         tracking_uid: f.tracking_uid.clone(),
         status: status(f),
         certainty_percent: f.certainty_percent,
+        centre_lps_mm: f.place.map(|place| place.centre_lps_mm),
         measurements: f.measurements.iter().map(number).collect(),
     };
     findings.findings.iter().map(short).collect()

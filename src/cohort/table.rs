@@ -124,7 +124,9 @@ const BEFORE: [(&str, Kind); 19] = [
     ("present", Kind::Truth),
     ("certainty_percent", Kind::Number),
 ];
-/// .. between the two, where a study was compared with an earlier one.
+/// .. where findings are boxes or points,
+const PLACED: [(&str, Kind); 3] = [("centre_l_mm", Kind::Number), ("centre_p_mm", Kind::Number), ("centre_s_mm", Kind::Number)];
+/// .. where a study was compared with an earlier one.
 const FOLLOWED: [(&str, Kind); 5] = [
     ("tracking_uid", Kind::Text),
     ("follow_up", Kind::Text),
@@ -139,10 +141,11 @@ const AFTER: [(&str, Kind); 5] =
 /// A row for each finding of each series and volume that was analysed.
 pub(super) fn findings(report: &Report) -> Table {
     let measured = measured(report);
-    let mut columns: Vec<(String, Kind)> = BEFORE.iter().map(|&(name, kind)| (name.to_owned(), kind)).collect();
-    let is_followed = report.verdicts().filter_map(Verdict::done).any(|done| done.follow_up.is_some());
-    let between = if is_followed { &FOLLOWED[..] } else { &[] };
-    columns.extend(between.iter().map(|&(name, kind)| (name.to_owned(), kind)));
+    let all_done = || report.verdicts().filter_map(Verdict::done);
+    let is_placed = all_done().flat_map(|done| &done.findings).any(|finding| finding.centre_lps_mm.is_some());
+    let is_followed = all_done().any(|done| done.follow_up.is_some());
+    let before = BEFORE.iter().chain(PLACED.iter().filter(|_| is_placed)).chain(FOLLOWED.iter().filter(|_| is_followed));
+    let mut columns: Vec<(String, Kind)> = before.map(|&(name, kind)| (name.to_owned(), kind)).collect();
     columns.extend(measured.iter().map(|m| (m.column.clone(), Kind::Number)));
     columns.extend(AFTER.iter().map(|&(name, kind)| (name.to_owned(), kind)));
     let none = Acquisition::default();
@@ -170,6 +173,9 @@ pub(super) fn findings(report: &Report) -> Table {
             ];
             row.extend(acquired(head, acquisition));
             row.extend([Cell::text(&finding.name), Cell::Truth(finding.present), Cell::number(finding.certainty_percent)]);
+            if is_placed {
+                row.extend(std::array::from_fn::<_, 3, _>(|n| Cell::number(finding.centre_lps_mm.map(|centre| centre[n]))));
+            }
             if is_followed {
                 row.extend(followed(done, finding));
             }
