@@ -11,7 +11,7 @@ use ort::session::{RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, Shape, TensorRef};
 use rayon::prelude::*;
 
-use super::contract::has_shape;
+use super::outlets::has_shape;
 use super::{InferError, memory};
 use crate::model::{Dtype, Layout, Slices};
 

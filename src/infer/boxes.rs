@@ -6,7 +6,7 @@ use ort::session::{Session, SessionOutputs};
 use ort::value::{Outlet, PrimitiveTensorElementType, TensorElementType, ValueType};
 
 use super::asked::Asked;
-use super::contract::{broken, has_shape, open_or, shape_of};
+use super::outlets::{broken, has_shape, open_or, shape_of};
 use super::{InferError, window};
 use crate::geometry::Grid;
 use crate::kernels::patches::Patch;

@@ -50,11 +50,9 @@ impl Network {
     ) -> Result<Vec<Vec<f32>>, InferError> {
         let dims = input.grid().dims();
         let shape = dims.map(|n| n as usize);
-        let in_plane = [shape[0], shape[1]];
         let places = places(dims, cover.patch, cover.stride);
         let voxels = input.voxels();
-        let mut sums = vec![vec![0f64; voxels.len()]; count];
-        let mut times = vec![0u32; voxels.len()];
+        let mut means = Means::of(count, shape);
         self.watched(0, cancel, |asked| {
             let Contract { channels, batch, .. } = *asked.contract;
             let mut images = Vec::with_capacity(batch * voxels.len());
@@ -63,23 +61,16 @@ impl Network {
                 for place in places {
                     let start = images.len();
                     images.extend_from_slice(voxels);
-                    for_each_row(place, in_plane, |row| images[start..][row].fill(cover.value));
+                    for_each_row(place, [shape[0], shape[1]], |row| images[start..][row].fill(cover.value));
                 }
                 let scores = asked.classify(&images, places.len(), shape)?;
                 for (place, scores) in places.iter().zip(scores.chunks_exact(channels)) {
-                    let effects = effect(scores)?;
-                    for_each_row(place, in_plane, |row| {
-                        times[row.clone()].iter_mut().for_each(|times| *times += 1);
-                        sums.iter_mut()
-                            .zip(&effects)
-                            .for_each(|(sums, effect)| sums[row.clone()].iter_mut().for_each(|sum| *sum += effect));
-                    });
+                    means.add(place, &effect(scores)?);
                 }
             }
             Ok(())
         })?;
-        let mean = |sums: Vec<f64>| sums.into_iter().zip(&times).map(|(sum, &times)| (sum / f64::from(times)) as f32).collect();
-        Ok(sums.into_iter().map(mean).collect())
+        Ok(means.end())
     }
 
     /// What covering parts of `object` and of what lies around it, as far as is covered at a time, does to its score, in the patch that has it
@@ -109,13 +100,11 @@ impl Network {
         if places.len() > MOST_RUNS {
             return Ok(None);
         }
-        let shape = lengths.map(|n| n as usize);
         let [i, j, _] = window.patch.map(|n| n as usize);
         let voxels_of_patch = window.patch.iter().map(|&n| n as usize).product::<usize>();
         let mut seen = Vec::new();
         window::see(&window, &patch, input, None, &mut seen);
-        let mut sums = vec![0f64; shape.iter().product()];
-        let mut times = vec![0u32; sums.len()];
+        let mut means = Means::of(1, lengths.map(|n| n as usize));
         self.watched(0, cancel, |asked| {
             let score = |asked: &mut Asked<'_>, seen: &[f32]| {
                 let boxes = output.ask(asked, &window, seen)?;
@@ -131,21 +120,46 @@ impl Network {
                     let start = channel * voxels_of_patch;
                     for_each_row(&in_patch, [i, j], |row| covered[start..][row].fill(value));
                 }
-                let fall = whole - score(asked, &covered)?;
+                means.add(place, &[whole - score(asked, &covered)?]);
                 covered.copy_from_slice(&seen);
-                for_each_row(place, [shape[0], shape[1]], |row| {
-                    times[row.clone()].iter_mut().for_each(|times| *times += 1);
-                    sums[row].iter_mut().for_each(|sum| *sum += fall);
-                });
             }
             Ok(())
         })?;
-        let falls = sums.into_iter().zip(times).map(|(sum, times)| (sum / f64::from(times)) as f32).collect();
         let part = std::array::from_fn(|n| {
             let on_grid = |at: u32| (i64::from(at) + i64::from(patch.start[n])) as usize; // the region lies within the volume
             on_grid(region[n].start)..on_grid(region[n].end)
         });
-        Ok(Some(CoveredBox { part, falls }))
+        Ok(Some(CoveredBox { part, falls: means.end().remove(0) }))
+    }
+}
+
+/// What covering does to some things, for each voxel as the mean over the places at which it was covered.
+struct Means {
+    in_plane: [usize; 2],
+    /// One for each thing.
+    sums: Vec<Vec<f64>>,
+    times: Vec<u32>,
+}
+
+impl Means {
+    fn of(count: usize, shape: [usize; 3]) -> Self {
+        let voxels = shape.iter().product();
+        Self { in_plane: [shape[0], shape[1]], sums: vec![vec![0.0; voxels]; count], times: vec![0; voxels] }
+    }
+
+    /// An effect on each thing, of covering that place.
+    fn add(&mut self, place: &[Range<usize>; 3], effects: &[f64]) {
+        for_each_row(place, self.in_plane, |row| {
+            self.times[row.clone()].iter_mut().for_each(|times| *times += 1);
+            for (sums, effect) in self.sums.iter_mut().zip(effects) {
+                sums[row.clone()].iter_mut().for_each(|sum| *sum += effect);
+            }
+        });
+    }
+
+    fn end(self) -> Vec<Vec<f32>> {
+        let mean = |sums: Vec<f64>| sums.into_iter().zip(&self.times).map(|(sum, &times)| (sum / f64::from(times)) as f32).collect();
+        self.sums.into_iter().map(mean).collect()
     }
 }
 

@@ -2,11 +2,11 @@
 
 mod asked;
 mod boxes;
-mod contract;
 mod covered;
 pub mod fetch;
 pub(crate) mod memory;
 mod network;
+mod outlets;
 mod provider;
 pub mod runtime;
 mod tiles;

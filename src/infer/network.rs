@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::asked::{Asked, Contract, Lane, Room};
 use super::boxes::{self, BoxOutput, Detected};
-use super::contract::{broken, element_type, open_or, shape_of};
+use super::outlets::{broken, element_type, open_or, shape_of};
 use super::runtime::Runtime;
 use super::{Provider, memory, tiles, whole, window};
 use crate::geometry::{Coded, Grid};

@@ -6,8 +6,8 @@ use ort::session::Session;
 use ort::value::Outlet;
 
 use super::asked::Asked;
-use super::contract::{broken, element_type, open_or, shape_of};
 use super::network::{InferError, Network};
+use super::outlets::{broken, element_type, open_or, shape_of};
 use crate::model::{Dtype, Layout, Manifest};
 use crate::volume::Volume;
 
