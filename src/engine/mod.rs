@@ -187,8 +187,10 @@ impl Engine {
     /// Everything beside inputs and package that decides its results; each result repeats it.
     pub fn parameters(&self) -> Vec<Parameter> {
         let mut parameters = parameters(&self.package.manifest, &self.backend, self.provider, &self.onnxruntime_version);
-        let AtOnce { sessions, patches } = self.network.at_once();
-        let more_than_one = [("sessions", sessions), ("patches", patches)].into_iter().filter(|(_, count)| *count > 1);
+        let networks = || self.stages.iter().map(|(_, network)| network).chain([&self.network]);
+        let most = |of: fn(AtOnce) -> usize| networks().map(|network| of(network.at_once())).max().unwrap_or(1);
+        let counts = [("sessions", most(|at_once| at_once.sessions)), ("patches", most(|at_once| at_once.patches))];
+        let more_than_one = counts.into_iter().filter(|(_, count)| *count > 1);
         parameters.extend(more_than_one.map(|(name, count)| Parameter { name: name.to_owned(), value: count.to_string() }));
         parameters
     }
