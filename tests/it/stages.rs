@@ -143,6 +143,23 @@ fn a_network_looks_around_what_the_one_before_has_found() {
 }
 
 #[test]
+fn a_result_says_how_much_any_of_its_networks_did_at_a_time() {
+    let package = staged(MANIFEST, "least-of-one");
+    let manifest = package.path().join("model.toml");
+    let text = std::fs::read_to_string(&manifest).expect("readable");
+    let windows = r#"sliding-window = { patch = [16, 16, 16], overlap = 0.5, blending = "constant", convention = "nnunet" }"#;
+    let (before, rest) = text.split_once("[inference.sliding-window]").expect("the last network's");
+    let (_, after) = rest.split_once("[output]").expect("what follows");
+    let of_whole = format!("{before}[inference.tiles]\ntile = [32, 32, 32]\nhalo = 0\n[output]{after}");
+    std::fs::write(&manifest, of_whole.replace("tiles = { tile = [32, 32, 32], halo = 0 }", windows)).expect("written");
+    let options = Options { device: DeviceChoice::Cpu, at_once: AtOnce { sessions: 2, patches: 1 }, ..Options::default() };
+    let engine = Engine::new(Package::read(package.path()).expect("a package"), &options).expect("an engine");
+    let parameters = engine.parameters();
+    let of = |name: &str| parameters.iter().find(|p| p.name == name).map(|p| p.value.as_str());
+    assert_eq!((of("sessions"), of("patches")), (Some("2"), None), "{parameters:?}");
+}
+
+#[test]
 fn a_network_sees_what_the_one_before_has_found() {
     let (phantom, study) = small_study();
     let seen = MANIFEST.replace("layout = \"NCDHW\"\n", "layout = \"NCDHW\"\nprevious = { one_hot = [\"bone\"] }\n");

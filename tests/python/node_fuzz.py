@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from check_node import data_set_bytes
+from check_node import OWN_FDS, data_set_bytes
 from node_bench import CT, Bench, Study, association_request, command_set, item, pdata, raw_associate, raw_store, read_pdu
 
 EXPLICIT = '1.2.840.10008.1.2.1'
@@ -205,7 +205,7 @@ def main():
             (slowest < 15, f'the end of a conversation took {slowest:.1f} s'),
             ('panicked' not in node.log_path.read_text(errors='replace'), 'a panic in the log'),
             ((peak_kb - idle_kb) / 1024 < MAX_GROWTH_MB, f'memory grew from {idle_kb} to {peak_kb} kB'),
-            (fds_now <= fds + 16, f'{fds} file descriptors became {fds_now}'),
+            (fds_now <= fds + OWN_FDS, f'{fds} file descriptors became {fds_now}'),
             (acknowledged <= set(node.kept()), 'an instance that was acknowledged is gone'),
             (seen['conversations'] > 100 and seen['PDU 02'] > 50 and seen['PDU 07'] > 20, f'too little happened: {dict(seen)}'),
         ]:
