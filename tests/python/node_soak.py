@@ -129,16 +129,19 @@ def killed(binary, package, study, kills, seed):
         for uid in told:
             node.post(f'/studies/{uid}/complete')
         # Jobs that ran twice when the node was killed are suspects now, and wait for somebody to say that they are none.
-        retried = set()
+        retried, unfinished = set(), set(studies)
 
         def idle():
-            jobs = node.jobs()
-            for job in jobs:
-                if job['state'] == 'quarantined':
-                    retried.add(job['id'])
-                    node.post(f'/jobs/{job["id"]}/retry')
-            return all(job['state'] not in ('queued', 'running', 'quarantined') for job in jobs) and node.metrics()['roentgen_deliveries_due'] == 0
-        until(lambda: f'all is done: {[job for job in node.jobs() if job["state"] != "done"]}, {node.metrics()}', idle, 60 + 5 * len(studies), 0.5)
+            for uid in sorted(unfinished):
+                jobs = node.trace(uid)['jobs']  # `/jobs` has the last thousand alone
+                for job in jobs:
+                    if job['state'] == 'quarantined':
+                        retried.add(job['id'])
+                        node.post(f'/jobs/{job["id"]}/retry')
+                if jobs and all(job['state'] not in ('queued', 'running', 'quarantined') for job in jobs):
+                    unfinished.discard(uid)
+            return not unfinished and node.metrics()['roentgen_deliveries_due'] == 0
+        until(lambda: f'all is done: {sorted(unfinished)}, {node.metrics()}', idle, 60 + 5 * len(studies), 0.5)
 
         kept = node.kept()
         lost = [uid for uid, hash in acknowledged.items() if kept.get(uid) != hash]
@@ -149,7 +152,7 @@ def killed(binary, package, study, kills, seed):
         attempts = {}
         for uid in studies:
             trace, there = node.trace(uid), orthanc.study(uid)
-            jobs = trace['jobs']  # `/jobs` has the last thousand alone
+            jobs = trace['jobs']
             attempts[jobs[0]['attempt'] if jobs else None] = attempts.get(jobs[0]['attempt'] if jobs else None, 0) + 1
             if [(job['state'], job['generation']) for job in jobs] != [('done', 1)]:
                 problems.append(f'{uid}: jobs {jobs}')
