@@ -11,7 +11,7 @@ use std::thread;
 use super::index::Arrival;
 
 /// Instances that may wait for it.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 256;
 
 /// Starts it; it ends when the sender is dropped. Who finds the queue full leaves it to the indexer.
 pub(super) fn start() -> io::Result<SyncSender<Arc<Arrival>>> {
