@@ -134,15 +134,15 @@ fn run(shared: &Shared, queue: &Receiver<Entry>, namer: &SyncSender<Arc<Arrival>
 fn gathered(first: Entry, queue: &Receiver<Entry>, namer: &SyncSender<Arc<Arrival>>) -> Vec<Entry> {
     let deadline = Instant::now() + GATHER;
     let mut batch = vec![first];
-    let mut asked = 0;
+    let mut handed_over = 0;
     while batch.len() < BATCH && !matches!(batch.last(), Some(Entry::Audit(_) | Entry::Ended { .. } | Entry::Flush(_))) {
         match queue.try_recv() {
             Ok(entry) => batch.push(entry),
             Err(TryRecvError::Empty) if Instant::now() < deadline => {
-                for arrival in batch[asked..].iter().filter_map(instance) {
+                for arrival in batch[handed_over..].iter().filter_map(instance) {
                     let _ = namer.try_send(Arc::clone(arrival));
                 }
-                asked = batch.len();
+                handed_over = batch.len();
                 thread::sleep(LOOK);
             }
             Err(_) => break,

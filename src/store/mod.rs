@@ -57,6 +57,7 @@ pub use held::Held;
 pub use objects::Object;
 pub use receive::{Announced, Kept, Receiving};
 pub use remove::Old;
+pub use seal::PREAMBLE_BYTES;
 
 use crate::codes::Uid;
 use crate::dataset::Identity;

@@ -15,8 +15,8 @@ use crate::dataset::implementation_class_uid;
 
 /// What the preamble begins with once a file is whole; its [`Checksum`] follows.
 const MAGIC: &[u8; 16] = b"roentgen sealed\n";
-/// Before `DICM`.
-const PREAMBLE_BYTES: usize = 128;
+/// Bytes of a file before `DICM` (PS3.10 7.1).
+pub const PREAMBLE_BYTES: usize = 128;
 
 /// Preamble without a seal, `DICM`, file meta group.
 pub(super) fn beginning(announced: &Announced) -> Vec<u8> {

@@ -19,14 +19,12 @@ use super::{JSON, PIECES, Refusal, Web};
 use crate::codes::{sha256_hex, uid_by_name};
 use crate::dataset::{DataSetFile, Instance, json};
 use crate::node::server::Caller;
-use crate::store::{AuditRecord, Object};
+use crate::store::{AuditRecord, Object, PREAMBLE_BYTES};
 
 /// Bytes of a file at a time.
 const PIECE_BYTES: usize = 128 << 10;
 /// How long a client may take no piece.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Preamble of a file: ours holds a seal that is nobody else's business.
-const PREAMBLE_BYTES: usize = 128;
 
 pub(super) async fn study(
     web: State<Web>,
@@ -191,6 +189,7 @@ async fn files(
             let syntax = known.transfer_syntax_uid;
             out.write(format!("--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={syntax}\r\n\r\n"))?;
             let mut file = File::open(&object.path)?;
+            // Ours holds a seal that is nobody else's business.
             file.read_exact(&mut [0; PREAMBLE_BYTES])?;
             out.write(vec![0; PREAMBLE_BYTES])?;
             loop {
