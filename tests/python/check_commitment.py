@@ -21,6 +21,7 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from requestor import Requestor
 from serving import Node, Orthanc, ended, finish, free_port, need, until
 
 binary, package, study = sys.argv[1], sys.argv[2], Path(sys.argv[3])
@@ -58,7 +59,7 @@ class Answers:
 
 def ask(node, instances, answers, stay):
     """Asks the node; stays for the answer, or releases at once."""
-    ae = AE('MODALITY')
+    ae = Requestor('MODALITY')
     ae.add_requested_context(StorageCommitmentPushModel)
     association = ae.associate('127.0.0.1', node.port, ae_title='NODE', evt_handlers=[(evt.EVT_N_EVENT_REPORT, answers.take)])
     need(association.is_established, 'no association for storage commitment')
@@ -73,7 +74,7 @@ def ask(node, instances, answers, stay):
 
 def asked_of_the_node(node, orthanc, modality_port):
     datasets = [pydicom.dcmread(path) for path in sorted(study.iterdir())]
-    ae = AE('MODALITY')
+    ae = Requestor('MODALITY')
     ae.add_requested_context(CT)
     association = ae.associate('127.0.0.1', node.port, ae_title='NODE')
     need(all(association.send_c_store(d).Status == 0 for d in datasets), 'not every instance is taken')
@@ -165,7 +166,7 @@ class Archive:
             refused.FailureReason = 0x0112
             answer.FailedSOPSequence = [refused]
         answer.ReferencedSOPSequence = references
-        ae = AE('FUSSY')
+        ae = Requestor('FUSSY')
         ae.add_requested_context(StorageCommitmentPushModel)
         roles = [build_role(StorageCommitmentPushModel, scu_role=False, scp_role=True)]
         association = ae.associate('127.0.0.1', self.node_port, ae_title='NODE', ext_neg=roles)

@@ -26,6 +26,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelGet
 
 from programs import dciodvfy_errors, dsrdump_complaints
+from requestor import Requestor
 from serving import Node, Orthanc, Program, ended, fetch, finish, free_port, need, until
 
 binary, package, source = sys.argv[1], sys.argv[2], Path(sys.argv[3])
@@ -56,7 +57,7 @@ class Study:
 
 
 def send(node, datasets, calling='CT1'):
-    ae = AE(calling)
+    ae = Requestor(calling)
     ae.add_requested_context(CT, ExplicitVRLittleEndian)
     association = ae.associate('127.0.0.1', node.port, ae_title='NODE')
     need(association.is_established, 'the node takes no association')
@@ -223,7 +224,7 @@ AETable END
         need(until(lambda: self.echoes(), 20), f'dcmqrscp does not start: {self.log()}')
 
     def echoes(self):
-        ae = AE('TEST')
+        ae = Requestor('TEST')
         ae.add_requested_context('1.2.840.10008.1.1')
         association = ae.associate('127.0.0.1', self.port, ae_title='QRSCP')
         if association.is_established:
@@ -232,7 +233,7 @@ AETable END
         return False
 
     def put(self, study):
-        ae = AE('TEST')
+        ae = Requestor('TEST')
         ae.add_requested_context(CT, ExplicitVRLittleEndian)
         association = ae.associate('127.0.0.1', self.port, ae_title='QRSCP')
         statuses = {association.send_c_store(dataset).Status for dataset in study.datasets}

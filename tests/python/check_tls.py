@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 import pydicom
-from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from certificates import Authority
 from programs import dcmtk
+from requestor import Requestor
 from serving import Node, Program, closed_within, ended, finish, free_port, need, until
 
 binary, package, study = sys.argv[1], sys.argv[2], Path(sys.argv[3])
@@ -97,7 +97,7 @@ def replaced(node, port, tables, good, bad, files):
     context.check_hostname = False
     old = good.sign('client')
     context.load_cert_chain(*old)
-    ae = AE('CT1')
+    ae = Requestor('CT1')
     ae.add_requested_context(Verification)
     open_one = ae.associate('127.0.0.1', port, ae_title='NODE', tls_args=(context, None))
     need(open_one.is_established, 'pynetdicom by TLS')

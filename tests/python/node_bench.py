@@ -27,6 +27,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from programs import dcmtk
+from requestor import Requestor
 
 CT = '1.2.840.10008.5.1.4.1.1.2'
 SECONDARY_CAPTURE = '1.2.840.10008.5.1.4.1.1.7'
@@ -272,13 +273,11 @@ class Node:
 
     def association(self, contexts=((CT, (ExplicitVRLittleEndian,)),), calling='PYNETDICOM', called='NODE', handlers=()):
         """An association by pynetdicom."""
-        ae = AE(ae_title=calling)
+        ae = Requestor(ae_title=calling)
         ae.dimse_timeout = ae.network_timeout = ae.acse_timeout = 30
         for abstract_syntax, transfer_syntaxes in contexts:
             ae.add_requested_context(abstract_syntax, list(transfer_syntaxes))
-        association = ae.associate('127.0.0.1', self.port, ae_title=called, evt_handlers=list(handlers))
-        association._reactor_checkpoint = Checkpoint(association)
-        return association
+        return ae.associate('127.0.0.1', self.port, ae_title=called, evt_handlers=list(handlers))
 
     def send(self, study, calling='PYNETDICOM', pause=0.0):
         """Sends data sets over one association; the statuses, one each."""
@@ -315,36 +314,6 @@ class Node:
         if association.is_established:
             association.release()
         return acknowledged
-
-
-class Checkpoint:
-    """Where pynetdicom's reactor thread waits while a request waits for its answer.
-
-    pynetdicom 3.0.4 asks the thread to wait and goes on while that may be about to look for messages once more: an answer that comes fast
-    enough is then thrown away, and the request times out. This one goes on when the thread does wait.
-    """
-
-    def __init__(self, association):
-        self.association, self.condition, self.is_open, self.waits = association, threading.Condition(), True, False
-
-    def set(self):
-        with self.condition:
-            self.is_open = True
-            self.condition.notify_all()
-
-    def clear(self):
-        with self.condition:
-            self.is_open = False
-            while not self.waits and not self.is_open and self.association.is_alive():
-                self.condition.wait(0.05)
-
-    def wait(self):
-        with self.condition:
-            while not self.is_open:
-                self.waits = True
-                self.condition.notify_all()
-                self.condition.wait()
-            self.waits = False
 
 
 def item(kind, body):
