@@ -22,9 +22,10 @@ use crate::codes::Uid;
 /// Instances that may wait; whoever brings more waits, too.
 const QUEUE: usize = 4096;
 /// Entries of one transaction at most.
-const BATCH: usize = 256;
-/// How long an entry may wait for others. Its file is on disk by then, whatever happens.
-const GATHER: Duration = Duration::from_millis(100);
+pub(super) const BATCH: usize = 1024;
+/// How long an entry may wait for others, unless an association ends or somebody asks. Its file is on disk by then, whatever happens, and what
+/// is read for its name meanwhile need not be read while its sender waits.
+const GATHER: Duration = Duration::from_millis(500);
 /// How often it is looked for more meanwhile: whoever brings an entry need not wake anybody.
 const LOOK: Duration = Duration::from_millis(5);
 /// Between two attempts at a transaction that fails.

@@ -8,14 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use super::index::Arrival;
+use super::index::{Arrival, BATCH};
 
-/// Instances that may wait for it.
-const QUEUE: usize = 256;
-
-/// Starts it; it ends when the sender is dropped. Who finds the queue full leaves it to the indexer.
+/// Starts it; it ends when the sender is dropped. A batch may wait for it; who finds its queue full leaves it to the indexer.
 pub(super) fn start() -> io::Result<SyncSender<Arc<Arrival>>> {
-    let (sender, queue) = sync_channel(QUEUE);
+    let (sender, queue) = sync_channel(BATCH);
     thread::Builder::new().name("namer".into()).spawn(move || run(&queue))?;
     Ok(sender)
 }
