@@ -5,6 +5,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,6 +35,13 @@ pub trait Channel: Read + Write + Send {
     fn close(&mut self);
 }
 
+/// How long a read looks for bytes without sleeping, where the last ones came as soon: a fast sender's next are there in less, and to put a
+/// thread to sleep and wake it costs both sides more than that looking, on virtual machines most of all.
+const SOON: Duration = Duration::from_micros(200);
+/// Threads that look so, and how many may: the other processors are the senders'.
+static LOOKING: AtomicUsize = AtomicUsize::new(0);
+static MAY_LOOK: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(0, |processors| processors.get() / 2));
+
 /// A TCP connection set up for messages: nothing waits for more bytes, what comes is acknowledged at once.
 ///
 /// A sender with Nagle's algorithm on (Debian's storescu) holds the end of each PDU back until what came before is acknowledged; with
@@ -40,6 +50,8 @@ pub trait Channel: Read + Write + Send {
 pub struct TcpChannel {
     stream: TcpStream,
     read_timeout: Duration,
+    /// The last read took no longer than [`SOON`].
+    is_fast: bool,
 }
 
 impl TcpChannel {
@@ -50,7 +62,18 @@ impl TcpChannel {
     pub fn new(stream: TcpStream, write_timeout: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(write_timeout))?;
-        Ok(Self { stream, read_timeout: Duration::ZERO })
+        Ok(Self { stream, read_timeout: Duration::ZERO, is_fast: false })
+    }
+
+    /// Waits for bytes without sleeping.
+    fn look(&mut self, deadline: Instant) {
+        if LOOKING.fetch_add(1, Ordering::Relaxed) < *MAY_LOOK {
+            // What fails here fails in the read that follows.
+            while matches!(self.is_readable(), Ok(false)) && Instant::now() < deadline {
+                thread::yield_now(); // the sender may need this processor
+            }
+        }
+        LOOKING.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The connection itself.
@@ -61,7 +84,12 @@ impl TcpChannel {
 
 impl Read for TcpChannel {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
+        if self.is_fast {
+            self.look(began + SOON);
+        }
         let count = self.stream.read(buffer)?;
+        self.is_fast = began.elapsed() < SOON;
         // The kernel forgets this option by itself. Elsewhere it does not exist, and nothing is lost but time.
         #[cfg(target_os = "linux")]
         socket2::SockRef::from(&self.stream).set_tcp_quickack(true)?;
