@@ -6,13 +6,14 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::command::Command;
+use super::counted::Counted;
 use super::negotiation::{Associate, Outcome, PresentationContext, Rejection, Role};
 use super::pdu::{AbortReason, HEADER_BYTES, Pdu, PduReader, kind, pdu, pdv};
 use super::{DimseError, MAX_COMMAND_BYTES, MAX_PDU_BYTES};
@@ -67,13 +68,11 @@ impl TcpChannel {
 
     /// Waits for bytes without sleeping.
     fn look(&mut self, deadline: Instant) {
-        if LOOKING.fetch_add(1, Ordering::Relaxed) < *MAY_LOOK {
-            // What fails here fails in the read that follows.
-            while matches!(self.is_readable(), Ok(false)) && Instant::now() < deadline {
-                thread::yield_now(); // the sender may need this processor
-            }
+        let Some(_looking) = Counted::below(*MAY_LOOK, &LOOKING) else { return };
+        // What fails here fails in the read that follows.
+        while matches!(self.is_readable(), Ok(false)) && Instant::now() < deadline {
+            thread::yield_now(); // the sender may need this processor
         }
-        LOOKING.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The connection itself.

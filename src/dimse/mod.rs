@@ -5,6 +5,7 @@
 
 mod association;
 mod command;
+mod counted;
 mod error;
 mod negotiation;
 mod pdu;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use association::{Association, Channel, Message, Patience, Pending, TcpChannel};
 pub use command::{Command, Element, Request, Status};
+pub use counted::Counted;
 pub use error::DimseError;
 pub use negotiation::{Associate, Outcome, PresentationContext, ProposedContext, Rejection, Role, UserIdentity};
 pub use pdu::{AbortReason, AeTitle};

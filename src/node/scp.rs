@@ -28,8 +28,8 @@ use super::trail::next_id;
 use crate::codes::Uid;
 use crate::dataset::is_decodable;
 use crate::dimse::{
-    AeTitle, Associate, Channel, Command, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext, Rejection,
-    Request, Role, Status, TcpChannel,
+    AeTitle, Associate, Channel, Command, Counted, DimseError, Element, Message, Outcome, Pending, PresentationContext, ProposedContext,
+    Rejection, Request, Role, Status, TcpChannel,
 };
 use crate::store::{Announced, AuditRecord, Kept, Receiving, Store, StoreError};
 
@@ -50,23 +50,6 @@ pub(super) struct Scp {
     /// Connections, and of those associations that are open.
     connections: AtomicUsize,
     open: AtomicUsize,
-}
-
-/// One more of something until it is dropped.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    /// None where there are `most` already.
-    fn below(most: usize, count: &'a AtomicUsize) -> Option<Self> {
-        let counted = Self(count);
-        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(counted)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 impl Scp {

@@ -109,6 +109,17 @@ pub(super) enum Entry {
     Flush(Sender<()>),
 }
 
+impl Entry {
+    /// The instance that it is about.
+    fn arrival(&self) -> Option<&Arrival> {
+        match self {
+            Self::Instance(arrival) => Some(arrival),
+            Self::Move(arrival) | Self::Quarantine(arrival, _) => Some(arrival),
+            _ => None,
+        }
+    }
+}
+
 /// Starts the indexer; it ends when the sender is dropped, after the last entry.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(SyncSender<Entry>, JoinHandle<()>)> {
     let (sender, queue) = sync_channel(QUEUE);
@@ -127,7 +138,7 @@ fn run(shared: &Shared, queue: &Receiver<Entry>, namer: &SyncSender<Arc<Arrival>
             thread::sleep(RETRY);
         }
         shared.sealed().batches += 1;
-        batch.iter().for_each(|entry| moved(shared, entry));
+        batch.iter().for_each(|entry| done(shared, entry));
     }
 }
 
@@ -155,11 +166,7 @@ fn gathered(first: Entry, queue: &Receiver<Entry>, namer: &SyncSender<Arc<Arriva
 /// The entry, once it is known what is in its file. One that was acknowledged and is no longer what was received goes to quarantine. What
 /// cannot be read is told, and left in `incoming` for the next start; its sender may bring it once more.
 fn named(shared: &Shared, entry: Entry) -> Option<Entry> {
-    let arrival = match &entry {
-        Entry::Instance(arrival) => &**arrival,
-        Entry::Move(arrival) | Entry::Quarantine(arrival, _) => arrival,
-        _ => return Some(entry),
-    };
+    let Some(arrival) = entry.arrival() else { return Some(entry) };
     let is_sealed = match arrival.contents() {
         Ok(contents) => contents.is_sealed,
         Err(error) => {
@@ -309,17 +316,16 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
     Ok(())
 }
 
-/// Moves a file to where the database says that it is. A failure leaves it in `incoming`, where the next start finds it.
-fn moved(shared: &Shared, entry: &Entry) {
-    let (arrival, to) = match entry {
+/// What an entry still asks for once it is in the database.
+fn done(shared: &Shared, entry: &Entry) {
+    match entry {
         Entry::Instance(arrival) => {
             super::crash_point("after-enter");
-            (&**arrival, arrival.content().map(|content| shared.path_of(content)))
+            moved(arrival, |content| shared.path_of(content));
+            waits_no_more(shared, entry);
         }
-        Entry::Move(arrival) => (arrival, arrival.content().map(|content| shared.path_of(content))),
-        Entry::Quarantine(arrival, _) => {
-            (arrival, arrival.content().map(|content| shared.folder.join("quarantine").join(format!("{content}.dcm"))))
-        }
+        Entry::Move(arrival) => moved(arrival, |content| shared.path_of(content)),
+        Entry::Quarantine(arrival, _) => moved(arrival, |content| shared.folder.join("quarantine").join(format!("{content}.dcm"))),
         Entry::Ended { studies, .. } => {
             let mut open = shared.open();
             for study_uid in studies {
@@ -330,22 +336,23 @@ fn moved(shared: &Shared, entry: &Entry) {
                     }
                 }
             }
-            return;
         }
         Entry::Remove(..) => {
             super::crash_point("after-remove");
             if let Err(error) = shared.runtime.block_on(remove::sweep(&shared.folder, &shared.pool)) {
                 tracing::error!(%error, "old files cannot be removed; that is tried again with the next ones");
             }
-            return;
         }
-        Entry::Flush(done) => return done.send(()).unwrap_or_default(), // nobody waits any more
-        Entry::Audit(_) => return,
-    };
-    if let Err(error) = to.and_then(|to| fs::rename(&arrival.path, to)) {
+        Entry::Flush(done) => done.send(()).unwrap_or_default(), // nobody waits any more
+        Entry::Audit(_) => {}
+    }
+}
+
+/// Moves a file to where the database says that it is. A failure leaves it in `incoming`, where the next start finds it.
+fn moved(arrival: &Arrival, to: impl FnOnce(&str) -> PathBuf) {
+    if let Err(error) = arrival.content().and_then(|content| fs::rename(&arrival.path, to(content))) {
         tracing::error!(%error, "an instance cannot be moved out of `incoming`");
     }
-    waits_no_more(shared, entry);
 }
 
 fn waits_no_more(shared: &Shared, entry: &Entry) {

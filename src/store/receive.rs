@@ -278,7 +278,8 @@ impl Store {
                 Ok(arrival) => arrival,
                 // Acknowledged by a version that read more than this one: kept, and no reason not to start.
                 Err(error) => {
-                    self.enter(Entry::Quarantine(Arrival::announced(path, &announced), error.shown()));
+                    let arrival = Arrival { contents: contents.into(), ..Arrival::announced(path, &announced) };
+                    self.enter(Entry::Quarantine(arrival, error.shown()));
                     continue;
                 }
             };
