@@ -17,6 +17,7 @@ mod layout;
 mod part10;
 mod pixels;
 mod query;
+mod sample_bits;
 mod stored;
 mod stored_frames;
 mod streamed;
