@@ -475,6 +475,7 @@ impl Destination {
         let wanted = self.forms.as_ref().is_none_or(|forms| form.parse().is_ok_and(|form| forms.0.contains(form)));
         wanted && self.instead.values().all(|other| other.0.name() != form)
     }
+
     /// How what may pass is tried again.
     pub(in crate::node) fn retry(&self) -> Retry {
         Retry { first_ms: millis(self.retry_s), attempts: self.attempts }
