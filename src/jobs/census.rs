@@ -25,14 +25,14 @@ pub type Census = Result<BTreeMap<Uid, u32>, String>;
 /// Where the database fails.
 pub async fn unasked(pool: &SqlitePool, quiet_ms: i64, senders: &[String]) -> Result<Vec<Unasked>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT study_uid, (SELECT calling FROM instance WHERE instance.study_uid = study.study_uid ORDER BY received_ms DESC LIMIT 1)
-         FROM study WHERE state = 'receiving' AND last_arrival_ms <= ?
+        "SELECT study_uid, (SELECT calling FROM instance WHERE instance.study_uid = study.study_uid ORDER BY received_ms DESC LIMIT 1) AS sender
+         FROM study WHERE state = 'receiving' AND last_arrival_ms <= ? AND sender IN (SELECT value FROM json_each(?))
          AND NOT EXISTS (SELECT 1 FROM census WHERE census.study_uid = study.study_uid AND asked_ms > last_arrival_ms)
          ORDER BY last_arrival_ms LIMIT 100",
     );
-    let found: Vec<(Uid, Option<String>)> = query.bind(now_ms() - quiet_ms).fetch_all(pool).await?;
-    let unasked = found.into_iter().filter_map(|(study_uid, calling)| Some(Unasked { study_uid, calling: calling? }));
-    Ok(unasked.filter(|one| senders.contains(&one.calling)).collect())
+    let query = query.bind(now_ms() - quiet_ms).bind(serde_json::json!(senders).to_string());
+    let found: Vec<(Uid, String)> = query.fetch_all(pool).await?;
+    Ok(found.into_iter().map(|(study_uid, calling)| Unasked { study_uid, calling }).collect())
 }
 
 /// Enters what `source` says of a study at `asked_ms`.

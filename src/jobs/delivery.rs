@@ -233,21 +233,29 @@ pub enum DeadOrder {
     GiveUp,
 }
 
-/// Does that with all dead deliveries of a destination whose results are here, or with one of them; how many.
+/// Does that with all dead deliveries of a destination whose results are here, or with one of them; how many. Of a destination that
+/// `is_gone` from the configuration what is due may be given up as well.
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn order_dead(pool: &SqlitePool, destination: &str, sop_instance_uid: Option<&str>, order: DeadOrder) -> Result<u64, StoreError> {
+pub async fn order_dead(
+    pool: &SqlitePool,
+    destination: &str,
+    sop_instance_uid: Option<&str>,
+    order: DeadOrder,
+    is_gone: bool,
+) -> Result<u64, StoreError> {
     let state = match order {
         DeadOrder::Retry => "due",
         DeadOrder::GiveUp => "given-up",
     };
     let query = sqlx::query(
         "UPDATE delivery SET state = ?1, attempts = iif(?1 = 'due', 0, attempts), not_before_ms = 0, asked = 0
-         WHERE destination = ?2 AND state = 'dead' AND sop_instance_uid = coalesce(?3, sop_instance_uid)
+         WHERE destination = ?2 AND (state = 'dead' OR state = 'due' AND ?4) AND sop_instance_uid = coalesce(?3, sop_instance_uid)
          AND EXISTS (SELECT 1 FROM result JOIN job ON job.id = result.job WHERE result.sop_instance_uid = delivery.sop_instance_uid AND kept = 1)",
     );
-    Ok(query.bind(state).bind(destination).bind(sop_instance_uid).execute(pool).await?.rows_affected())
+    let gives_up_due = is_gone && order == DeadOrder::GiveUp;
+    Ok(query.bind(state).bind(destination).bind(sop_instance_uid).bind(gives_up_due).execute(pool).await?.rows_affected())
 }
 
 /// Because somebody says so, what waits or is dead of a study's results is due now, and counts as not tried yet. How many that
@@ -429,6 +437,18 @@ pub async fn left(pool: &SqlitePool) -> Result<Left, StoreError> {
     );
     let (deliveries, jobs) = query.fetch_one(pool).await?;
     Ok(Left { deliveries, jobs })
+}
+
+/// Results that wait for a destination, or are dead, and how many: of each that is none of `configured`.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn stranded(pool: &SqlitePool, configured: &[&str]) -> Result<Vec<(String, i64)>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT destination, count(*) FROM delivery WHERE state IN ('due', 'dead')
+         AND destination NOT IN (SELECT value FROM json_each(?)) GROUP BY destination",
+    );
+    Ok(query.bind(serde_json::json!(configured).to_string()).fetch_all(pool).await?)
 }
 
 /// How many results wait for a destination.

@@ -48,7 +48,7 @@ mod tests;
 pub use census::{Census, Unasked, enter_census, missing, unasked};
 pub use delivery::{
     Answered, Asked, Dead, DeadOrder, Due, Left, Retry, Taken, Verdict, Waiting, answered, ask, dead, due, left, not_asked, order_dead,
-    overdue, send_again, settle, taken, unanswered, waiting,
+    overdue, send_again, settle, stranded, taken, unanswered, waiting,
 };
 pub use prior::{
     PriorState, Search, SearchFailure, Searched, enter_prior, here, next_search, priors, search_done, search_failed, searched_archives,

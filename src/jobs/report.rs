@@ -37,7 +37,9 @@ pub async fn enter_report(
          RETURNING id",
     );
     let json = serde_json::to_string(&instances).expect("pairs of texts are JSON");
-    let id = query.bind(calling).bind(transaction_uid).bind(json).fetch_one(pool).await?;
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let id = query.bind(calling).bind(transaction_uid).bind(json).fetch_one(&mut *transaction).await?;
+    transaction.commit().await?; // of a statement that commits by itself, sqlx does not tell when that fails
     Ok(Report { id, calling: calling.into(), transaction_uid: transaction_uid.into(), instances, attempts: 0 })
 }
 

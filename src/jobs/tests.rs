@@ -234,12 +234,17 @@ fn another_form_takes_the_place_of_what_is_refused() {
     // Dead letters are listed, tried again by order, and given up.
     let dead_ones = || bench.runtime.block_on(dead(pool, Some("A"), 9)).expect("read");
     assert_eq!(dead_ones().iter().map(|one| one.sop_instance_uid.as_str()).collect::<Vec<_>>(), ["4"]);
-    let order = |uid, order| bench.runtime.block_on(order_dead(pool, "A", uid, order)).expect("entered");
+    let order = |uid, order| bench.runtime.block_on(order_dead(pool, "A", uid, order, false)).expect("entered");
     assert_eq!((order(Some("1"), DeadOrder::Retry), order(None, DeadOrder::Retry)), (0, 1));
     let due = bench.due("A");
     assert_eq!((uids(), due[1].attempts), (vec!["1".to_owned(), "4".to_owned()], 0));
     settle(&due[1], Verdict::Dead(None, "no".into()));
     assert_eq!((order(Some("4"), DeadOrder::GiveUp), dead_ones()), (1, vec![]));
+    // Of a destination that nobody knows any more, what is due, too.
+    let stranded = || bench.runtime.block_on(stranded(pool, &["B"])).expect("read");
+    assert_eq!((order(None, DeadOrder::GiveUp), stranded()), (0, vec![("A".to_owned(), 1)]));
+    assert_eq!(bench.runtime.block_on(order_dead(pool, "A", None, DeadOrder::GiveUp, true)).expect("entered"), 1);
+    assert_eq!(stranded(), []);
 }
 
 /// With two results that are to go to `A`.
@@ -421,6 +426,11 @@ fn a_study_is_complete_when_as_many_are_here_as_its_source_says() {
     };
     arrive(1);
     assert_eq!((unasked(), complete(false, 60_000).len()), (1, 0), "its source is asked first");
+    let others = "INSERT INTO study (study_uid, patient_key, state, generation, cut_off, last_arrival_ms)
+        WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 150) SELECT '9.' || n, '', 'receiving', 0, 1, 0 FROM n";
+    bench.runtime.block_on(sqlx::query(others).execute(pool)).expect("entered");
+    assert_eq!(unasked(), 1, "beside many that are held, and not to be asked for");
+    bench.runtime.block_on(sqlx::query("DELETE FROM study WHERE study_uid LIKE '9.%'").execute(pool)).expect("entered");
     says(Ok([("1.2.1".to_owned(), 2)].into()));
     assert_eq!((unasked(), complete(false, 60_000).len()), (0, 0), "one is missing");
     assert!(complete(true, 600).is_empty(), "it is held");

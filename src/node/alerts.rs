@@ -115,6 +115,10 @@ impl Alerts {
             let dead = jobs::waiting(pool, name).await?.dead;
             add("delivery.dead", name, dead, "see /deliveries?state=dead; then POST /deliveries/DESTINATION/retry or /give-up");
         }
+        let configured: Vec<&str> = config.destination.iter().map(|destination| destination.name.as_str()).collect();
+        for (name, count) in jobs::stranded(pool, &configured).await? {
+            add("delivery.stranded", &name, count, "no [[destination]] has that name: give one, or POST /deliveries/DESTINATION/give-up");
+        }
         let jobs = jobs::dead_jobs(pool).await?;
         add("job.failed", "", jobs.failed, "see `outcome` at /jobs; then POST /jobs/ID/retry or /cancel");
         add(

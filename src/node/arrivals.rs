@@ -45,23 +45,37 @@ impl Arrivals {
             }
             _ => brought.again += 1,
         }
-        if !brought.open {
-            brought.open = true;
-            self.store.study_opened(study_uid);
+        let is_open = matches!(kept, Kept::Again { .. }); // by the store, once for this instance
+        match (std::mem::replace(&mut brought.open, true), is_open) {
+            (false, false) => self.store.study_opened(study_uid),
+            (true, true) => self.store.study_closed(study_uid),
+            _ => {}
         }
     }
 
     /// No more comes: all was sent, or it was cut off. Instances that were not here, and that were or that we asked for.
-    pub(super) fn end(self, whole: bool) -> (u64, u64) {
-        for (study_uid, brought) in &self.studies {
+    pub(super) fn end(mut self, whole: bool) -> (u64, u64) {
+        self.close(whole)
+    }
+
+    fn close(&mut self, whole: bool) -> (u64, u64) {
+        let studies = std::mem::take(&mut self.studies);
+        for (study_uid, brought) in &studies {
             let counts = [("C", brought.new, "received"), ("R", brought.again, "received"), ("C", brought.asked, "retrieved")];
             for (action, count, how) in counts.into_iter().filter(|(_, count, _)| *count > 0) {
                 self.store.audit(AuditRecord::transferred(action, &self.peer, study_uid, format!("{count} instances {how}")));
             }
         }
-        let sum = self.studies.values().fold((0, 0), |sum, brought| (sum.0 + brought.new, sum.1 + brought.again + brought.asked));
-        let opened = self.studies.into_iter().filter(|(_, brought)| brought.open).map(|(study_uid, _)| study_uid);
+        let sum = studies.values().fold((0, 0), |sum, brought| (sum.0 + brought.new, sum.1 + brought.again + brought.asked));
+        let opened = studies.into_iter().filter(|(_, brought)| brought.open).map(|(study_uid, _)| study_uid);
         self.store.association_ended(opened.collect(), whole);
         sum
+    }
+}
+
+impl Drop for Arrivals {
+    /// Whoever brought them has panicked: that is as if he was cut off.
+    fn drop(&mut self) {
+        self.close(false);
     }
 }

@@ -231,7 +231,8 @@ async fn order_dead(
     uid: Option<String>,
     order: DeadOrder,
 ) -> Result<Json<Value>, Problem> {
-    match jobs::order_dead(interface.store.pool(), &destination, uid.as_deref(), order).await? {
+    let is_gone = interface.current.get().destination.iter().all(|one| one.name != destination);
+    match jobs::order_dead(interface.store.pool(), &destination, uid.as_deref(), order, is_gone).await? {
         0 => Err(Problem::Conflict("no dead delivery there whose result is still here")),
         count => {
             let done = match order {

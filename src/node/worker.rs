@@ -82,7 +82,7 @@ impl Worker {
             let is_new = seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, &settings));
             let engines = if is_new { self.current.take_engines() } else { Engines::new() };
             seen = Some(Arc::clone(&settings));
-            if let Run::Stuck = self.job(open, job, &settings, engines) {
+            if let Run::Stuck = self.job(open, job, &settings, engines, stopping) {
                 stuck += 1;
                 lane = None;
                 if stuck > MAX_GIVEN_UP {
@@ -99,7 +99,7 @@ impl Worker {
         lane.inspect_err(|error| tracing::error!(%error, "a lane cannot be started, trying again")).ok()
     }
 
-    fn job(&self, lane: &Lane, job: Claimed, settings: &Arc<Settings>, engines: Engines) -> Run {
+    fn job(&self, lane: &Lane, job: Claimed, settings: &Arc<Settings>, engines: Engines, stopping: &AtomicBool) -> Run {
         let started = Instant::now();
         let _span = tracing::error_span!("job", job = job.id, attempt = job.attempt, study = job.study_uid).entered();
         let (quiet, queue) = (between(job.last_instance_ms, job.queued_ms), between(job.queued_ms, now_ms()));
@@ -128,14 +128,14 @@ impl Worker {
                         let detail = format!("job {}, attempt {}: {} objects by {}", job.id, job.attempt, results.len(), job.package);
                         self.store.audit(AuditRecord::job(0, &job.study_uid, detail));
                     }
-                    Err(error) => self.failed(&job, settings, &error.into()),
+                    Err(error) => self.failed(&job, settings, &error.into(), stopping),
                 }
             }
-            Run::Ended(Err(failure)) => self.failed(&job, settings, failure),
+            Run::Ended(Err(failure)) => self.failed(&job, settings, failure, stopping),
             Run::Stuck => {
                 let failure = Failure::new("worker.stuck", "the run did not end when it was told to: its lane was given up", true);
-                let entered = self.runtime.block_on(jobs::crash(self.store.pool(), &job, &failure.outcome));
-                self.told(&job, "worker.stuck", entered);
+                let enter = || self.runtime.block_on(jobs::crash(self.store.pool(), &job, &failure.outcome));
+                self.enter(&job, "worker.stuck", stopping, enter);
             }
         }
         run
@@ -178,18 +178,29 @@ impl Worker {
         }
     }
 
-    fn failed(&self, job: &Claimed, settings: &Config, failure: &Failure) {
+    fn failed(&self, job: &Claimed, settings: &Config, failure: &Failure, stopping: &AtomicBool) {
         let code = failure.outcome["code"].as_str().unwrap_or_default();
         let attempts = settings.worker.attempts;
-        let entered = self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts));
-        self.told(job, code, entered);
+        let enter = || self.runtime.block_on(jobs::fail(self.store.pool(), job, &failure.outcome, failure.may_pass, attempts));
+        self.enter(job, code, stopping, enter);
     }
 
-    /// Tells what has been entered of a failure.
-    fn told(&self, job: &Claimed, code: &str, entered: Result<Ended, StoreError>) {
-        match entered {
-            Ok(Ended::TooLate) => tracing::info!("a job was cancelled, its run has ended"),
-            Ok(ended) => {
+    /// Enters a failure, as often as it takes, and tells of it: a disk that is full now has room again one day. A job of which it is not
+    /// entered stays in the state `running`, and is taken up at the next start.
+    fn enter(&self, job: &Claimed, code: &str, stopping: &AtomicBool, enter: impl Fn() -> Result<Ended, StoreError>) {
+        let ended = loop {
+            match enter() {
+                Ok(ended) => break ended,
+                Err(error) => tracing::error!(%error, "a failure cannot be entered, trying again"),
+            }
+            if stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        };
+        match ended {
+            Ended::TooLate => tracing::info!("a job was cancelled, its run has ended"),
+            ended => {
                 let again = ended == Ended::Again;
                 tracing::warn!(code, again, "a job failed");
                 if !again {
@@ -198,8 +209,6 @@ impl Worker {
                     self.store.audit(AuditRecord::job(8, &job.study_uid, detail));
                 }
             }
-            // It stays in the state `running` and is taken up at the next start.
-            Err(error) => tracing::error!(%error, "a failure cannot be entered"),
         }
     }
 }

@@ -25,7 +25,8 @@ impl Store {
     /// Where the database fails, or the disk otherwise than by having lost the file.
     pub fn held(&self, sop_class_uid: &str, sop_instance_uid: &str, calling: &str) -> Result<Held, StoreError> {
         let query = sqlx::query_as(
-            "SELECT content, sop_class_uid, EXISTS (SELECT 1 FROM quarantine WHERE sop_instance_uid = ?1 AND calling = ?2)
+            "SELECT content, sop_class_uid, EXISTS (SELECT 1 FROM quarantine
+                 WHERE sop_instance_uid = ?1 AND instr('\\' || calling || '\\', '\\' || ?2 || '\\') > 0)
              FROM instance WHERE sop_instance_uid = ?1",
         );
         let query = query.bind(sop_instance_uid).bind(calling).fetch_optional(self.pool());

@@ -282,8 +282,13 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, arrivals: &[&Arrival]
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9
          FROM json_each(?) WHERE true ON CONFLICT DO NOTHING RETURNING sop_instance_uid",
     );
-    let rows = arrivals.iter().map(row).collect::<io::Result<Vec<Value>>>()?;
-    let entered: Vec<Uid> = query.bind(json!(rows).to_string()).fetch_all(&mut **transaction).await?;
+    let rows = json!(arrivals.iter().map(row).collect::<io::Result<Vec<Value>>>()?).to_string();
+    let entered: Vec<Uid> = query.bind(&rows).fetch_all(&mut **transaction).await?;
+    // What could not be removed yet and has come again stays.
+    let query = sqlx::query(
+        "DELETE FROM removed WHERE path IN (SELECT 'instances/' || substr(value ->> 0, 1, 2) || '/' || (value ->> 0) || '.dcm' FROM json_each(?))",
+    );
+    query.bind(&rows).execute(&mut **transaction).await?;
     Ok(entered.into_iter().collect())
 }
 
@@ -297,7 +302,8 @@ async fn keep(transaction: &mut Transaction<'_, Sqlite>, study_uid: &str) -> Res
 async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival, reason: &str) -> Result<(), StoreError> {
     let query = sqlx::query(
         "INSERT INTO quarantine (content, sop_instance_uid, study_uid, reason, calling, received_ms) VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT DO UPDATE SET calling = calling || '\\' || excluded.calling
+         WHERE instr('\\' || calling || '\\', '\\' || excluded.calling || '\\') = 0",
     );
     let entered = query
         .bind(arrival.content()?)
@@ -308,6 +314,8 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
         .bind(arrival.received_ms)
         .execute(&mut **transaction)
         .await?;
+    let query = sqlx::query("DELETE FROM removed WHERE path = 'quarantine/' || ? || '.dcm'"); // as in `insert`
+    query.bind(arrival.content()?).execute(&mut **transaction).await?;
     if entered.rows_affected() > 0 {
         let detail = format!("in quarantine: {reason}");
         let record = AuditRecord { outcome: 4, ..AuditRecord::transferred("U", &arrival.calling, &arrival.study_uid, detail) };
@@ -327,18 +335,14 @@ fn done(shared: &Shared, entry: &Entry) {
         Entry::Move(arrival) => moved(arrival, |content| shared.path_of(content)),
         Entry::Quarantine(arrival, _) => moved(arrival, |content| shared.folder.join("quarantine").join(format!("{content}.dcm"))),
         Entry::Ended { studies, .. } => {
-            let mut open = shared.open();
-            for study_uid in studies {
-                if let Some(count) = open.get_mut(study_uid) {
-                    *count -= 1;
-                    if *count == 0 {
-                        open.remove(study_uid);
-                    }
-                }
-            }
+            let mut in_use = shared.in_use();
+            studies.iter().for_each(|study_uid| in_use.let_go(study_uid));
         }
-        Entry::Remove(..) => {
+        Entry::Remove(old, _) => {
             super::crash_point("after-remove");
+            if let Old::Study(study_uid) = old {
+                shared.in_use().gone(study_uid);
+            }
             if let Err(error) = shared.runtime.block_on(remove::sweep(&shared.folder, &shared.pool)) {
                 tracing::error!(%error, "old files cannot be removed; that is tried again with the next ones");
             }

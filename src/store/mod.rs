@@ -27,6 +27,7 @@ mod database;
 mod early;
 mod error;
 mod held;
+mod in_use;
 mod index;
 mod known;
 mod namer;
@@ -61,6 +62,7 @@ pub use seal::PREAMBLE_BYTES;
 
 use crate::codes::Uid;
 use crate::dataset::Identity;
+use in_use::InUse;
 use index::Entry;
 use known::Reader;
 use space::Space;
@@ -88,8 +90,7 @@ struct Shared {
     sealed: Mutex<Sealed>,
     /// The patient of the study that earlier ones were asked for last.
     patient: Mutex<Option<(Uid, Identity)>>,
-    /// Studies that open associations have brought some of, and how many of those.
-    open: Mutex<HashMap<Uid, usize>>,
+    in_use: Mutex<InUse>,
 }
 
 /// What is on disk and not yet in the database, so that nothing contradicts it meanwhile.
@@ -128,7 +129,7 @@ impl Store {
             runtime: Handle::current(),
             sealed: Mutex::default(),
             patient: Mutex::default(),
-            open: Mutex::default(),
+            in_use: Mutex::default(),
         });
         let (queue, indexer) = index::start(&shared)?;
         let space = Space::of(folder, keep_free_mb);
@@ -172,14 +173,19 @@ impl Store {
         Ok(contents.iter().map(|(content,)| self.path_of(content)).collect())
     }
 
-    /// An association has brought the first of a study: it is not complete before that has ended.
+    /// An association has brought the first of a study: it is neither complete nor taken away before that has ended.
     pub fn study_opened(&self, study_uid: &str) {
-        *self.shared.open().entry(study_uid.to_owned()).or_default() += 1;
+        self.shared.in_use().hold(study_uid);
+    }
+
+    /// One time of those that it was opened is over.
+    pub fn study_closed(&self, study_uid: &str) {
+        self.shared.in_use().let_go(study_uid);
     }
 
     /// Whether an open association may bring more of a study.
     pub fn is_open(&self, study_uid: &str) -> bool {
-        self.shared.open().contains_key(study_uid)
+        self.shared.in_use().is_held(study_uid)
     }
 
     /// An association that brought instances of these studies has ended: `released`, or cut off.
@@ -227,8 +233,8 @@ impl Shared {
         self.sealed.lock().unwrap_or_else(PoisonError::into_inner) // its maps are whole between any two statements
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Uid, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner) // as above
+    fn in_use(&self) -> MutexGuard<'_, InUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner) // as above
     }
 }
 

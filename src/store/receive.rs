@@ -38,7 +38,7 @@ pub enum Kept {
         /// Study Instance UID.
         study_uid: Uid,
     },
-    /// The same data set was here before.
+    /// The same data set was here before. Its study is open until [`Store::study_closed`], so that it stays.
     Again {
         /// Study Instance UID.
         study_uid: Uid,
@@ -121,8 +121,14 @@ impl Receiving<'_> {
                 (false, false) => Kept::Again { study_uid },
             }
         };
+        let study = self.store.hold(&arrival.study_uid);
         match self.store.standing(&mut arrival)? {
-            Standing::Entered => return Ok(kept(&arrival, false)),
+            Standing::Entered => {
+                if !arrival.asked {
+                    study.hand_on();
+                }
+                return Ok(kept(&arrival, false));
+            }
             Standing::New => {}
             Standing::Against(contradiction) => {
                 self.seal()?;

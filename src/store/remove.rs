@@ -32,8 +32,8 @@ const AT_WORK: &str = "job.state IN ('waiting', 'queued', 'running') OR EXISTS (
 /// That a job is one of a study, or refers to it as an earlier one.
 const OF_STUDY: &str = "(job.study_uid = study.study_uid OR job.id IN (SELECT job FROM prior WHERE prior.study_uid = study.study_uid))";
 
-fn json(committing: &[String]) -> String {
-    serde_json::to_string(committing).expect("names are text")
+fn json(texts: &[String]) -> String {
+    serde_json::to_string(texts).expect("texts are JSON")
 }
 
 impl Store {
@@ -104,7 +104,7 @@ pub(super) async fn enter(
 }
 
 async fn study(shared: &Shared, transaction: &mut Transaction<'_, Sqlite>, study_uid: &str, committing: &str) -> Result<(), StoreError> {
-    if shared.open().contains_key(study_uid) || shared.sealed().patients.contains_key(study_uid) {
+    if shared.sealed().patients.contains_key(study_uid) || !shared.in_use().goes(study_uid) {
         return Ok(()); // it is being sent again
     }
     let query = sqlx::AssertSqlSafe(format!(
@@ -137,17 +137,21 @@ async fn quarantined(transaction: &mut Transaction<'_, Sqlite>, content: &str) -
     audit::append(transaction, &AuditRecord::removed(&study_uid, "an instance in quarantine removed, as it is old".into())).await
 }
 
-/// Removes from the disk what the database has let go.
+/// Removes from the disk what the database has let go. What cannot be removed is told, after the rest, and stays noted.
 pub(super) async fn sweep(folder: &std::path::Path, pool: &SqlitePool) -> Result<(), StoreError> {
     let paths: Vec<String> = sqlx::query_scalar("SELECT path FROM removed").fetch_all(pool).await?;
+    let (mut gone, mut failed) = (Vec::new(), Ok(()));
     for path in paths {
         let full = folder.join(&path);
         let removed = if full.is_dir() { fs::remove_dir_all(&full) } else { fs::remove_file(&full) };
         match removed {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => failed = Err(error.into()),
+            _ => gone.push(path),
         }
-        sqlx::query("DELETE FROM removed WHERE path = ?").bind(path).execute(pool).await?;
     }
-    Ok(())
+    if !gone.is_empty() {
+        let query = sqlx::query("DELETE FROM removed WHERE path IN (SELECT value FROM json_each(?))");
+        query.bind(json(&gone)).execute(pool).await?;
+    }
+    failed
 }

@@ -54,7 +54,7 @@ CREATE TABLE quarantine (
     sop_instance_uid    TEXT NOT NULL,
     study_uid           TEXT NOT NULL,
     reason              TEXT NOT NULL,
-    calling             TEXT NOT NULL,
+    calling             TEXT NOT NULL,              -- AE titles that sent it, a backslash between two
     received_ms         INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX quarantine_by_age ON quarantine (received_ms);

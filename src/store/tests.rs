@@ -230,6 +230,81 @@ fn what_is_old_goes_and_may_come_again() {
 }
 
 #[test]
+fn what_comes_again_stays_until_its_association_ends() {
+    let bench = Bench::new();
+    let (one, store) = (slice(1), bench.store.as_ref().expect("started"));
+    let uid = one.study_uid.clone();
+    bench.receive(&one).expect("kept");
+    store.flush();
+    bench.runtime.block_on(sqlx::query("UPDATE study SET state = 'complete'").execute(store.pool())).expect("entered");
+    let remove = || {
+        store.remove(Old::Study(uid.clone()), &[]);
+        store.flush();
+        bench.count("SELECT count(*) FROM instance")
+    };
+    assert!(matches!(bench.receive(&one).expect("kept"), Kept::Again { .. }));
+    assert_eq!(remove(), 1, "its sender was told that it is here");
+    store.association_ended(vec![uid.clone()], true);
+    store.flush();
+    assert!(store.shared.in_use().goes(&uid), "nobody holds it");
+    std::thread::scope(|scope| {
+        let again = scope.spawn(|| bench.receive(&one).expect("kept"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!again.is_finished(), "nobody is told that it is here while it goes");
+        store.shared.in_use().gone(&uid);
+        assert!(matches!(again.join().expect("no panic"), Kept::Again { .. }));
+    });
+    store.association_ended(vec![uid.clone()], true);
+    assert_eq!(remove(), 0);
+    assert!(matches!(bench.receive(&one).expect("kept"), Kept::New { .. }));
+}
+
+#[test]
+fn a_file_that_could_not_be_removed_and_has_come_again_stays() {
+    let mut bench = Bench::new();
+    let one = slice(1);
+    let other = Slice { pixels: Some(vec![9; one.pixels.as_ref().map_or(0, Vec::len)]), ..slice(1) };
+    bench.receive(&one).expect("kept");
+    assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined);
+    let store = bench.store.as_ref().expect("started");
+    store.flush();
+    for query in [
+        "INSERT INTO removed SELECT 'instances/' || substr(content, 1, 2) || '/' || content || '.dcm' FROM instance",
+        "INSERT INTO removed SELECT 'quarantine/' || content || '.dcm' FROM quarantine",
+        "DELETE FROM instance",
+        "DELETE FROM quarantine",
+    ] {
+        bench.runtime.block_on(sqlx::query(query).execute(store.pool())).expect("entered");
+    }
+    assert!(matches!(bench.receive(&one).expect("kept"), Kept::New { .. }));
+    assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined);
+    store.flush();
+    assert_eq!(bench.count("SELECT count(*) FROM removed"), 0);
+    bench.stop();
+    bench.start();
+    assert_eq!((bench.files("instances").len(), bench.files("quarantine").len()), (1, 1));
+}
+
+#[test]
+fn whoever_sent_other_content_does_not_hear_that_it_is_held() {
+    let bench = Bench::new();
+    let (one, store) = (slice(1), bench.store.as_ref().expect("started"));
+    let other = Slice { pixels: Some(vec![9; one.pixels.as_ref().map_or(0, Vec::len)]), ..slice(1) };
+    bench.receive_from("CT1", false, &one).expect("kept");
+    for sender in ["CT11", "A", "A", "B"] {
+        assert_eq!(bench.receive_from(sender, false, &other).expect("kept"), Kept::Quarantined);
+    }
+    store.flush();
+    for (sender, held) in
+        [("CT1", Held::Whole), ("C", Held::Whole), ("CT11", Held::NotAsSent), ("A", Held::NotAsSent), ("B", Held::NotAsSent)]
+    {
+        assert_eq!(store.held(&one.sop_class, &one.sop_uid, sender).expect("read"), held, "{sender}");
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM quarantine"), 1);
+    assert_eq!(bench.count("SELECT count(*) FROM audit WHERE event = '110104' AND action = 'U' AND outcome = 4"), 3, "once a sender");
+}
+
+#[test]
 fn what_the_disk_has_damaged_is_replaced() {
     let mut bench = Bench::new();
     bench.receive(&slice(1)).expect("kept");

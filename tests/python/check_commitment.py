@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import JPEGLossless, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
@@ -72,6 +72,20 @@ def ask(node, instances, answers, stay):
     return transaction
 
 
+def ask_in_the_context_of_another_class(node):
+    """Compressed CT: no answer could be written in that transfer syntax."""
+    ae = Requestor('MODALITY')
+    ae.add_requested_context(CT, JPEGLossless)
+    association = ae.associate('127.0.0.1', node.port, ae_title='NODE')
+    need(association.is_established, 'no association for compressed CT')
+    status, _ = association.send_n_action(
+        question([], generate_uid()), 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance, meta_uid=CT)
+    need(status.get('Status') == 0x0122, f'N-ACTION in a context for CT is answered with {status}')
+    time.sleep(0.5)
+    association.release()
+    need(not association.is_aborted, 'the association ends in order')
+
+
 def asked_of_the_node(node, orthanc, modality_port):
     datasets = [pydicom.dcmread(path) for path in sorted(study.iterdir())]
     ae = Requestor('MODALITY')
@@ -82,6 +96,7 @@ def asked_of_the_node(node, orthanc, modality_port):
     held = [(CT, str(d.SOPInstanceUID)) for d in datasets[:6]]
     uids = sorted(uid for _, uid in held)
 
+    ask_in_the_context_of_another_class(node)
     answers = Answers()
     transaction = ask(node, held, answers, stay=True)
     need(answers.wait(transaction) == [(1, uids, {})], f'all is held: {answers.of.get(transaction)}')

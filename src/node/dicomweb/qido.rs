@@ -73,12 +73,12 @@ async fn search(
     series: Option<Uid>,
 ) -> Result<Response, Refusal> {
     let query = Query::read(&pairs, MAX_ANSWERS).map_err(|why| Refusal::Status(StatusCode::BAD_REQUEST, why))?;
-    let _place = web.reading.try_acquire().map_err(|_| Refusal::busy())?;
+    let place = web.reading.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;
     let (base, worker) = (base(caller), web.clone());
     let search = Search { web: worker, query, level, series, base, answers: Vec::new(), left_out: 0 };
     let (peer, span) = (caller.peer, tracing::Span::current());
     let searched = tokio::task::spawn_blocking(move || {
-        let _span = span.entered();
+        let (_span, _place) = (span.entered(), place); // the place until this ends, whether somebody waits for it or not
         // What was searched for may name a patient: it is not noted.
         let subject = study.as_deref().filter(|study| is_uid(study)).unwrap_or_default().to_owned();
         let store = Arc::clone(&search.web.store);

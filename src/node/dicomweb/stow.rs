@@ -67,7 +67,7 @@ async fn store(web: Web, caller: &Caller, study_uid: Option<Uid>, headers: &Head
     }
     let _place = web.storing.try_acquire().map_err(|_| Refusal::busy())?;
     let (pieces, incoming) = mpsc::channel(PIECES);
-    let (upload, span) = (Upload::new(&web, study_uid, base(caller)), tracing::Span::current());
+    let (upload, span) = (Upload::new(&web, study_uid, caller), tracing::Span::current());
     let stored = tokio::task::spawn_blocking(move || span.in_scope(|| upload.run(multipart, incoming)));
     let mut coming = Coming { body, patience: settings.patience().pdu, waited: Duration::ZERO, bytes: 0, left: most_bytes };
     while let Some(piece) = coming.next().await {
@@ -126,6 +126,7 @@ struct Upload {
     web: Web,
     study_uid: Option<Uid>,
     base: String,
+    peer: String,
 }
 
 /// The part that is being received.
@@ -138,13 +139,14 @@ enum Part<'s> {
 }
 
 impl Upload {
-    fn new(web: &Web, study_uid: Option<Uid>, base: String) -> Self {
-        Self { store: Arc::clone(&web.store), web: web.clone(), study_uid, base }
+    fn new(web: &Web, study_uid: Option<Uid>, caller: &Caller) -> Self {
+        let peer = format!("{CALLING} at {}", caller.peer);
+        Self { store: Arc::clone(&web.store), web: web.clone(), study_uid, base: base(caller), peer }
     }
 
     /// Stores what comes, until there is no more.
     fn run(&self, mut multipart: Multipart, mut incoming: mpsc::Receiver<Bytes>) -> Result<Stored, Malformed> {
-        let mut arrivals = Arrivals::new(&self.store, CALLING);
+        let mut arrivals = Arrivals::new(&self.store, &self.peer);
         let url = self.study_uid.as_ref().map(|uid| format!("{}/studies/{uid}", self.base));
         let (mut stored, mut part, mut parts) = (Stored { url, ..Stored::default() }, Part::Refused, 0);
         let mut taken = Ok(());
