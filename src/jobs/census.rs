@@ -51,6 +51,28 @@ pub async fn enter_census(pool: &SqlitePool, study_uid: &str, source: &str, aske
     Ok(())
 }
 
+/// What was removed of a study, as it was old, against what is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// All that is here was here before, was removed, and has come again.
+    pub(super) nothing_new: bool,
+    /// Instances that were removed and have not come again.
+    pub(super) lacking: i64,
+}
+
+impl Gone {
+    pub(super) async fn of(connection: &mut SqliteConnection, study_uid: &str) -> Result<Self, StoreError> {
+        let query = sqlx::query_as(
+            "SELECT EXISTS (SELECT 1 FROM gone WHERE study_uid = ?1) AND NOT EXISTS (
+                SELECT 1 FROM instance WHERE study_uid = ?1 AND content NOT IN (SELECT content FROM gone WHERE study_uid = ?1)
+                AND NOT EXISTS (SELECT 1 FROM result WHERE result.sop_instance_uid = instance.sop_instance_uid)),
+             (SELECT count(*) FROM gone WHERE study_uid = ?1 AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.content = gone.content))",
+        );
+        let (nothing_new, lacking) = query.bind(study_uid).fetch_one(connection).await?;
+        Ok(Self { nothing_new, lacking })
+    }
+}
+
 /// What is known of a study's completeness.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Evidence {
@@ -90,6 +112,8 @@ impl Evidence {
         let fresh = fresh.unwrap_or(false);
         let census: BTreeMap<Uid, i64> = census.filter(|_| fresh).and_then(|census| serde_json::from_str(&census).ok()).unwrap_or_default();
         let evidence = Self::weighed(&series, &census, source.as_deref().unwrap_or_default());
+        let gone = Gone::of(connection, study_uid).await?;
+        let evidence = if gone.nothing_new || gone.lacking <= evidence.missing { evidence } else { Self::beside(&series, gone.lacking) };
         Ok(Self { open: has_source && !fresh, unanswered: remark.filter(|_| fresh), ..evidence })
     }
 
@@ -107,6 +131,12 @@ impl Evidence {
         let says = of_study.is_some() || series.iter().any(|one| one.2.is_some());
         let missing = of_series.max(of_study.unwrap_or_default());
         Self { here, named: says.then_some(here + missing), missing, by: "they name themselves".to_owned(), ..Self::default() }
+    }
+
+    /// Something new of a study of which others were removed.
+    fn beside(series: &[(Uid, i64, Option<i64>, Option<i64>)], lacking: i64) -> Self {
+        let here: i64 = series.iter().map(|one| one.1).sum();
+        Self { here, named: Some(here + lacking), missing: lacking, by: "are or were here".to_owned(), ..Self::default() }
     }
 
     /// Whether somebody says how many there should be, and they are here.

@@ -2,7 +2,7 @@
 
 use sqlx::SqlitePool;
 
-use super::census::Evidence;
+use super::census::{Evidence, Gone};
 use crate::codes::{Uid, sha256_hex};
 use crate::store::{StoreError, now_ms};
 
@@ -114,7 +114,8 @@ pub async fn is_cut_off(pool: &SqlitePool, study_uid: &str) -> Result<bool, Stor
     Ok(cut_off.unwrap_or(false))
 }
 
-/// What is complete with the same instances as the last time (they were removed, and came again) is no new generation: its jobs are known.
+/// What is complete with the same instances as the last time, or with some of them alone (they were removed, and came again), is no new
+/// generation: its jobs are known. Some alone are nothing to run another package on, either.
 async fn complete_one(pool: &SqlitePool, study_uid: &str, end: &End, planned: &[Planned]) -> Result<bool, StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     let query = sqlx::query_scalar(
@@ -122,12 +123,19 @@ async fn complete_one(pool: &SqlitePool, study_uid: &str, end: &End, planned: &[
             (SELECT 1 FROM result WHERE result.sop_instance_uid = instance.sop_instance_uid) ORDER BY content",
     );
     let contents: Vec<String> = query.bind(study_uid).fetch_all(&mut *transaction).await?;
+    let gone = Gone::of(&mut *transaction, study_uid).await?;
     let query = sqlx::query_scalar(
-        "UPDATE study SET state = 'complete', generation = generation + (contents IS NOT ?1), contents = ?1, cut_off = cut_off AND NOT ?4
+        "UPDATE study SET state = 'complete', generation = generation + (contents IS NOT ?1 AND NOT ?5),
+            contents = iif(?5, contents, ?1), cut_off = cut_off AND NOT ?4
          WHERE study_uid = ?2 AND (state = 'receiving' AND last_arrival_ms = coalesce(?3, last_arrival_ms) OR state = 'held' AND ?3 IS NULL)
          RETURNING generation",
     );
-    let query = query.bind(sha256_hex(contents.concat().as_bytes())).bind(study_uid).bind(end.last_arrival_ms).bind(end.whole);
+    let query = query
+        .bind(sha256_hex(contents.concat().as_bytes()))
+        .bind(study_uid)
+        .bind(end.last_arrival_ms)
+        .bind(end.whole)
+        .bind(gone.nothing_new);
     let generation: Option<i64> = query.fetch_optional(&mut *transaction).await?;
     let Some(generation) = generation else { return Ok(false) };
     let now = now_ms();
@@ -136,6 +144,7 @@ async fn complete_one(pool: &SqlitePool, study_uid: &str, end: &End, planned: &[
          ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms, reason = excluded.reason, missing = excluded.missing",
     );
     query.bind(study_uid).bind(generation).bind(now).bind(&end.reason).bind(end.missing).execute(&mut *transaction).await?;
+    let planned = if gone.nothing_new && gone.lacking > 0 { &[] } else { planned };
     for Planned { package, urgent, rules, priors_from } in planned {
         let query = sqlx::query_scalar(
             "INSERT INTO job (study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms, rules)

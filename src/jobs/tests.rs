@@ -247,6 +247,45 @@ fn another_form_takes_the_place_of_what_is_refused() {
     assert_eq!(stranded(), []);
 }
 
+#[test]
+fn what_was_removed_and_comes_again_in_part_is_nothing_new() {
+    let bench = Bench::new();
+    let execute = |query: &'static str| {
+        bench.runtime.block_on(sqlx::query(query).execute(bench.store.pool())).expect("entered");
+    };
+    let jobs = || -> Vec<(String, i64)> {
+        let query = sqlx::query_as("SELECT package, generation FROM job ORDER BY id");
+        bench.runtime.block_on(query.fetch_all(bench.store.pool())).expect("read")
+    };
+    let complete = |package: &str| {
+        let planned = Planned { package: package.into(), urgent: false, rules: Vec::new(), priors_from: None };
+        bench.complete_by(&Waits::default(), false, &[planned])[0].1.clone()
+    };
+    let remove = || {
+        execute("INSERT OR IGNORE INTO gone SELECT content, study_uid FROM instance");
+        execute("DELETE FROM instance");
+    };
+    bench.arrive(); // the second one
+    complete("p");
+    let first = vec![("p".to_owned(), 1)];
+    assert_eq!(jobs(), first);
+    remove();
+    bench.arrive();
+    assert_eq!((complete("p").as_str(), jobs()), ("released and quiet for 0 s", first.clone()));
+    execute("UPDATE study SET state = 'receiving'");
+    complete("q");
+    assert_eq!(jobs(), first, "no other package is run on a part");
+    bench.arrive();
+    complete("q");
+    let both = [first, vec![("q".to_owned(), 1)]].concat();
+    assert_eq!(jobs(), both, "but on all of it");
+    remove();
+    execute("INSERT INTO instance VALUES ('new', '9', '', '', '1.2', 1, '', 0, NULL, NULL)");
+    execute("UPDATE study SET state = 'receiving'");
+    assert_eq!(complete("p"), "released and quiet for 0 s; 1 of 3 instances that are or were here: incomplete");
+    assert_eq!(jobs(), [both, vec![("p".to_owned(), 2)]].concat());
+}
+
 /// With two results that are to go to `A`.
 fn two_results() -> (Bench, Vec<Due>) {
     let bench = Bench::new();

@@ -130,7 +130,7 @@ impl Alerts {
         let quarantined = self.store.quarantined_since(now_ms() - QUARANTINE_MS).await?;
         add("instance.quarantined", "", quarantined, "see `quarantine` at /studies/UID/trace");
         let free_mb = self.store.free_mb()?;
-        if free_mb < config.alert.free_mb {
+        if free_mb < config.alert.free_mb.max(config.store.keep_free_mb) {
             found.push((
                 About { code: "store.low-disk", subject: String::new() },
                 i64::try_from(free_mb).unwrap_or(i64::MAX),

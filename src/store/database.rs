@@ -7,7 +7,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 /// Each step of the schema, in order. A step is never changed once it was released.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 /// What `user_version` is after the first step. Databases with lower numbers were never released.
 const FIRST: usize = 4;
 /// Readers beside the one writer that SQLite allows.

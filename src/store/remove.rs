@@ -116,6 +116,8 @@ async fn study(shared: &Shared, transaction: &mut Transaction<'_, Sqlite>, study
     }
     let query = "INSERT OR IGNORE INTO removed SELECT 'instances/' || substr(content, 1, 2) || '/' || content || '.dcm' FROM instance WHERE study_uid = ?";
     sqlx::query(query).bind(study_uid).execute(&mut **transaction).await?;
+    let query = "INSERT OR IGNORE INTO gone SELECT content, study_uid FROM instance WHERE study_uid = ?";
+    sqlx::query(query).bind(study_uid).execute(&mut **transaction).await?;
     let query = sqlx::query("DELETE FROM instance WHERE study_uid = ?").bind(study_uid);
     let count = query.execute(&mut **transaction).await?.rows_affected();
     audit::append(transaction, &AuditRecord::removed(study_uid, format!("{count} instances removed, as they are old"))).await

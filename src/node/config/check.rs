@@ -5,6 +5,9 @@ use std::collections::HashSet;
 use super::{Config, ConfigError, Destination, PackageConfig, RetainConfig, Retrieve, TlsClient};
 use crate::infer::AtOnce;
 
+/// The longest time that a peer may be given, s: added to a point in time it is one still.
+const LONGEST_S: u64 = 365 * 86400;
+
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |field: String, problem: &str| Err(ConfigError::Value { field, problem: problem.into() });
@@ -18,8 +21,8 @@ impl Config {
             return wrong("limits.operations".into(), "not between 1 and 256");
         }
         for (field, seconds) in [("artim_s", self.limits.artim_s), ("idle_s", self.limits.idle_s), ("pdu_s", self.limits.pdu_s)] {
-            if seconds == 0 {
-                return wrong(format!("limits.{field}"), "0: no peer is that fast");
+            if !(1..=LONGEST_S).contains(&seconds) {
+                return wrong(format!("limits.{field}"), "not between 1 and 31536000 s (a year)");
             }
         }
         for (field, count) in [("sessions", self.worker.sessions), ("patches", self.worker.patches)] {
@@ -64,6 +67,9 @@ impl Config {
             if value == 0 {
                 return wrong(format!("http.{field}"), "0: nobody gets an answer; leave http.listen out where that is meant");
             }
+        }
+        if self.http.head_s > LONGEST_S {
+            return wrong("http.head_s".into(), "more than 31536000 s (a year)");
         }
         let known = self.http.token_file.is_some() || self.http.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if !known && self.http.listen.is_some_and(|address| !address.ip().is_loopback()) {

@@ -92,6 +92,8 @@ fn a_wrong_one_says_where() {
         ("[[package]]", "query = \"NEW\"\n[[package]]", "peer `CT1`: is asked for at `NEW`, which is no archive"),
         ("[[peer]]", "http = { listen = \"0.0.0.0:80\" }\n[[peer]]", "http.listen: not on this machine alone"),
         ("[[peer]]", "http = { head_s = 0 }\n[[peer]]", "http.head_s: 0"),
+        ("[[peer]]", "http = { head_s = 9223372036854775807 }\n[[peer]]", "http.head_s: more than"),
+        ("[[peer]]", "limits = { artim_s = 9223372036854775807 }\n[[peer]]", "limits.artim_s: not between"),
         ("ae_title", "log = \"xml\"\nae_title", "line 2"),
     ] {
         let error = EXAMPLE.replacen(from, to, 1).parse::<Config>().expect_err(to).to_string();
