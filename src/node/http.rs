@@ -50,7 +50,7 @@ pub(super) async fn start(
     let config = current.get();
     let Some(address) = config.http.listen else { return Ok(None) };
     let token = match &config.http.token_file {
-        Some(file) => Some(std::fs::read_to_string(file).map_err(ConfigError::Io)?.trim().into()),
+        Some(file) => Some(std::fs::read_to_string(file).map_err(|error| unreadable_token(file, &error))?.trim().into()),
         None => None,
     };
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
@@ -135,6 +135,10 @@ async fn authorize(State(interface): State<Interface>, Extension(caller): Extens
 pub(super) async fn audit(store: &Arc<Store>, record: AuditRecord) {
     let store = Arc::clone(store);
     let _ = tokio::task::spawn_blocking(move || store.audit(record)).await; // a panic there was told there
+}
+
+fn unreadable_token(file: &std::path::Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::Value { field: "http.token_file".into(), problem: format!("cannot read {}: {error}", file.display()) }
 }
 
 /// Compares in a time that depends on the lengths alone.
