@@ -123,7 +123,7 @@ async fn complete_one(pool: &SqlitePool, study_uid: &str, end: &End, planned: &[
             (SELECT 1 FROM result WHERE result.sop_instance_uid = instance.sop_instance_uid) ORDER BY content",
     );
     let contents: Vec<String> = query.bind(study_uid).fetch_all(&mut *transaction).await?;
-    let gone = Gone::of(&mut *transaction, study_uid).await?;
+    let gone = Gone::of(&mut transaction, study_uid).await?;
     let query = sqlx::query_scalar(
         "UPDATE study SET state = 'complete', generation = generation + (contents IS NOT ?1 AND NOT ?5),
             contents = iif(?5, contents, ?1), cut_off = cut_off AND NOT ?4
