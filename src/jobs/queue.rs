@@ -212,8 +212,6 @@ pub async fn try_again(pool: &SqlitePool, job: i64) -> Result<Option<Uid>, Store
          AND EXISTS (SELECT 1 FROM study WHERE study.study_uid = job.study_uid AND study.kept = 1) RETURNING study_uid",
     );
     let study_uid: Option<Uid> = query.bind(job).fetch_optional(&mut *transaction).await?;
-    // What could not be removed yet of its results would be of its next ones, too.
-    sqlx::query("DELETE FROM removed WHERE path = 'results/' || ?").bind(job).execute(&mut *transaction).await?;
     if study_uid.is_some() {
         let query = sqlx::query(
             "UPDATE search SET state = 'due', attempts = 0, not_before_ms = 0, since_ms = ? WHERE job = ? AND state IN ('due', 'failed')",

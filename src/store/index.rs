@@ -282,13 +282,8 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, arrivals: &[&Arrival]
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9
          FROM json_each(?) WHERE true ON CONFLICT DO NOTHING RETURNING sop_instance_uid",
     );
-    let rows = json!(arrivals.iter().map(row).collect::<io::Result<Vec<Value>>>()?).to_string();
-    let entered: Vec<Uid> = query.bind(&rows).fetch_all(&mut **transaction).await?;
-    // What could not be removed yet and has come again stays.
-    let query = sqlx::query(
-        "DELETE FROM removed WHERE path IN (SELECT 'instances/' || substr(value ->> 0, 1, 2) || '/' || (value ->> 0) || '.dcm' FROM json_each(?))",
-    );
-    query.bind(&rows).execute(&mut **transaction).await?;
+    let rows = arrivals.iter().map(row).collect::<io::Result<Vec<Value>>>()?;
+    let entered: Vec<Uid> = query.bind(json!(rows).to_string()).fetch_all(&mut **transaction).await?;
     Ok(entered.into_iter().collect())
 }
 
@@ -314,8 +309,6 @@ async fn quarantine(transaction: &mut Transaction<'_, Sqlite>, arrival: &Arrival
         .bind(arrival.received_ms)
         .execute(&mut **transaction)
         .await?;
-    let query = sqlx::query("DELETE FROM removed WHERE path = 'quarantine/' || ? || '.dcm'"); // as in `insert`
-    query.bind(arrival.content()?).execute(&mut **transaction).await?;
     if entered.rows_affected() > 0 {
         let detail = format!("in quarantine: {reason}");
         let record = AuditRecord { outcome: 4, ..AuditRecord::transferred("U", &arrival.calling, &arrival.study_uid, detail) };

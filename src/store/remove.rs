@@ -139,8 +139,14 @@ async fn quarantined(transaction: &mut Transaction<'_, Sqlite>, content: &str) -
     audit::append(transaction, &AuditRecord::removed(&study_uid, "an instance in quarantine removed, as it is old".into())).await
 }
 
-/// Removes from the disk what the database has let go. What cannot be removed is told, after the rest, and stays noted.
+/// Removes from the disk what the database has let go, and does not know again: what could not be removed the last time may have come or
+/// be made once more. What cannot be removed is told, after the rest, and stays noted.
 pub(super) async fn sweep(folder: &std::path::Path, pool: &SqlitePool) -> Result<(), StoreError> {
+    let known_again = "DELETE FROM removed WHERE path LIKE 'instances/%' AND substr(path, 14, 64) IN (SELECT content FROM instance)
+        OR path LIKE 'quarantine/%' AND substr(path, 12, 64) IN (SELECT content FROM quarantine)
+        OR path LIKE 'results/%' AND EXISTS (SELECT 1 FROM job WHERE id = CAST(substr(path, 9) AS INTEGER)
+            AND (kept = 1 OR state IN ('waiting', 'queued', 'running')))";
+    sqlx::query(known_again).execute(pool).await?;
     let paths: Vec<String> = sqlx::query_scalar("SELECT path FROM removed").fetch_all(pool).await?;
     let (mut gone, mut failed) = (Vec::new(), Ok(()));
     for path in paths {

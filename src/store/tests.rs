@@ -273,13 +273,22 @@ fn a_file_that_could_not_be_removed_and_has_come_again_stays() {
         "INSERT INTO removed SELECT 'quarantine/' || content || '.dcm' FROM quarantine",
         "DELETE FROM instance",
         "DELETE FROM quarantine",
+        // Of two jobs, one is tried again.
+        "INSERT INTO removed VALUES ('results/7'), ('results/8')",
+        "INSERT INTO job (id, study_uid, package, generation, state, urgent, attempt, not_before_ms, queued_ms, kept)
+         SELECT n, study_uid, 'p', n, iif(n = 7, 'running', 'done'), 0, 1, 0, 0, 0 FROM study, (SELECT 7 AS n UNION ALL SELECT 8)",
     ] {
         bench.runtime.block_on(sqlx::query(query).execute(store.pool())).expect("entered");
     }
     assert!(matches!(bench.receive(&one).expect("kept"), Kept::New { .. }));
     assert_eq!(bench.receive(&other).expect("kept"), Kept::Quarantined);
+    for job in ["results/7", "results/8"] {
+        fs::create_dir(bench.folder.path().join(job)).expect("made");
+    }
+    store.remove(Old::Results(0), &[]); // there is no such job, but what is noted goes with it
     store.flush();
     assert_eq!(bench.count("SELECT count(*) FROM removed"), 0);
+    assert_eq!(["results/7", "results/8"].map(|job| bench.folder.path().join(job).exists()), [true, false]);
     bench.stop();
     bench.start();
     assert_eq!((bench.files("instances").len(), bench.files("quarantine").len()), (1, 1));
