@@ -73,10 +73,11 @@ impl Session<'_, '_> {
 
     /// N-ACTION (PS3.4 J.3.2): somebody asks whether we hold what he has sent.
     pub(super) fn action(&mut self, context_id: u8, command: &Command) -> Result<(), DimseError> {
-        let data = self.association.data_set(MAX_BYTES)?;
         if self.association.context(context_id).is_none_or(|context| context.abstract_syntax != COMMITMENT) {
+            self.association.skip_data_set()?;
             return self.association.send(context_id, &command.response(Status::SOP_CLASS_NOT_SUPPORTED));
         }
+        let data = self.association.data_set(MAX_BYTES)?;
         let status = match (command.text(Element::RequestedSopInstanceUid), command.number(Element::ActionTypeId), data) {
             (COMMITMENT_INSTANCE, Some(ASK), Some(data)) => match Commitment::read(data) {
                 Ok(asked) => self.asked(context_id, asked),

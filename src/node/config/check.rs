@@ -22,7 +22,7 @@ impl Config {
         }
         for (field, seconds) in [("artim_s", self.limits.artim_s), ("idle_s", self.limits.idle_s), ("pdu_s", self.limits.pdu_s)] {
             if !(1..=LONGEST_S).contains(&seconds) {
-                return wrong(format!("limits.{field}"), "not between 1 and 31536000 s (a year)");
+                return wrong(format!("limits.{field}"), &format!("not between 1 and {LONGEST_S} s (a year)"));
             }
         }
         for (field, count) in [("sessions", self.worker.sessions), ("patches", self.worker.patches)] {
@@ -69,7 +69,7 @@ impl Config {
             }
         }
         if self.http.head_s > LONGEST_S {
-            return wrong("http.head_s".into(), "more than 31536000 s (a year)");
+            return wrong("http.head_s".into(), &format!("more than {LONGEST_S} s (a year)"));
         }
         let known = self.http.token_file.is_some() || self.http.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if !known && self.http.listen.is_some_and(|address| !address.ip().is_loopback()) {
