@@ -30,12 +30,14 @@ pub mod probabilities;
 pub mod projection;
 pub mod regions;
 mod resample;
+mod resample_gpu;
 mod rows;
 mod scores_to_labels;
 pub mod separable;
 pub mod separable_gpu;
 mod simd;
 mod slabs;
+pub mod source_values;
 mod spline;
 mod spread;
 pub mod statistics;
@@ -47,7 +49,8 @@ pub use backend::{Backend, ComponentFilter};
 pub use lattice::{Interpolation, Step};
 pub use map_scores::{RegionValues, map_scores_cpu, region_values_cpu, scores_margin_cpu};
 pub use mask::Mask;
-pub use resample::{Background, Resample, ResampleParams, SliceScale, resample_cpu, resample_gpu, resample_half_cpu, resample_half_gpu};
+pub use resample::{Background, Resample, ResampleParams, SliceScale, resample_cpu, resample_half_cpu};
+pub use resample_gpu::{resample_gpu, resample_half_gpu};
 pub use scores_to_labels::{Rule, ScoresToLabels, ScoresToLabelsParams, scores_to_labels_cpu, scores_to_labels_gpu};
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::resample::Resample;
-use super::separable::{Limits, Source};
 use super::slabs;
+use super::source_values::{Limits, Source};
 use super::voxel::Voxel;
 use super::weights::{AxisWeights, tables, upload};
 use crate::gpu::{Buffer, Gpu, GpuError};

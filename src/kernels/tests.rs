@@ -137,7 +137,7 @@ macro_rules! layout {
 
 #[test]
 fn resample_shader() {
-    for source in [resample::WGSL_I16, resample::WGSL_F32] {
+    for source in [resample_gpu::WGSL_I16, resample_gpu::WGSL_F32] {
         check(
             source,
             "resample",
@@ -322,8 +322,8 @@ fn spline_shader() {
 
 #[test]
 fn separable_shader() {
-    use separable::SourceScale;
     use separable_gpu::SeparableParams;
+    use source_values::SourceScale;
     for source in [separable_gpu::WGSL_I16, separable_gpu::WGSL_F32] {
         check(
             source,
